@@ -1,0 +1,79 @@
+"""The 32-bit register window and the memory banks behind it: one table for RTL, host and documentation.
+
+Nothing here knows which link carries it. Addresses count 32-bit words.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+__all__ = ["ABI", "BANKS", "MAGIC", "REGISTERS", "Bank", "Flag", "Register", "address"]
+
+MAGIC = 0x4543484F  # "ECHO"
+ABI = 1  # raised by every incompatible change of the register map, the program words or the frames
+
+
+@dataclass(frozen=True)
+class Register:
+    """One word of the window. ``access`` is ``r``, ``w`` (strobe) or ``rw``."""
+
+    name: str
+    width: int
+    access: str
+    doc: str
+
+
+REGISTERS = (
+    Register("magic", 32, "r", "0x4543484F, 'ECHO'"),
+    Register("abi", 32, "r", "version of this map, of the program words and of the frames"),
+    Register("hardware", 32, "r", "hardware_id of the design this bitstream was made from"),
+    Register("program", 32, "rw", "program_id, written by the host once the program is loaded; 0 after reset"),
+    Register("control", 2, "w", "bit 0: go; bit 1: stop and return to idle"),
+    Register("status", 2, "r", "bit 0: busy; bit 1: waiting for streamed input"),
+    Register("entry", 16, "rw", "program address at which go starts"),
+    Register("count", 24, "rw", "pairs of samples in this run"),
+    Register("flags", 8, "r", "see Flag; cleared by go"),
+    Register("cycles", 32, "r", "cycles from go to done of the last run"),
+    Register("stalls", 32, "r", "of these, cycles that waited for streamed input"),
+    Register("response", 32, "r", "OR over units and steps of |q+ - q-| in the last run"),
+    Register("range", 8, "rw", "response exponent R: nudges are shifted left by R - msb(E)"),
+    Register("saturated", 32, "r", "weight words clipped by the last run's updates"),
+    Register("bank", 8, "rw", "memory bank that the push and pull streams address; see Bank"),
+    Register("pointer", 32, "rw", "next 32-bit word of that bank; moves on with every word"),
+    Register("scratch", 32, "rw", "free for link tests"),
+)
+
+
+def address(name: str) -> int:
+    """Word address of the register called ``name``."""
+    return _ADDRESS[name]
+
+
+_ADDRESS = {register.name: index for index, register in enumerate(REGISTERS)}
+
+
+class Flag(IntEnum):
+    """Bits of ``flags``. Any of the first three discards the batch."""
+
+    WRAPPED = 0  # a state left its range
+    ECHO = 1  # copy 0 did not return to its initial state
+    GRADIENT = 2  # a gradient word is within a factor two of wrapping
+
+
+class Bank(IntEnum):
+    """Memories behind the streams. Words wider than 32 bits take two stream words, low half first."""
+
+    PROGRAM = 0
+    TABLES = 1
+    ORDER = 2
+    DATA = 3
+    WEIGHTS = 4
+    GRADIENTS = 5
+    VECTORS = 6  # master words of the neuron unit's vector parameters
+    VECTOR_GRADIENTS = 7
+    POSITIONS = 8
+    MOMENTA = 9
+    RESULTS = 10
+    STREAM = 11  # push only: input words of a streaming run
+
+
+BANKS = tuple(Bank)

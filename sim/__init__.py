@@ -1,0 +1,1 @@
+"""The integer model (numpy only), simulators of the generated Verilog, and cocotb benches."""
