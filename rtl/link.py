@@ -1,0 +1,200 @@
+"""The chip's end of the byte link: buffers a request, checks it, carries it out once, answers.
+
+Frames are described in `echolith.host.frames`. Two frame buffers of 256 bytes share one memory: one is executed while
+the other is received. A frame that arrives while another still waits replaces it, so the receiver never blocks, and a
+SYNC always gets through to abort a transfer that hangs. The host keeps two requests in flight and never sees that.
+"""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out, connect, flipped
+from echolith.host.frames import MAX_WORDS, Op, Status
+from echolith.rtl.frames import BUFFER, Receiver, Sender
+
+__all__ = ["Link"]
+
+
+class Link(wiring.Component):
+    """Register window and word streams behind a byte link.
+
+    A PUSH waits as long as ``push`` is not ready, a PULL as long as ``pull`` is not valid. A SYNC arriving meanwhile
+    aborts them; this is the one case in which ``push.valid`` is withdrawn without a transfer.
+
+    Attributes
+    ----------
+    rx, tx : stream of 8 bits, in, out
+        Bytes from and to the host. ``rx`` is held up for single cycles only.
+    bus_addr : out
+        Register, in words; stable from a strobe until the cycle after it.
+    bus_w_data, bus_w_stb : out
+        Write strobe with its data.
+    bus_r_stb : out
+        Read strobe.
+    bus_r_data : in
+        The register, one cycle after the read strobe.
+    push : stream of 32 bits, out
+    pull : stream of 32 bits, in
+    """
+
+    rx: In(stream.Signature(8))
+    tx: Out(stream.Signature(8))
+    bus_addr: Out(8)
+    bus_w_data: Out(32)
+    bus_w_stb: Out(1)
+    bus_r_stb: Out(1)
+    bus_r_data: In(32)
+    push: Out(stream.Signature(32))
+    pull: In(stream.Signature(32))
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.m_receiver = m_receiver = Receiver()
+        m.submodules.m_sender = m_sender = Sender()
+        m.submodules.m_memory = m_memory = Memory(shape=8, depth=2 * BUFFER, init=[])
+        connect(m, flipped(self.rx), m_receiver.i)
+        connect(m, m_sender.o, flipped(self.tx))
+        r_buffer = Signal()  # being executed; the other one is being received
+        write = m_memory.write_port()
+        m.d.comb += [
+            write.en.eq(m_receiver.w_en),
+            write.addr.eq(Cat(m_receiver.w_addr, ~r_buffer)),
+            write.data.eq(m_receiver.w_data),
+        ]
+        with m.If(m_receiver.take):
+            m.d.sync += r_buffer.eq(~r_buffer)
+        self._execute(m, m_receiver, m_sender, m_memory.read_port(), r_buffer)
+        return m
+
+    def _execute(self, m, m_receiver, m_sender, read, r_buffer):
+        word = Signal(32)  # header, then each payload word: filled byte by byte from the buffer, or sent byte by byte
+        r_byte = Signal(2)
+        r_read = Signal(range(BUFFER))
+        r_started = Signal()  # the header has been dealt with
+        s_fetch, s_sent = Signal(), Signal()
+        with m.If(s_fetch | s_sent):
+            m.d.sync += [word.eq(Cat(word[8:], read.data)), r_byte.eq(r_byte + 1)]
+        # The read port is always one byte ahead of the shift register.
+        m.d.comb += read.addr.eq(Cat((r_read + s_fetch)[:8], r_buffer))
+        m.d.sync += r_read.eq(r_read + s_fetch)
+        job = _Job(m, word)
+        m.d.comb += [
+            self.bus_addr.eq(job.addr),
+            self.bus_w_data.eq(word),
+            self.push.payload.eq(word),
+            m_sender.data.eq(word[:8]),
+        ]
+        with m.FSM(name="executor"):
+            with m.State("IDLE"):
+                m.d.sync += [r_read.eq(0), r_started.eq(0)]
+                with m.If(m_receiver.waiting):
+                    m.d.comb += m_receiver.take.eq(1)
+                    m.next = "TAKEN"
+            with m.State("TAKEN"):  # the read port needs a cycle in the new buffer
+                m.next = "FETCH"
+            with m.State("FETCH"):
+                m.d.comb += s_fetch.eq(1)
+                with m.If(r_byte == 3):
+                    m.d.sync += r_started.eq(1)
+                    m.next = "HEADER"
+                    with m.If(r_started):
+                        m.next = "STORE"
+            self._frame_states(m, m_sender, job)
+            self._word_states(m, job, word, m_receiver.waiting & m_receiver.sync)
+            with m.State("SEND"):
+                m.d.comb += [m_sender.valid.eq(1), s_sent.eq(m_sender.ready)]
+                with m.If(m_sender.ready & (r_byte == 3)):
+                    m.next = "NEXT"
+
+    def _frame_states(self, m, m_sender, job):
+        """From a fetched header to the first word, and from the last word to the end."""
+        with m.State("HEADER"):
+            job.judge()
+            m.next = "SEQ"
+        with m.State("SEQ"):
+            m.d.comb += m_sender.valid.eq(1)
+            with m.If(m_sender.ready):
+                m.next = "STATUS"
+        with m.State("STATUS"):
+            m.d.comb += [m_sender.valid.eq(1), m_sender.data.eq(job.status)]
+            with m.If(m_sender.ready):
+                m.next = "NEXT"
+        with m.State("CLOSE"):
+            m.d.comb += m_sender.close.eq(1)
+            with m.If(m_sender.done):
+                m.next = "IDLE"
+        with m.State("ABORT"):
+            m.d.comb += m_sender.abort.eq(1)
+            with m.If(m_sender.done):
+                m.next = "IDLE"
+
+    def _word_states(self, m, job, word, s_abort):
+        """One word: from ``word`` to where it belongs (STORE), or from there into ``word`` (LOAD)."""
+        with m.State("NEXT"):
+            m.next = "LOAD"
+            with m.If(job.left == 0):
+                m.next = "CLOSE"
+            with m.Elif(job.inward):
+                m.next = "FETCH"
+            with m.Else():
+                m.d.comb += self.bus_r_stb.eq(~job.streamed)
+        with m.State("STORE"):
+            m.d.comb += [self.bus_w_stb.eq(~job.streamed), self.push.valid.eq(job.streamed)]
+            with m.If(~job.streamed | self.push.ready):
+                job.count()
+                m.next = "NEXT"
+            with m.Elif(s_abort):
+                m.next = "ABORT"
+        with m.State("LOAD"):
+            m.d.comb += self.pull.ready.eq(job.streamed)
+            with m.If(~job.streamed | self.pull.valid):
+                m.d.sync += word.eq(Mux(job.streamed, self.pull.payload, self.bus_r_data))
+                job.count()
+                m.next = "SEND"
+            with m.Elif(s_abort):
+                m.next = "ABORT"
+
+
+class _Job:
+    """Registers of the request being executed, and what is decided from its header."""
+
+    def __init__(self, m, word):
+        self._m = m
+        self._word = word
+        self._last = Signal(8)  # sequence number of the last request carried out
+        self._synced = Signal()  # cleared by reset only: a host that missed the reset is refused
+        self.addr = Signal(8)
+        self.left = Signal(range(MAX_WORDS + 1))  # words still to transfer
+        self.inward = Signal()  # host to chip
+        self.streamed = Signal()  # stream rather than registers
+        self.status = Signal(Status)
+
+    def judge(self):
+        """In the cycle in which ``word`` holds the header: accept, acknowledge again, or refuse."""
+        m = self._m
+        seq, op, addr, count = (self._word[i : i + 8] for i in range(0, 32, 8))
+        s_ahead = Signal(8)
+        m.d.comb += s_ahead.eq(seq - self._last)
+        m.d.sync += [
+            self.addr.eq(addr),
+            self.left.eq(0),
+            self.inward.eq((op == Op.WRITE) | (op == Op.PUSH)),
+            self.streamed.eq((op == Op.PUSH) | (op == Op.PULL)),
+            self.status.eq(Status.OK),
+        ]
+        with m.If(op > max(Op)):
+            m.d.sync += self.status.eq(Status.UNKNOWN)
+        with m.Elif(op == Op.SYNC):
+            m.d.sync += [self._last.eq(seq), self._synced.eq(1)]
+        with m.Elif(self._synced & (s_ahead == 1)):
+            m.d.sync += [self._last.eq(seq), self.left.eq(count)]
+        with m.Elif(self._synced & (s_ahead == 0) & (op != Op.PULL)):
+            # A repeated PULL would bring the following words: the host sets the pointer again instead.
+            with m.If(op == Op.READ):
+                m.d.sync += self.left.eq(count)
+        with m.Else():
+            m.d.sync += self.status.eq(Status.REFUSED)
+
+    def count(self):
+        """One word is done."""
+        self._m.d.sync += [self.left.eq(self.left - 1), self.addr.eq(self.addr + 1)]
