@@ -27,7 +27,7 @@ REGISTERS = (
     Register("abi", 32, "r", "version of this map, of the program words and of the frames"),
     Register("hardware", 32, "r", "hardware_id of the design this bitstream was made from"),
     Register("program", 32, "rw", "program_id, written by the host once the program is loaded; 0 after reset"),
-    Register("control", 2, "w", "bit 0: go; bit 1: stop and return to idle"),
+    Register("control", 3, "w", "bit 0: go; bit 1: stop and return to idle; bit 2, with go: inputs are streamed"),
     Register("status", 2, "r", "bit 0: busy; bit 1: waiting for streamed input"),
     Register("entry", 16, "rw", "program address at which go starts"),
     Register("count", 24, "rw", "pairs of samples in this run"),

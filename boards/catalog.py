@@ -1,0 +1,41 @@
+"""What the compiler must know of a board before anything is built. No pins here: those are in each board's file."""
+
+from dataclasses import dataclass
+
+from echolith.compiler.errors import CompileError
+
+__all__ = ["BOARDS", "Board", "board"]
+
+
+@dataclass(frozen=True)
+class Board:
+    """Capacities of a board's FPGA.
+
+    ``width`` is the natural operand width of its multipliers, ``data_bits`` the memory left for samples.
+    """
+
+    name: str
+    family: str  # "ecp5" or "ice40"
+    width: int
+    dsp: int
+    luts: int
+    brams: int
+    clock: float  # Hz
+    segments: int  # log2 of the table pieces that fit one memory block well
+    data_bits: int
+    results: int  # words kept of a run's outputs
+
+
+BOARDS = {
+    b.name: b for b in (
+        Board("ulx3s-85f", "ecp5", 18, 156, 83640, 208, 25e6, 9, 1 << 20, 4096),
+        Board("icebreaker", "ice40", 16, 8, 5280, 30, 12e6, 8, 1 << 12, 256),
+    )
+}
+
+
+def board(name: str) -> Board:
+    """The board called ``name``."""
+    if name not in BOARDS:
+        raise CompileError(f"board must be one of {', '.join(sorted(BOARDS))}, not {name!r}")
+    return BOARDS[name]

@@ -1,0 +1,312 @@
+"""`compile`: model -> Design, pass by pass."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from echolith.boards.catalog import Board, board as find_board
+from echolith.compiler.calibrate import Samples, calibrate as run_calibration
+from echolith.compiler.capture import capture
+from echolith.compiler.design import Depths, Design, Dynamics, Hardware, Placement, Vector
+from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
+from echolith.compiler.errors import CompileError, DesignMismatch, RangeError
+from echolith.compiler.formats import Format
+from echolith.compiler.ir import Network
+from echolith.compiler.layout import Plan, plan, power
+from echolith.compiler.program import Program, Schedule, build
+from echolith.compiler.quantise import Formats, Quantised, choose_formats, fold, quantise
+
+__all__ = ["compile"]
+
+_SAMPLES = 32  # calibration samples that the integer model learns from to find the response
+
+
+@dataclass(frozen=True)
+class _Case:
+    """Everything that does not change while formats and response are searched."""
+
+    network: Network
+    samples: Samples
+    dynamics: Dynamics
+    board: Board
+    lanes: int
+    learn: bool
+    plan: Plan
+    capacity: int  # data words
+
+
+def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate=None, steps: int | None = None,
+            board: str = "ulx3s-85f", lanes: int = 8, precision: Mapping[str, str] | None = None,
+            like: Design | None = None) -> Design:
+    """Lower a PyTorch module to a `Design`.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        With ``states``, ``inputs``, ``outputs`` and methods ``energy(q, u)``, ``cost(q, y)``, ``predict(q)``.
+    dynamics : Leapfrog
+    rule : HamiltonianEcho or None
+        None compiles inference only, without gradient memory.
+    calibrate : (X, Y) or None
+        X (batch, steps, inputs); Y (batch, outputs), or (batch, steps, outputs) with the cost at every step; Y may be
+        None without a rule. Formats, response and the room for samples come from it. Without it, ``steps`` must be
+        given, inputs are taken from [-1, 1] and states are Q5.12 or its like.
+    board : str
+        A name of `boards.catalog`.
+    lanes : int
+        Lanes of two multipliers each.
+    precision : mapping, optional
+        Formats that replace calibrated ones, by name (``state``, ``input``, ``hidden``, ...), spelled ``Q5.12`` or
+        ``ap_fixed<18,6>``; only the fraction bits count, words have the board's width.
+    like : Design, optional
+        Compile for this design's hardware, so that its bitstream serves the new network too.
+
+    Raises
+    ------
+    CompileError, DesignMismatch
+    """
+    if not (isinstance(lanes, int) and 1 <= lanes <= 128):
+        raise CompileError(f"lanes must be a whole number from 1 to 128, not {lanes!r}")
+    case = _case(model, dynamics, rule, calibrate, steps, find_board(board), lanes, like)
+    formats = _formats(case, precision, like, calibrate is None)
+    quantised = quantise(case.network, case.samples, formats, case.board.width, _segments(case, like),
+                         _accumulator(case, like), dynamics.dt, case.learn)
+    hardware = _hardware(case, formats, quantised, like)
+    program = _program(case, hardware)
+    if len(program.words) > hardware.depths.program:
+        depths = dataclasses.replace(hardware.depths, program=power(len(program.words)))
+        hardware = dataclasses.replace(hardware, depths=depths)
+    if like is not None and hardware != like.hardware:
+        raise DesignMismatch("the network does not fit this hardware: "
+                             + "; ".join(_differences(hardware, like.hardware)))
+    design = _design(case, formats, quantised, hardware, program)
+    return _calibrated(design, case, like) if case.learn else design
+
+
+def _case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate, steps: int | None, target: Board,
+          lanes: int, like: Design | None) -> _Case:
+    network = capture(model)
+    if len(network.couplings) > 1:
+        raise CompileError("couplings with different potentials are not built yet: write the energy as "
+                           f"local(q) + one sum of v(W q + B u + b), not {len(network.couplings)} such sums")
+    cost_at = rule.cost_at if rule is not None else None
+    if rule is not None and network.cost is None:
+        raise CompileError("a rule needs a cost: give the model a method cost(q, y), or compile with rule=None")
+    x, y = _data(network, calibrate, steps, cost_at)
+    samples = run_calibration(network, x, y, dynamics.dt, dynamics.substeps, cost_at)
+    timing = Dynamics(float(dynamics.dt), dynamics.substeps, x.shape[1], cost_at)
+    width = like.hardware.lanes if like else lanes
+    record = x.shape[1] * network.inputs + y.shape[1] * y.shape[2] * (rule is not None)
+    return _Case(network, samples, timing, target, width, rule is not None, plan(network, width), len(x) * record)
+
+
+def _data(network: Network, calibrate, steps: int | None, cost_at: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Checked (batch, steps, inputs) and (batch, read-outs, outputs) float64 arrays."""
+    if calibrate is None:
+        if steps is None:
+            raise CompileError("give calibrate=(X, Y), or steps= with the number of input rows per sample")
+        generator = np.random.default_rng(0)
+        x = generator.uniform(-1, 1, (_SAMPLES, steps, network.inputs)).round(3)
+        rows = steps if cost_at == "every" else 1
+        return x, (generator.uniform(-1, 1, (_SAMPLES, rows, network.outputs)) > 0).astype(float)
+    x = check_array("X", calibrate[0], 3, (None, None, network.inputs), "(batch, steps, inputs)")
+    if calibrate[1] is None:
+        if cost_at is not None:
+            raise CompileError("calibrate=(X, Y) needs Y for a rule, not None")
+        return x, np.zeros((len(x), 1, network.outputs))
+    if cost_at == "every":
+        return x, check_array("Y", calibrate[1], 3, (len(x), x.shape[1], network.outputs), "(batch, steps, outputs)")
+    return x, check_array("Y", calibrate[1], 2, (len(x), network.outputs), "(batch, outputs)")[:, None]
+
+
+def check_array(name: str, value, dimensions: int, shape: tuple[int | None, ...], text: str) -> np.ndarray:
+    """``value`` as a finite float64 array of the shape; None fits any size."""
+    array = np.asarray(value, np.float64)
+    if array.ndim != dimensions or any(want is not None and want != got
+                                       for want, got in zip(shape, array.shape, strict=True)) or not array.size:
+        wanted = ", ".join("any" if n is None else str(n) for n in shape)
+        raise CompileError(f"{name} must have shape {text} = ({wanted}), not {array.shape}")
+    if not np.isfinite(array).all():
+        place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise CompileError(f"{name} must be finite; {name}{list(place)} is {array[place]}")
+    return array
+
+
+def _formats(case: _Case, precision: Mapping[str, str] | None, like: Design | None, uncalibrated: bool) -> Formats:
+    if like is not None:
+        return Formats(dict(like.fractions), like.hardware.data_width, {k: tuple(v) for k, v in like.lowered.items()})
+    formats = choose_formats(case.network, case.samples, case.board.width)
+    fractions = dict(formats.fractions)
+    if uncalibrated:
+        fractions["state"] = min(case.board.width - 6, fractions["state"])
+    for name, text in (precision or {}).items():
+        if name not in fractions:
+            raise CompileError(f"precision names are {', '.join(fractions)}, not {name!r}")
+        fractions[name] = Format.parse(text).frac
+    return dataclasses.replace(formats, fractions=fractions)
+
+
+def _segments(case: _Case, like: Design | None) -> int:
+    return like.hardware.segments if like else case.board.segments
+
+
+def _accumulator(case: _Case, like: Design | None) -> int:
+    if like is not None:
+        return like.hardware.accumulator
+    columns = max((b.columns for b in case.plan.blocks), default=2)
+    rows = max((-(-b.rows // case.lanes) * case.lanes for b in case.plan.blocks), default=2)
+    return 2 * case.board.width - 1 + math.ceil(math.log2(max(columns, rows, 2)))
+
+
+def _hardware(case: _Case, formats: Formats, q: Quantised, like: Design | None) -> Hardware:
+    f, w = formats.fractions, case.board.width
+    depths = _depths(case)
+    if like is not None and all(getattr(depths, d.name) <= getattr(like.hardware.depths, d.name)
+                                for d in dataclasses.fields(Depths) if d.name != "data"):
+        depths = like.hardware.depths
+    response = w
+    return Hardware(
+        width=w, lanes=case.lanes, learn=case.learn, accumulator=_accumulator(case, like),
+        segments=_segments(case, like), tables=len(q.tables), data_width=formats.data_width, depths=depths,
+        drive_shift=f["drive"] + f["input"] - f["z"], activate=q.activate, cost=q.cost, step=q.step, drift=q.drift,
+        nudge_shift=like.hardware.nudge_shift if like else f["readout"] + w - 5 - (f["state"] - 3),
+        delta_shift=like.hardware.delta_shift if like else response - (w - 5),
+        vectors=tuple(np.size(case.network.values[name]) == 1 for name in fold(case.network)[1]),
+    )
+
+
+def _depths(case: _Case) -> Depths:
+    n, tiles = case.network, [-(-b.rows // case.lanes) for b in case.plan.blocks] or [1]
+    outputs = -(-n.outputs // case.lanes) * case.lanes
+    record = max(1, case.dynamics.steps * n.inputs + (case.samples.targets[0].size if case.learn else 0))
+    data = min(power(max(case.capacity, 2 * record)), case.board.data_bits // 4)
+    return Depths(
+        weights=power(max(case.plan.used, 16)), units=power(max(n.units, n.inputs) + 1),
+        rows=power(max(tiles) * case.lanes), tiles=power(max(tiles)), outputs=power(max(outputs, 2)),
+        data=data, order=min(power(max(data // record, 64)), 4096), results=case.board.results, program=256)
+
+
+def _program(case: _Case, hardware: Hardware) -> Program:
+    blocks = {b.name: b for b in case.plan.blocks}
+    updates = {f"{c.block}{c.start}": (blocks[c.block], c.start, c.count) for c in case.plan.columns
+               if any(t.parameter in case.network.learned for t in c.terms)}
+    vectors = tuple(int(np.size(case.network.values[name])) for name in fold(case.network)[1])
+    return build(Schedule(hardware, case.dynamics, case.network.units, case.network.inputs, case.network.outputs,
+                          blocks, updates, vectors if case.learn else (), case.plan.used))
+
+
+def _differences(wanted: Hardware, given: Hardware) -> list[str]:
+    """Fields in which the hardware that the network needs differs."""
+    lines = []
+    for f in dataclasses.fields(Hardware):
+        a, b = getattr(wanted, f.name), getattr(given, f.name)
+        if f.name == "depths":
+            lines += [f"{d.name} needs {getattr(a, d.name)} words, not {getattr(b, d.name)}"
+                      for d in dataclasses.fields(Depths) if getattr(a, d.name) != getattr(b, d.name)]
+        elif a != b:
+            simple = isinstance(a, (int, bool))
+            lines.append(f"{f.name} must be {a}, not {b}" if simple else f"{f.name} is another circuit")
+    return lines
+
+
+def _design(case: _Case, formats: Formats, q: Quantised, hw: Hardware, program: Program) -> Design:
+    f, n = formats.fractions, case.network
+    response = hw.width - 5 + hw.delta_shift
+    placements = _placements(case, f, q, hw)
+    vectors = tuple(
+        Vector(name, int(np.size(n.values[name])), name in n.learned, f[f"vector{i}"] + hw.width,
+               -_half(f, hw) * case.dynamics.dt * 2.0 ** -(q.gradient_fracs[i] + hw.width - 2) if case.learn else 0.0)
+        for i, name in enumerate(fold(n)[1]))
+    return Design(
+        hardware=hw, dynamics=case.dynamics, units=n.units, inputs=n.inputs,
+        outputs=n.outputs if n.readout else n.units,
+        learned=tuple(sorted(n.learned)), blocks=case.plan.blocks, placements=placements, vectors=vectors,
+        program=program.words, entries=program.entries, rates=program.rates, tables=q.tables,
+        values={k: np.asarray(v, np.float64) for k, v in n.values.items()}, fractions=f, lowered=q.lowered,
+        response=response, report=_report(case))
+
+
+def _half(f: dict[str, int], hw: Hardware) -> float:
+    """1 / (2 * eps) of a sample with exponent 0: eps = 2^(exponent) / (2 * this)."""
+    return 0.5 * 2.0 ** -(f["readout"] + f["delta"] - hw.delta_shift - hw.nudge_shift - f["state"])
+
+
+def _placements(case: _Case, f: dict[str, int], q: Quantised, hw: Hardware) -> tuple[Placement, ...]:
+    placements = []
+    for c in case.plan.columns:
+        scale = c.terms[0].scale
+        if not case.learn:
+            gradient = 0.0
+        elif c.block == "readout":
+            gradient = scale * 2.0 ** -(f["delta"] + f["state"])
+        else:
+            x = f["state"] if c.block == "hidden" else f["input"]
+            gradient = -scale * _half(f, hw) * 2.0 ** -(q.t_frac + x)
+        names = tuple(t.parameter for t in c.terms)
+        placements.append(Placement(c.block, c.start, c.count, names, tuple(t.transposed for t in c.terms),
+                                    tuple(n in case.network.learned for n in names), scale, f[c.block] + hw.width,
+                                    gradient))
+    return tuple(placements)
+
+
+def _report(case: _Case) -> dict:
+    n = case.network
+    return {
+        "board": case.board.name,
+        "energy": {"local": str(n.local), "potential": str(n.couplings[0].potential) if n.couplings else "0",
+                   "cost": str(n.cost) if n.cost is not None else None},
+        "ranges": {"q": float(np.abs(case.samples.q).max()), "p": case.samples.p,
+                   "z": float(np.abs(case.samples.z).max()), "y": float(np.abs(case.samples.y).max())},
+    }
+
+
+def _calibrated(design: Design, case: _Case, like: Design | None) -> Design:
+    """Shift the nudges (or, on given hardware, the response exponent) until the echoes part by 1/16..1/8 of a unit,
+    and leave the gradient words room for growth."""
+    from echolith.sim.data import words
+    from echolith.sim.model import IntegerModel
+    from echolith.sim.weights import load
+
+    keep = slice(0, _SAMPLES)
+    x, y = words(design, case.samples.inputs[keep], case.samples.targets[keep])
+    target = design.fractions["state"] - 4
+    for _ in range(8):
+        model = IntegerModel(design)
+        load(model, design.values)
+        _, out = model.learn(x, y, copy=False)
+        if out.wrapped:
+            raise RangeError(f"a state wraps on the calibration data: {out.first}; give a wider state format or a "
+                             f"smaller dt, not {design.fractions['state']} fraction bits")
+        error = out.response.bit_length() - 1 - target
+        if out.response == 0 or error == 0:
+            break
+        if like is not None:
+            design = dataclasses.replace(design, response=min(max(design.response - error, 0), 31))
+        else:
+            design = _shifted(design, error)
+    largest = max((int(np.abs(g).max(initial=0)) for g in (*model.gradients.values(), *model.vector_gradients)),
+                  default=0)
+    excess = largest.bit_length() + 4 - (2 * design.hardware.width - 2)
+    return design if excess <= 0 or like is not None else _scaled_down(design, excess)
+
+
+def _shifted(design: Design, bits: int) -> Design:
+    """Nudges 2^bits times weaker."""
+    hw = dataclasses.replace(design.hardware, nudge_shift=design.hardware.nudge_shift + bits)
+    return _rescale(design, hw, 2.0**bits, design.response)
+
+
+def _scaled_down(design: Design, bits: int) -> Design:
+    """The same nudges with gradient words 2^bits times smaller."""
+    hw = dataclasses.replace(design.hardware, delta_shift=design.hardware.delta_shift + bits)
+    return _rescale(design, hw, 2.0**bits, design.response + bits)
+
+
+def _rescale(design: Design, hw: Hardware, factor: float, response: int) -> Design:
+    placements = tuple(dataclasses.replace(p, gradient_scale=p.gradient_scale * (factor if p.block != "readout" else 1))
+                       for p in design.placements)
+    vectors = tuple(dataclasses.replace(v, gradient_scale=v.gradient_scale * factor) for v in design.vectors)
+    return dataclasses.replace(design, hardware=hw, placements=placements, vectors=vectors, response=response)

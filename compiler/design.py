@@ -1,0 +1,175 @@
+"""The frozen `Design`: everything that RTL, integer model, host and reports need to know, and nothing else does.
+
+`Hardware` becomes gates (``hardware_id`` is in the bitstream); the rest is loaded over the link (``program_id``).
+"""
+
+import dataclasses
+import json
+import zlib
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from echolith.compiler.pipeline import Pipeline
+
+__all__ = ["Block", "Depths", "Design", "Dynamics", "Hardware", "Placement", "Vector"]
+
+
+def checksum(value: object) -> int:
+    """CRC-32 of the canonical JSON of a dataclass, never 0."""
+    text = json.dumps(dataclasses.asdict(value), sort_keys=True)  # type: ignore[call-overload]
+    return zlib.crc32(text.encode()) or 1
+
+
+@dataclass(frozen=True)
+class Depths:
+    """Words of each memory; powers of two, so that neighbouring sizes share one bitstream."""
+
+    weights: int  # per lane
+    units: int  # per context: positions and the constant one, or inputs and the constant one
+    rows: int
+    tiles: int  # rows per lane
+    outputs: int
+    data: int
+    order: int
+    results: int
+    program: int
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What the netlist is made from."""
+
+    width: int  # bits of states, of the swept part of weights and of all multiplier operands
+    lanes: int
+    learn: bool  # gradient memory, echo and update
+    accumulator: int  # bits of a sum of products
+    segments: int  # log2 of the pieces of a table
+    tables: int
+    data_width: int  # bits of a word of a sample's record
+    depths: Depths
+    drive_shift: int  # sum -> drive
+    activate: Pipeline  # acc, drive -> t
+    cost: Pipeline | None  # acc, target -> y, delta
+    step: Pipeline  # acc, q, k0... -> force, g0...
+    drift: Pipeline  # p -> the change of q
+    nudge_shift: int  # sum -> nudge
+    delta_shift: int  # delta << exponent -> t
+    vectors: tuple[bool, ...]  # one per vector parameter: a single shared word?
+
+    @cached_property
+    def hardware_id(self) -> int:
+        """CRC-32 of this description."""
+        return checksum(self)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A coupling in the lanes: row r is in lane r % lanes at address base + (r // lanes) * columns + column."""
+
+    name: str  # "hidden", "drive" or "readout"
+    base: int
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Columns of a block that one or several parameters (their sum) own.
+
+    A master word is ``scale * sum(parameters) * 2^fraction``; every learned parameter's gradient, summed over the
+    samples, is ``gradient_scale`` times the gradient word.
+    """
+
+    block: str
+    column: int
+    columns: int
+    parameters: tuple[str, ...]
+    transposed: tuple[bool, ...]
+    learned: tuple[bool, ...]
+    scale: float
+    fraction: int
+    gradient_scale: float
+
+    @property
+    def key(self) -> str:
+        """Name of this placement's update in `Design.rates`."""
+        return f"{self.block}{self.column}"
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A parameter of the neuron unit: one word per unit, or one shared word."""
+
+    parameter: str
+    length: int
+    learned: bool
+    fraction: int
+    gradient_scale: float
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """Staggered leapfrog: ``substeps`` of length ``dt`` per input row."""
+
+    dt: float
+    substeps: int
+    steps: int  # input rows per sample
+    cost_at: str | None  # "last", "every", or None without a cost
+
+
+@dataclass(frozen=True)
+class Design:
+    """A compiled network. Arrays are read only."""
+
+    hardware: Hardware
+    dynamics: Dynamics
+    units: int
+    inputs: int
+    outputs: int  # words per sample and read-out: outputs, or units without a readout
+    learned: tuple[str, ...]
+    blocks: tuple[Block, ...]
+    placements: tuple[Placement, ...]
+    vectors: tuple[Vector, ...]
+    program: tuple[int, ...]
+    entries: dict[str, int]
+    rates: dict[str, int]  # name of an update -> index of the program word that holds its RATE
+    tables: tuple[np.ndarray, ...]  # (2^segments, 2) words each: value, difference to the next
+    values: dict[str, np.ndarray]  # float64 parameters as given
+    fractions: dict[str, int]  # fraction bits by name, see quantise.Formats
+    lowered: dict[str, tuple[int, ...]]  # fraction bits chosen inside the pipelines
+    response: int  # response exponent R found at calibration
+    report: dict = field(default_factory=dict)  # what explain() prints: ranges, energy text, dt^2 lambda_max, board
+
+    @cached_property
+    def program_id(self) -> int:
+        """CRC-32 of program, tables and layout: what is loaded over the link besides weights and data."""
+        words = json.dumps([self.hardware.hardware_id, self.program, self.entries,
+                            [dataclasses.astuple(x) for x in (*self.blocks, *self.placements, *self.vectors)],
+                            [t.tolist() for t in self.tables], self.fractions])
+        return zlib.crc32(words.encode()) or 1
+
+    def block(self, name: str) -> Block:
+        return next(b for b in self.blocks if b.name == name)
+
+    def tiles(self, block: Block) -> int:
+        return -(-block.rows // self.hardware.lanes)
+
+    @property
+    def record(self) -> int:
+        """Data words of one sample: its input rows, then its target rows."""
+        return self.dynamics.steps * self.inputs + self.target_rows * self.target_width
+
+    @property
+    def target_rows(self) -> int:
+        return {"every": self.dynamics.steps, "last": 1, None: 0}[self.dynamics.cost_at]
+
+    @property
+    def target_width(self) -> int:
+        return self.outputs if self.hardware.cost is not None else 0
+
+    @property
+    def result_rows(self) -> int:
+        """Read-outs per sample."""
+        return self.dynamics.steps if self.dynamics.cost_at == "every" else 1

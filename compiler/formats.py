@@ -1,0 +1,61 @@
+"""Fixed-point formats: how many fraction bits a signed word has, and how ranges choose them."""
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from echolith.compiler.errors import CompileError
+
+__all__ = ["Format", "exact", "fraction"]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A signed word of ``width`` bits, ``frac`` of them behind the point. ``str`` gives Q notation without the sign.
+
+    >>> str(Format(18, 12)), str(Format.parse("ap_fixed<18,6>"))
+    ('Q5.12', 'Q5.12')
+    """
+
+    width: int
+    frac: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Format":
+        """``Q5.12`` (integer bits without the sign) or ``ap_fixed<18,6>`` (integer bits with it)."""
+        if m := re.fullmatch(r"\s*[Qq](-?\d+)\.(-?\d+)\s*", text):
+            return cls(1 + int(m[1]) + int(m[2]), int(m[2]))
+        if m := re.fullmatch(r"\s*ap_fixed<\s*(\d+)\s*,\s*(-?\d+)\s*>\s*", text):
+            return cls(int(m[1]), int(m[1]) - int(m[2]))
+        raise CompileError(f"a format must be spelled like Q5.12 or ap_fixed<18,6>, not {text!r}")
+
+    def __str__(self) -> str:
+        return f"Q{self.width - 1 - self.frac}.{self.frac}"
+
+    @property
+    def limit(self) -> float:
+        """First magnitude that does not fit."""
+        return 2.0 ** (self.width - 1 - self.frac)
+
+
+def fraction(largest: float, width: int, margin: float = 2.0) -> int:
+    """Fraction bits of a ``width``-bit word that holds ``margin`` times the ``largest`` magnitude."""
+    if largest <= 0:
+        return width - 1
+    return width - 1 - math.ceil(math.log2(margin * largest) - 1e-9)
+
+
+def exact(data: np.ndarray, width: int) -> Format:
+    """The narrowest format that represents all of ``data`` exactly, else ``width`` bits for twice its range."""
+    largest = float(np.abs(data).max(initial=0.0))
+    for frac in range(0, width):
+        scaled = data * 2.0**frac
+        if largest * 2.0**frac >= 2.0 ** (width - 1):
+            break
+        if np.array_equal(scaled, np.rint(scaled)):
+            low, high = float(scaled.min(initial=0)), float(scaled.max(initial=0))
+            bits = 1 + max(math.ceil(math.log2(high + 1)), math.ceil(math.log2(-low)) if low < 0 else 0)
+            return Format(max(bits, 2), frac)
+    return Format(width, min(max(fraction(largest, width), 0), width - 2))

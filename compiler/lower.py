@@ -1,0 +1,144 @@
+"""Quantise: an element-wise expression becomes fixed-point ops.
+
+Sub-expressions of one variable become tables, unless they are short polynomials, which stay exact in the multipliers.
+Factors are rounded to the multiplier's width with the fraction bits that their calibrated range leaves.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from echolith.compiler.differentiate import evaluate, is_univariate, names
+from echolith.compiler.errors import CompileError
+from echolith.compiler.formats import fraction
+from echolith.compiler.ir import Expr, var
+from echolith.compiler.pipeline import Builder
+from echolith.compiler.tables import table
+
+__all__ = ["Fixed", "Lowering"]
+
+_MARGIN = 2.0  # states grow in training
+_POLYNOMIAL = frozenset({"add", "sub", "mul", "neg", "pow", "var", "const"})
+_DEGREE = 4
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """An op whose integer stands for ``integer * 2^-frac``; ``word`` if it has at most the multiplier's bits."""
+
+    node: int
+    frac: int
+    word: bool = False
+
+
+class Lowering:
+    """Lowers expressions into one builder.
+
+    ``leaves`` are words by variable or parameter name; ``samples`` are calibrated values by name, broadcastable.
+    ``tables`` collects the contents; slots count from ``first``. ``formats`` lists the chosen fraction bits in order;
+    ``given`` repeats an earlier choice, so that another network fits the same hardware.
+    """
+
+    def __init__(self, builder: Builder, width: int, segments: int, leaves: Mapping[str, Fixed],
+                 samples: Mapping[str, np.ndarray], first: int = 0, given: Sequence[int] = ()):
+        self.b, self.width, self.segments = builder, width, segments
+        self.leaves, self.samples, self.first, self.given = leaves, samples, first, given
+        self.tables: list[np.ndarray] = []
+        self.formats: list[int] = []
+
+    def largest(self, expr: Expr) -> float:
+        """Largest calibrated magnitude."""
+        return float(np.abs(evaluate(expr, self.samples)).max(initial=0.0))
+
+    def choose(self, frac: int) -> int:
+        """The next format: as given, else ``frac``."""
+        place = len(self.formats)
+        self.formats.append(self.given[place] if place < len(self.given) else frac)
+        return self.formats[-1]
+
+    def word(self, expr: Expr) -> Fixed:
+        """``expr`` in at most the multiplier's width."""
+        value = self(expr)
+        if value.word:
+            return value
+        frac = self.choose(min(fraction(self.largest(expr), self.width, _MARGIN), value.frac))
+        return Fixed(self.b("sat", self.b("rnd", value.node, n=value.frac - frac), n=self.width), frac, True)
+
+    def __call__(self, expr: Expr) -> Fixed:
+        if expr.op in ("var", "param"):
+            return self.leaves[expr.name]
+        if expr.op == "const":
+            return self._const(expr.value)
+        if is_univariate(expr) and not _short_polynomial(expr):
+            (name,) = names(expr)
+            return self._table(expr, self.leaves[name], self.largest(var(name)))
+        if expr.op in ("add", "sub"):
+            return self.sum(expr.op, *map(self, expr.args))
+        if expr.op == "neg":
+            return self.sum("sub", Fixed(self.b("const", n=0), 0), self(expr.args[0]))
+        if expr.op == "mul":
+            return self._product(*expr.args)
+        if expr.op == "pow" and expr.args[1].op == "const" and expr.args[1].value in (2.0, 3.0, 4.0):
+            half = expr.args[0] if expr.args[1].value < 4 else Expr("pow", (expr.args[0], Expr("const", value=2.0)))
+            other = half if expr.args[1].value != 3 else Expr("pow", (expr.args[0], Expr("const", value=2.0)))
+            return self._multiply(self.word(half), self.word(other))
+        if expr.op == "div":
+            inverse = Expr("div", (Expr("const", value=1.0), var("x")))
+            return self._multiply(self.word(expr.args[0]), self._of(inverse, expr.args[1]))
+        if len([a for a in expr.args if a.op != "const"]) == 1:
+            inner = next(a for a in expr.args if a.op != "const")
+            return self._of(Expr(expr.op, tuple(var("x") if a is inner else a for a in expr.args)), inner)
+        raise CompileError(f"an element-wise function of several vectors cannot be tabulated: write it as sums and "
+                           f"products of functions of one vector each, not {expr}")
+
+    def _const(self, value: float) -> Fixed:
+        frac = fraction(abs(value), self.width, 1.0 + 2.0 ** (1 - self.width))
+        return Fixed(self.b("const", n=round(value * 2.0**frac)), frac, True)
+
+    def _of(self, expr: Expr, inner: Expr) -> Fixed:
+        """A function of one variable, applied to an expression that has several."""
+        return self._table(expr, self.word(inner), self.largest(inner))
+
+    def _table(self, expr: Expr, argument: Fixed, largest: float) -> Fixed:
+        values = table(expr, argument.frac, _MARGIN * largest, self.width, self.segments)
+        frac = self.choose(values.frac)
+        words = values.words(frac, self.width)
+        self.tables.append(words)
+        return Fixed(self.b("table", argument.node, n=self.first + len(self.tables) - 1), frac, True)
+
+    def sum(self, op: str, a: Fixed, b: Fixed) -> Fixed:
+        frac = max(a.frac, b.frac)
+        return Fixed(self.b(op, self.b("shl", a.node, n=frac - a.frac), self.b("shl", b.node, n=frac - b.frac)), frac)
+
+    def _product(self, a: Expr, b: Expr) -> Fixed:
+        if b.op == "const":
+            a, b = b, a
+        if a.op == "const":
+            mantissa, exponent = math.frexp(a.value)
+            if abs(mantissa) == 0.5:  # a power of two moves the point, nothing else
+                value = self(b)
+                moved = Fixed(value.node, value.frac - exponent + 1, value.word)
+                return moved if a.value > 0 else self.sum("sub", Fixed(self.b("const", n=0), 0), moved)
+        return self._multiply(self.word(a), self.word(b))
+
+    def _multiply(self, a: Fixed, b: Fixed) -> Fixed:
+        return Fixed(self.b("mul", a.node, b.node), a.frac + b.frac)
+
+
+def _short_polynomial(expr: Expr) -> bool:
+    return _degree(expr) <= _DEGREE
+
+
+def _degree(expr: Expr) -> float:
+    """Degree of a polynomial with few multiplications, else infinity."""
+    if expr.op not in _POLYNOMIAL:
+        return math.inf
+    if expr.op == "pow":
+        n = expr.args[1].value if expr.args[1].op == "const" else math.inf
+        return n * _degree(expr.args[0]) if n in (2.0, 3.0, 4.0) else math.inf
+    degrees = [_degree(a) for a in expr.args]
+    if expr.op == "mul":
+        return sum(degrees)
+    return max(degrees, default=1.0 if expr.op == "var" else 0.0)

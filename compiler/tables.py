@@ -1,0 +1,46 @@
+"""Contents of the piecewise-linear tables: the value at each knot and the difference to the next."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from echolith.compiler.differentiate import evaluate, names
+from echolith.compiler.errors import CompileError
+from echolith.compiler.formats import fraction
+from echolith.compiler.ir import Expr
+
+__all__ = ["Knots", "table"]
+
+
+@dataclass(frozen=True)
+class Knots:
+    """Values at the ends of all segments; ``frac`` is the finest format that holds the used ones."""
+
+    values: np.ndarray
+    frac: int
+
+    def words(self, frac: int, width: int) -> np.ndarray:
+        """(segments, 2) int64: the word at the left end and the difference to the right one, clipped."""
+        limit = 1 << (width - 1)
+        words = np.clip(np.rint(self.values * 2.0**frac), -limit, limit - 1).astype(np.int64)
+        return np.stack([words[:-1], np.clip(np.diff(words), -limit, limit - 1)], axis=1)
+
+
+def table(expr: Expr, argument_frac: int, used: float, width: int, segments: int) -> Knots:
+    """``expr`` (of one variable) for every argument word of ``width`` bits with ``argument_frac``.
+
+    The format holds all values for |argument| <= ``used``; beyond, the table is clipped.
+    """
+    (name,) = names(expr)
+    knots = (np.arange((1 << segments) + 1) - (1 << (segments - 1))) * 2.0 ** (width - segments - argument_frac)
+    inside = np.abs(knots) <= used + knots[1] - knots[0]
+    values = np.broadcast_to(evaluate(expr, {name: knots}), knots.shape).copy()
+    if not np.isfinite(values[inside]).all():
+        bad = knots[inside][~np.isfinite(values[inside])][0]
+        raise CompileError(
+            f"the derivative of the energy must be finite for |{name}| <= {used:g}, the calibrated range, but "
+            f"{expr} is not at {name} = {bad:g}")
+    usable = np.flatnonzero(np.isfinite(values))
+    values = np.interp(np.arange(len(knots)), usable, values[usable])
+    frac = fraction(float(np.abs(values[inside]).max()), width, 1.0 + 2.0 ** (2 - width))
+    return Knots(values, min(frac, 2 * width))

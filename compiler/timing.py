@@ -1,0 +1,109 @@
+"""Cycles from GO to DONE, known before simulation: the sequencer's costs and the sweeps' lengths.
+
+`tails` restates nothing: each tail is the sum of the latencies of the parts that a sweep's last element passes.
+"""
+
+from dataclasses import dataclass
+
+from echolith.compiler.design import Hardware
+from echolith.compiler.isa import Dest, Field, Opcode, Setting
+from echolith.compiler.pipeline import latency
+
+__all__ = ["INSTRUCTION", "Tails", "cycles", "tails", "tree_levels"]
+
+INSTRUCTION = 2  # cycles of every program word: fetch, decode
+
+# Register stages of the array, from the cycle in which the sweep engine holds an address.
+SUM = 4  # memory, operand, product, accumulator
+NEXT = 2  # further cycles of NEXT: one order word a cycle
+GRADIENT = 6  # memory, operand, product, difference, sum, written
+UPDATE = 8  # memory, operand, product, sum, shifted, (weight read), sum, written
+
+
+@dataclass(frozen=True)
+class Tails:
+    """Cycles after the last address of a sweep until its last write is done."""
+
+    drive: int
+    hidden: int
+    cost: int
+    outer: int
+    nudge: int
+    step: int
+    units: int
+    update: int
+    fetch: int
+
+
+def tree_levels(lanes: int) -> int:
+    """Register levels of the adder tree."""
+    return (lanes - 1).bit_length()
+
+
+def tails(hw: Hardware) -> Tails:
+    drain = SUM + 1 + 2 * hw.lanes  # drain register, then two slots of every lane
+    step = 1 + step_latency(hw)  # state read, pipeline, write
+    return Tails(
+        drive=drain + 1,
+        hidden=drain + latency(hw.activate) + 2,  # scaled copy, write
+        cost=drain + (latency(hw.cost) + 2 if hw.cost else 0),
+        outer=GRADIENT,
+        nudge=SUM + tree_levels(hw.lanes) + 3,
+        step=SUM + tree_levels(hw.lanes) + step,
+        units=step,
+        update=UPDATE,
+        fetch=2,
+    )
+
+
+def step_latency(hw: Hardware) -> int:
+    """Force, kick, drift, write of one element; slot b follows one cycle behind."""
+    return latency(hw.step) + 1 + latency(hw.drift) + 1 + 2
+
+
+def _duration(word: int, s: list[int], hw: Hardware, t: Tails) -> int:
+    opcode, dest = word >> 28, word >> Field.DEST & 3
+    columns, tiles, length = s[Setting.COLUMNS], s[Setting.TILES], s[Setting.LENGTH]
+    if opcode == Opcode.FORWARD:
+        return tiles * s[Setting.PERIOD] + {Dest.DRIVE: t.drive, Dest.HIDDEN: t.hidden, Dest.COST: t.cost}[Dest(dest)]
+    if opcode == Opcode.OUTER:
+        return tiles * columns + t.outer
+    if opcode == Opcode.TRANSPOSED:
+        return columns * max(tiles, 2) + (t.nudge if dest & 1 else t.step)
+    if opcode == Opcode.UNITS:
+        return 2 * length + t.units
+    if opcode == Opcode.UPDATE:
+        return tiles * 2 * length + t.update
+    return 2 * length + t.fetch  # FETCH
+
+
+class _Walk:
+    def __init__(self, program: tuple[int, ...], hw: Hardware, pairs: int):
+        self.program, self.hw, self.pairs, self.tails = program, hw, pairs, tails(hw)
+        self.settings = [0] * len(Setting)
+
+    def run(self, pc: int) -> tuple[int, int]:
+        """Cycles from ``pc`` to the END or HALT that closes it, and that word's index."""
+        total = 0
+        while True:
+            word = self.program[pc]
+            opcode, value = Opcode(word >> 28), word & 0xFFFFFF
+            total += INSTRUCTION + (NEXT if opcode == Opcode.NEXT else 0)
+            if opcode in (Opcode.HALT, Opcode.END):
+                return total, pc
+            if opcode in (Opcode.LOOP, Opcode.PAIRS):
+                count = self.pairs if opcode == Opcode.PAIRS else value
+                first, end = self.run(pc + 1)
+                total += first + (count - 1) * self.run(pc + 1)[0] if count > 1 else first
+                pc = end
+            elif opcode == Opcode.SET:
+                self.settings[word >> 24 & 15] = value
+            elif opcode >= Opcode.FETCH:
+                total += _duration(word, self.settings, self.hw, self.tails)
+            pc += 1
+
+
+def cycles(program: tuple[int, ...], entry: int, hw: Hardware, pairs: int = 1) -> int:
+    """Cycles of a run without stalls and without raised flags. Settings inside a loop are constants, so that all
+    rounds after the first cost the same."""
+    return _Walk(program, hw, pairs).run(entry)[0]

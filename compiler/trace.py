@@ -1,0 +1,168 @@
+"""Running one method of the user's model under PyTorch's tracer: a graph of aten operators with source lines.
+
+The model is copied and converted to float64 first; its parameters and buffers become named inputs of the graph.
+"""
+
+import copy
+import inspect
+import linecache
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+
+import torch
+import torch.fx.traceback
+from echolith.compiler.errors import CompileError
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["Trace", "call", "double", "float64", "parameters", "refusal", "trace"]
+
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One traced method. Its placeholders are ``parameters``, then ``arguments``; operators and one output follow."""
+
+    method: str
+    parameters: tuple[str, ...]  # parameters and buffers by qualified name
+    arguments: tuple[str, ...]
+    module: torch.fx.GraphModule
+
+    @property
+    def graph(self) -> torch.fx.Graph:
+        return self.module.graph
+
+
+def refusal(method: str, line: str | None, what: str, remedy: str, value: object) -> CompileError:
+    """The error for a model that cannot be lowered.
+
+    ``what`` names the operation, ``line`` is its source as ``file.py:LINE: text``, ``value`` is what was found.
+    """
+    where = f", at `{line}`" if line else ""
+    return CompileError(f"{method}: {what}{where}; {remedy}, not {value}")
+
+
+def double(model: torch.nn.Module) -> torch.nn.Module:
+    """A float64 copy of ``model``, including tensors kept as plain attributes. Refuses NaN, inf and complex values."""
+    duplicate = copy.deepcopy(model)
+    for module in duplicate.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                setattr(module, name, value.double())
+    for name, value in parameters(duplicate).items():
+        if value.is_complex():
+            raise CompileError(f"{name} must be real; split it into two real parameters, not {value.dtype}")
+        if not bool(torch.isfinite(value).all()):
+            bad = value[~torch.isfinite(value)].flatten()[0].item()
+            raise CompileError(f"{name} must hold finite numbers; initialise or reload it, not {bad}")
+    return duplicate.double()
+
+
+def parameters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters, then buffers, by qualified name; a shared tensor appears once, under its first name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+class _Method(torch.nn.Module):
+    """One method of a model as ``forward``, which is what ``functional_call`` runs."""
+
+    def __init__(self, model: torch.nn.Module, method: str):
+        super().__init__()
+        self.model = model
+        self.method = method
+
+    def forward(self, *arguments: torch.Tensor) -> torch.Tensor:
+        return getattr(self.model, self.method)(*arguments)
+
+
+def call(
+    model: torch.nn.Module, method: str, values: dict[str, torch.Tensor], *arguments: torch.Tensor
+) -> torch.Tensor:
+    """``model.method(*arguments)`` with parameters and buffers taken from ``values``, differentiable in all of them."""
+    replaced = {f"model.{name}": value for name, value in values.items()}
+    return torch.func.functional_call(_Method(model, method), replaced, arguments)
+
+
+class _Lines(TorchFunctionMode):
+    """Gives every traced operator the line of the user's file that called for it."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        frame = sys._getframe(1)
+        while frame.f_back is not None and frame.f_code.co_filename.startswith(_TORCH):
+            frame = frame.f_back
+        # make_fx on its own records only frames of functions called "forward".
+        torch.fx.traceback.set_stack_trace([_source(frame.f_code.co_filename, frame.f_lineno)])
+        return func(*args, **(kwargs or {}))
+
+
+def _source(file: str, number: int) -> str:
+    return f"{os.path.basename(file)}:{number}: {linecache.getline(file, number).strip()}"
+
+
+def _line(tb: TracebackType | None) -> str | None:
+    """The innermost line of the user's code in a traceback."""
+    frames = traceback.extract_tb(tb)
+    users = [f for f in frames if not f.filename.startswith(_TORCH) and f.filename != __file__]
+    return _source(users[-1].filename, users[-1].lineno or 0) if users else None
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    """Constants written inside a method, such as ``torch.tensor(0.1)``, are float64 as everything else."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def trace(model: torch.nn.Module, method: str, arguments: dict[str, torch.Tensor]) -> Trace:
+    """Traces ``model.method(*arguments)``; ``model`` comes from :func:`double`.
+
+    Raises CompileError for data-dependent control flow and for anything that PyTorch itself refuses.
+    """
+    _check_signature(model, method, tuple(arguments))
+    values = {name: value.detach() for name, value in parameters(model).items()}
+    def body(values: dict[str, torch.Tensor], *args: torch.Tensor) -> torch.Tensor:
+        with _Lines():
+            return call(model, method, values, *args)
+
+    try:
+        with float64(), torch.no_grad(), torch.fx.traceback.preserve_node_meta():
+            samples = {name: value.clone() for name, value in values.items()}
+            module = make_fx(body, record_stack_traces=True)(samples, *(a.clone() for a in arguments.values()))
+    except CompileError:
+        raise
+    except Exception as error:  # whatever the user's code raises: report it with its place and the shapes it was given
+        raise _translate(method, _line(error.__traceback__), arguments, error) from error
+    return Trace(method, tuple(values), tuple(arguments), module)
+
+
+def _check_signature(model: torch.nn.Module, method: str, arguments: tuple[str, ...]) -> None:
+    signature = inspect.signature(getattr(model, method))
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        expected = f"({', '.join(('self', *arguments))})"
+        raise refusal(method, None, "wrong arguments", f"declare it as {method}{expected}", signature) from None
+
+
+def _translate(
+    method: str, line: str | None, arguments: dict[str, torch.Tensor], error: Exception
+) -> CompileError:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "value out of a tracing tensor" in text:
+        return refusal(
+            method, line, "a Python value is taken from a tensor (.item(), float(), or an if on data)",
+            "compute with tensors, e.g. torch.where for a branch", "a value known only at run time",
+        )  # fmt: skip
+    shapes = ", ".join(f"{name} of shape {tuple(value.shape)}" for name, value in arguments.items())
+    remedy = f"it must accept {shapes} as declared by states, inputs and outputs"
+    return refusal(method, line, f"the method raised {type(error).__name__}", remedy, text)

@@ -1,0 +1,72 @@
+"""What a session drives: a chip behind a link, or the integer model. Words in, words out; no floats."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from echolith.compiler.design import Design
+from echolith.sim.weights import Words
+
+__all__ = ["Device", "Run"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run reports.
+
+    ``outputs`` are (samples, read-outs, outputs) words or None; ``cycles`` and ``stalls`` are None where nothing
+    counts them; ``first`` tells where a state wrapped, if that is known.
+    """
+
+    outputs: np.ndarray | None = None
+    flags: int = 0
+    response: int = 0
+    saturated: int = 0
+    cycles: int | None = None
+    stalls: int | None = None
+    first: dict[str, int | str] | None = None
+
+
+class Device(ABC):
+    """One chip, or its twin."""
+
+    design: Design
+    response: int  # exponent R
+
+    @abstractmethod
+    def write(self, words: Words) -> None:
+        """Set all master words."""
+
+    @abstractmethod
+    def read(self) -> Words:
+        """All master words."""
+
+    @abstractmethod
+    def write_gradients(self, words: Words) -> None: ...
+
+    @abstractmethod
+    def read_gradients(self) -> Words: ...
+
+    @abstractmethod
+    def run(self, entry: str, x: np.ndarray, target: np.ndarray) -> Run:
+        """``predict``, ``echo`` or ``learn`` on (samples, steps, inputs) and (samples, read-outs, outputs) words."""
+
+    @abstractmethod
+    def hold(self, x: np.ndarray, target: np.ndarray) -> bool:
+        """Keep a data set on the chip for `run_held`; False if it does not fit."""
+
+    @abstractmethod
+    def run_held(self, entry: str, order: np.ndarray) -> Run:
+        """As `run`, on samples of the data set held."""
+
+    @abstractmethod
+    def update(self, rates: dict[str, tuple[int, int]]) -> Run:
+        """Check, apply and decay the gradients; ``rates`` are (mantissa, coarse shift)."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Forget all gradients."""
+
+    def close(self) -> None:  # noqa: B027 - optional
+        """Release the link."""

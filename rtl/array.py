@@ -1,0 +1,153 @@
+"""The synapse array: lanes, broadcast, adder tree, and the delays that turn a sweep's addresses into lane controls."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from echolith.compiler.design import Hardware
+from echolith.compiler.timing import SUM, tree_levels
+from echolith.rtl.lane import Lane, LaneControl, Mode, RowWrite
+from echolith.rtl.pipeline import delay
+from echolith.sim import arith
+
+__all__ = ["SynapseArray"]
+
+
+class SynapseArray(wiring.Component):
+    """Runs one sweep at a time over the lanes.
+
+    Members
+    -------
+    mode, coarse, update : In
+        Held during a sweep; ``update`` is the `isa.UpdateMode`.
+    valid, first, last, address, tile : In
+        The sweep engine's element, stage 0. FORWARD: first and last column of a tile; TRANSPOSED: first and last
+        tile of a column.
+    x_a, x_b : In(signed)
+        Stage 1: the broadcast operands, or the mantissa.
+    drain_valid, drain_acc, drain_slot, drain_lane, drain_tile : Out
+        Sums of a forward sweep, one per cycle: slot a, slot b of lane 0, then of lane 1 ...
+    y_valid, y_a, y_b : Out
+        One column's sums of a transposed sweep.
+    row_* : In
+        Writes of row operands.
+    alarm, clipped : Out
+        A gradient word near wrapping; number of clipped masters in this cycle.
+    host_* : access while idle; ``host_lane`` picks the lane, reads are valid two cycles after ``host_r_en``.
+    """
+
+    def __init__(self, hw: Hardware):
+        self.hw = hw
+        w, address = hw.width, (hw.depths.weights - 1).bit_length()
+        tile, word, acc = (hw.depths.tiles - 1).bit_length(), signed(hw.width), signed(hw.accumulator)
+        super().__init__({
+            "mode": In(Mode), "coarse": In(2), "update": In(2),
+            "valid": In(1), "first": In(1), "last": In(1), "address": In(address), "tile": In(tile),
+            "x_a": In(word), "x_b": In(word),
+            "drain_valid": Out(1), "drain_acc": Out(acc), "drain_slot": Out(1), "drain_lane": Out(8),
+            "drain_tile": Out(tile),
+            "y_valid": Out(1), "y_a": Out(acc), "y_b": Out(acc),
+            "row_t": In(RowWrite), "row_s": In(RowWrite), "row_tile_t": In(tile), "row_tile_s": In(tile),
+            "row_data_t": In(word), "row_data_s": In(word),
+            "alarm": Out(1), "clipped": Out(range(hw.lanes + 1)),
+            "host_addr": In(address), "host_lane": In(8), "host_r_en": In(1), "host_w_en": In(1), "host_g_en": In(1),
+            "host_data": In(2 * w), "host_w_data": Out(2 * w), "host_g_data": Out(arith.gradient_width(w)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        lanes = [Lane(self.hw, index) for index in range(self.hw.lanes)]
+        for lane in lanes:
+            m.submodules[f"lane_{lane.index}"] = lane
+        stages = [Cat(self.valid, self.first, self.last)]
+        for stage in range(7):
+            stages.append(delay(m, stages[-1], 1, f"element_{stage + 1}"))
+        control = self._control(m, [s[0] for s in stages], [s[0] & s[1] for s in stages], stages)
+        self._addresses(m, lanes, control)
+        self._drain(m, lanes, stages[SUM])
+        self._tree(m, lanes, stages)
+        m.d.comb += [self.alarm.eq(Cat(lane.alarm for lane in lanes).any()),
+                     self.clipped.eq(sum(lane.clipped for lane in lanes))]
+        return m
+
+    def _control(self, m: Module, valid: list, first: list, stages: list):
+        control = Signal(LaneControl)
+        updating = self.mode == Mode.UPDATE
+        m.d.comb += [
+            control.mode.eq(self.mode), control.coarse.eq(self.coarse),
+            control.first.eq(first[3]),
+            control.load.eq(stages[4][0] & stages[4][2] & (self.mode == Mode.FORWARD)),
+            control.outer.eq(valid[5] & (self.mode == Mode.OUTER)),
+            control.check.eq(valid[1] & updating & (self.update == 0)),
+            control.apply.eq(valid[7] & updating & (self.update == 1)),
+            control.decay.eq(valid[5] & updating & (self.update == 2)),
+        ]
+        return control
+
+    def _addresses(self, m: Module, lanes: list, control) -> None:
+        updating, host = self.mode == Mode.UPDATE, self.host_r_en | self.host_w_en | self.host_g_en
+        later = [self.address]
+        for stage in range(7):
+            later.append(delay(m, later[-1], 1, f"address_{stage + 1}"))
+        for index, lane in enumerate(lanes):
+            chosen = self.host_lane == index
+            above = lanes[index + 1] if index + 1 < len(lanes) else None
+            m.d.comb += [
+                lane.control.eq(control),
+                lane.w_addr.eq(Mux(host, self.host_addr, Mux(updating, later[4], self.address))),
+                lane.w_en.eq(1),
+                lane.g_addr.eq(Mux(host, self.host_addr, Mux(updating, self.address, later[3]))),
+                lane.g_en.eq(1),
+                lane.t_addr.eq(Cat(self.tile, self.mode == Mode.OUTER)),
+                lane.gw_addr.eq(Mux(host, self.host_addr, later[5])),
+                lane.ww_addr.eq(Mux(host, self.host_addr, later[7])),
+                lane.x_a.eq(self.x_a), lane.x_b.eq(self.x_b),
+                lane.previous_a.eq(above.drain_a if above else 0), lane.previous_b.eq(above.drain_b if above else 0),
+                lane.row_t.eq(self.row_t), lane.row_s.eq(self.row_s),
+                lane.row_tile_t.eq(self.row_tile_t), lane.row_tile_s.eq(self.row_tile_s),
+                lane.row_data_t.eq(self.row_data_t), lane.row_data_s.eq(self.row_data_s),
+                lane.host_w_en.eq(self.host_w_en & chosen), lane.host_g_en.eq(self.host_g_en & chosen),
+                lane.host_data.eq(self.host_data),
+            ]
+        pick = delay(m, self.host_lane, 1, "host_lane")
+        with m.Switch(pick):
+            for index, lane in enumerate(lanes):
+                with m.Case(index):
+                    m.d.sync += [self.host_w_data.eq(lane.w_data), self.host_g_data.eq(lane.g_data)]
+        m.d.comb += control.shift.eq(self.drain_slot)
+
+    def _drain(self, m: Module, lanes: list, element) -> None:
+        """After a tile's last column: both slots of every lane, lane 0 first."""
+        tiles = delay(m, self.tile, SUM, "tile")
+        loaded = element[0] & element[2] & (self.mode == Mode.FORWARD)
+        m.d.comb += self.drain_acc.eq(Mux(self.drain_slot, lanes[0].drain_b, lanes[0].drain_a))
+        with m.If(self.drain_valid):
+            m.d.sync += self.drain_slot.eq(~self.drain_slot)
+            with m.If(self.drain_slot):
+                m.d.sync += self.drain_lane.eq(self.drain_lane + 1)
+                with m.If(self.drain_lane == self.hw.lanes - 1):
+                    m.d.sync += self.drain_valid.eq(0)
+        with m.If(loaded):
+            m.d.sync += [self.drain_valid.eq(1), self.drain_slot.eq(0), self.drain_lane.eq(0),
+                         self.drain_tile.eq(tiles)]
+
+    def _tree(self, m: Module, lanes: list, stages: list) -> None:
+        """Registered adder tree over the lanes, then the sum over tiles."""
+        levels = tree_levels(self.hw.lanes)
+        here = delay(m, Mux(self.mode == Mode.TRANSPOSED, stages[3], 0), levels, "tree")
+        with m.If(here[0] & here[2]):
+            m.d.sync += self.y_valid.eq(1)
+        with m.Else():
+            m.d.sync += self.y_valid.eq(0)
+        for products, out in (([lane.pa for lane in lanes], self.y_a), ([lane.pb for lane in lanes], self.y_b)):
+            for _ in range(levels):
+                products = [self._add(m, products[i:i + 2]) for i in range(0, len(products), 2)]
+            with m.If(here[0]):
+                m.d.sync += out.eq(Mux(here[1], 0, out) + products[0])
+
+    @staticmethod
+    def _add(m: Module, pair: list):
+        total = sum(pair[1:], pair[0])
+        register = Signal(signed(len(total)), reset_less=True)
+        m.d.sync += register.eq(total)
+        return register

@@ -1,0 +1,35 @@
+"""An execution word as a struct; the layout is that of `compiler.isa.Field`."""
+
+from amaranth.lib import data
+
+from echolith.compiler.isa import Context, Field
+
+__all__ = ["Command", "slot_sample"]
+
+
+class Command(data.Struct):
+    context: 2
+    dest: 2
+    echo: 1
+    source: 1
+    emit: 1
+    reverse: 1
+    nudge: 1
+    drift: 1
+    learn: 1
+    spread: 1
+    clear: 1
+    check: 1
+    target: 1
+    _unused: 1
+    vector: 4
+
+
+for _name, _field in Field.__members__.items():
+    if data.Layout.cast(Command)[_name.lower()].offset != _field:
+        raise AssertionError(f"Command.{_name.lower()} must be at bit {_field} as in isa.Field")
+
+
+def slot_sample(context, slot):
+    """Which sample of the pair a slot works on: its own in PAIR, else the echo's."""
+    return (context == Context.ECHO_B) | ((context == Context.PAIR) & slot)

@@ -1,0 +1,299 @@
+"""The core: array, neuron unit, sequencer and memories, connected. Reached through the register window only."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from echolith.compiler.design import Design, Hardware
+from echolith.compiler.isa import Context, Dest, Opcode, Setting
+from echolith.compiler.registers import Bank as BankId
+from echolith.compiler.registers import Flag
+from echolith.compiler.timing import tails
+from echolith.rtl.array import SynapseArray
+from echolith.rtl.lane import Mode
+from echolith.rtl.memory import Bank
+from echolith.rtl.pipeline import delay
+from echolith.rtl.rows import RowUnit
+from echolith.rtl.sequencer import Sequencer
+from echolith.rtl.sweep import Sweep
+from echolith.rtl.units import UnitPath
+from echolith.rtl.vectors import VectorBank
+from echolith.rtl.window import Window
+
+__all__ = ["Core"]
+
+
+class Core(wiring.Component):
+    """A chip without a link.
+
+    Parameters
+    ----------
+    design : Design or Hardware
+        Only the hardware of a design becomes gates.
+
+    Members
+    -------
+    bus_*, push, pull : see `Window`
+    busy : Out(1)
+    """
+
+    def __init__(self, design: Design | Hardware):
+        self.hw = design.hardware if isinstance(design, Design) else design
+        super().__init__({
+            "bus_addr": In(8), "bus_w_data": In(32), "bus_w_stb": In(1), "bus_r_stb": In(1), "bus_r_data": Out(32),
+            "push": In(stream.Signature(32)), "pull": Out(stream.Signature(32)), "busy": Out(1),
+        })
+
+    def elaborate(self, platform):
+        hw, m = self.hw, Module()
+        masters = (BankId.WEIGHTS, BankId.GRADIENTS, BankId.VECTORS, BankId.VECTOR_GRADIENTS)
+        m.submodules.window = self.window = Window(hardware_id=hw.hardware_id,
+                                                   wide=masters if 2 * hw.width > 32 else ())
+        m.submodules.sequencer = self.sequencer = Sequencer(hw)
+        bits = self.sequencer.settings
+        m.submodules.sweep = self.sweep = Sweep(count_bits=max(bits[s] for s in bits if s != Setting.RATE) + 1,
+                                                address_bits=(hw.depths.weights - 1).bit_length())
+        m.submodules.array = self.array = SynapseArray(hw)
+        m.submodules.rows = self.rows = RowUnit(hw)
+        m.submodules.units = self.units = UnitPath(hw)
+        self.vectors = [VectorBank(hw, shared) for shared in hw.vectors]
+        m.submodules += self.vectors
+        self._bus(m)
+        self._sweeps(m)
+        self._samples(m)
+        self._state(m)
+        self._vectors(m)
+        self._results(m)
+        self._flags(m)
+        self._host(m)
+        return m
+
+    def _is(self, opcode: Opcode):
+        return self.sequencer.opcode == opcode
+
+    def _bus(self, m: Module) -> None:
+        w, s = self.window, self.sequencer
+        for name in ("bus_addr", "bus_w_data", "bus_w_stb", "bus_r_stb"):
+            m.d.comb += getattr(w, name).eq(getattr(self, name))
+        wiring.connect(m, wiring.flipped(self.push), w.push)
+        wiring.connect(m, w.pull, wiring.flipped(self.pull))
+        m.d.comb += [
+            self.bus_r_data.eq(w.bus_r_data), self.busy.eq(s.busy), w.busy.eq(s.busy | w.go),
+            s.go.eq(w.go), s.stop.eq(w.stop), s.entry.eq(w.entry), s.pairs.eq(w.count), s.guard.eq(w.flags.any()),
+        ]
+
+    def _sweeps(self, m: Module) -> None:
+        """Counters of the sweep engine from opcode and settings; the array's controls."""
+        s, e, a, t = self.sequencer, self.sweep, self.array, tails(self.hw)
+        with m.Switch(s.opcode):
+            with m.Case(Opcode.FORWARD):
+                m.d.comb += [e.outer.eq(s.setting_tiles), e.period.eq(s.setting_period),
+                             e.active.eq(s.setting_columns), a.mode.eq(Mode.FORWARD)]
+                with m.Switch(s.command.dest):
+                    for dest, tail in ((Dest.DRIVE, t.drive), (Dest.HIDDEN, t.hidden), (Dest.COST, t.cost)):
+                        with m.Case(dest):
+                            m.d.comb += e.tail.eq(tail)
+            with m.Case(Opcode.OUTER):
+                m.d.comb += [e.outer.eq(s.setting_tiles), e.period.eq(s.setting_columns),
+                             e.active.eq(s.setting_columns), e.tail.eq(t.outer), a.mode.eq(Mode.OUTER)]
+            with m.Case(Opcode.TRANSPOSED):
+                m.d.comb += [e.outer.eq(s.setting_columns), e.active.eq(s.setting_tiles),
+                             e.period.eq(Mux(s.setting_tiles == 1, 2, s.setting_tiles)),
+                             e.tail.eq(Mux(s.command.dest[0], t.nudge, t.step)), a.mode.eq(Mode.TRANSPOSED)]
+            with m.Case(Opcode.UNITS):
+                m.d.comb += [e.outer.eq(1), e.period.eq(s.setting_length << 1), e.active.eq(s.setting_length << 1),
+                             e.alternate.eq(1), e.tail.eq(t.units)]
+            with m.Case(Opcode.UPDATE):
+                m.d.comb += [e.outer.eq(s.setting_tiles), e.period.eq(s.setting_length << 1),
+                             e.active.eq(s.setting_length << 1), e.alternate.eq(1), e.tail.eq(t.update),
+                             a.mode.eq(Mode.UPDATE)]
+            with m.Default():
+                m.d.comb += [e.outer.eq(2), e.period.eq(s.setting_length), e.active.eq(s.setting_length),
+                             e.tail.eq(t.fetch)]
+        started = delay(m, s.start, 0)
+        m.d.comb += [
+            e.start.eq(started), s.done.eq(e.done), e.base.eq(s.setting_base),
+            e.inner_step.eq(Mux(self._is(Opcode.TRANSPOSED), s.setting_columns, 1)),
+            e.outer_step.eq(Mux(self._is(Opcode.TRANSPOSED), 1, s.setting_columns)),
+            a.valid.eq(e.valid & (self._is(Opcode.FORWARD) | self._is(Opcode.OUTER) | self._is(Opcode.TRANSPOSED)
+                                  | (self._is(Opcode.UPDATE) & (s.command.vector == 0)))),
+            a.first.eq(e.first), a.last.eq(e.last), a.address.eq(e.address),
+            a.tile.eq(Mux(self._is(Opcode.TRANSPOSED), e.inner_index, e.outer_index)),
+            a.coarse.eq(s.setting_rate[22:24]), a.update.eq(s.command.dest),
+        ]
+
+    def _samples(self, m: Module) -> None:
+        """Order and data memories: rows of a pair's records to the input region or to the targets."""
+        hw, s, e, w = self.hw, self.sequencer, self.sweep, self.window
+        bits = (hw.depths.data - 1).bit_length()
+        m.submodules.order = self.order = order = Bank(width=bits + 1, depth=hw.depths.order)
+        m.submodules.data = self.data = data = Bank(width=hw.data_width, depth=hw.depths.data)
+        place, records = Signal(range(hw.depths.order + 1)), [Signal(bits, name=f"record_{x}") for x in "ab"]
+        taken = delay(m, s.next, 1, "next"), delay(m, s.next, 2, "next2")
+        with m.If(w.go):
+            m.d.sync += place.eq(0)
+        with m.Elif(s.next | taken[0]):
+            m.d.sync += place.eq(place + 1)
+        for index in range(2):
+            with m.If(taken[index]):
+                m.d.sync += [records[index].eq(order.r_data), self.rows.masked[index].eq(order.r_data[-1])]
+        fetching = self._is(Opcode.FETCH)
+        m.d.comb += [
+            e.hold.eq(fetching & w.streaming & ~w.stream.valid),
+            w.stream.ready.eq(fetching & w.streaming & e.valid),
+            order.r_en.eq(1), data.r_en.eq(1),
+            data.r_addr.eq(Mux(s.busy, Mux(e.outer_index[0], records[1], records[0]) + s.offset + e.inner_index,
+                               w.host_index)),
+            order.r_addr.eq(Mux(s.busy, place, w.host_index)), self.rows.next.eq(s.next),
+        ]
+        word = Mux(w.streaming, delay(m, w.stream.payload[:hw.data_width], 1, "streamed"), data.r_data).as_signed()
+        self.fetched = Signal(signed(hw.data_width))
+        self.fetched_at = delay(m, Cat(fetching & e.valid, e.outer_index[0], e.inner_index), 1, "fetched_at")
+        m.d.comb += [
+            self.fetched.eq(word),
+            self.rows.target_w_en.eq(self.fetched_at[0] & s.command.target),
+            self.rows.target_w_addr.eq(self.fetched_at[1:]), self.rows.target_w_data.eq(word),
+        ]
+
+    def _state(self, m: Module) -> None:
+        """Positions (and inputs), momenta; the array reads both slots, the neuron unit moves one element a cycle."""
+        hw, s, e, u, w = self.hw, self.sequencer, self.sweep, self.units, self.window
+        bits = u.bits
+        q = [Bank(width=hw.width, depth=4 << bits) for _ in range(2)]
+        m.submodules.q_a, m.submodules.q_b = q
+        m.submodules.p = p = Bank(width=hw.width, depth=8 << bits)
+        self.q, self.p = q, p
+        column = Mux(self._is(Opcode.TRANSPOSED), e.outer_index, e.inner_index)[:bits]
+        region = Mux(s.command.source, Context.INPUT, s.command.context)
+        swept = self._is(Opcode.FORWARD) | self._is(Opcode.OUTER)
+        input_write = self.fetched_at[0] & ~s.command.target
+        host = w.host_bank == BankId.POSITIONS
+        for slot in range(2):
+            write = Mux(s.busy, (u.w_en & (u.q_w_slot == slot)) | (input_write & (self.fetched_at[1] == slot)),
+                        w.host_w_en & host & (w.host_index[0] == slot))
+            m.d.comb += [
+                q[slot].r_addr.eq(Mux(s.busy, Mux(swept, Cat(column, region), u.q_r_addr), w.host_index[1:])),
+                q[slot].r_en.eq(~s.busy | swept | u.q_r_en),
+                q[slot].w_en.eq(write),
+                q[slot].w_addr.eq(Mux(s.busy, Mux(input_write, self.fetched_at[2:2 + bits] | Context.INPUT << bits,
+                                                  u.q_w_addr), w.host_index[1:])),
+                q[slot].w_data.eq(Mux(s.busy, Mux(input_write, self.fetched, u.q_w_data),
+                                      w.host_data[:hw.width].as_signed())),
+            ]
+        sample = [Mux(s.command.source, s.command.context == 2, 0),
+                  Mux(s.command.source & (s.command.context == 1), 0, 1)]
+        chosen = [delay(m, x, 1, "source") for x in sample]
+        mantissa = s.setting_rate[:hw.width].as_signed()
+        for slot, x in enumerate((self.array.x_a, self.array.x_b)):
+            word = Mux(chosen[slot], q[1].r_data, q[0].r_data).as_signed()
+            m.d.comb += x.eq(Mux(self._is(Opcode.UPDATE), mantissa, word))
+        m.d.comb += [
+            p.r_addr.eq(Mux(s.busy, u.p_r_addr, w.host_index)), p.r_en.eq(1), u.p.eq(p.r_data.as_signed()),
+            p.w_addr.eq(Mux(s.busy, u.p_w_addr, w.host_index)),
+            p.w_en.eq(Mux(s.busy, u.w_en, w.host_w_en & (w.host_bank == BankId.MOMENTA))),
+            p.w_data.eq(Mux(s.busy, u.p_w_data, w.host_data[:hw.width].as_signed())),
+            u.q_a.eq(q[0].r_data.as_signed()), u.q_b.eq(q[1].r_data.as_signed()),
+        ]
+
+    def _vectors(self, m: Module) -> None:
+        """Neuron unit, row unit and array to each other; the vector parameters beside the unit path."""
+        s, a, r, u, w = self.sequencer, self.array, self.rows, self.units, self.window
+        started = s.start
+        m.d.comb += [
+            r.command.eq(s.command), u.command.eq(s.command), r.rows.eq(s.setting_rows), r.range.eq(w.range),
+            r.start.eq(started), u.start.eq(started), u.sweeping.eq(self._is(Opcode.TRANSPOSED)),
+            r.acc_valid.eq(a.drain_valid), r.acc.eq(a.drain_acc), r.acc_slot.eq(a.drain_slot),
+            r.acc_lane.eq(a.drain_lane), r.acc_tile.eq(a.drain_tile),
+            u.y_valid.eq(a.y_valid), u.y_a.eq(a.y_a), u.y_b.eq(a.y_b),
+            u.tick.eq(self.sweep.valid & self._is(Opcode.UNITS)),
+        ]
+        for name in ("row_t", "row_s", "row_tile_t", "row_tile_s", "row_data_t", "row_data_s"):
+            m.d.comb += getattr(a, name).eq(getattr(r, name))
+        exponent = Mux(u.g_sample, r.exponents[5:], r.exponents[:5])
+        updating = self._is(Opcode.UPDATE) & self.sweep.valid
+        for index, bank in enumerate(self.vectors):
+            chosen = w.host_en & ((w.host_index >> u.bits) == index)
+            m.d.comb += [
+                bank.addr.eq(u.unit), bank.r_en.eq(u.q_r_en), getattr(u, f"k{index}").eq(bank.k),
+                bank.g.eq(getattr(u, f"g{index}")), bank.g_valid.eq(u.g_valid), bank.g_slot.eq(u.g_slot),
+                bank.g_unit.eq(u.g_unit), bank.exponent.eq(exponent),
+                bank.update_valid.eq(updating & (s.command.vector == index + 1)), bank.update.eq(s.command.dest),
+                bank.update_addr.eq(self.sweep.address), bank.mantissa.eq(s.setting_rate[:self.hw.width].as_signed()),
+                bank.coarse.eq(s.setting_rate[22:24]),
+                bank.host.eq(w.host_en), bank.host_addr.eq(w.host_index), bank.host_data.eq(w.host_data),
+                bank.host_w_en.eq(w.host_w_en & chosen & (w.host_bank == BankId.VECTORS)),
+                bank.host_g_en.eq(w.host_w_en & chosen & (w.host_bank == BankId.VECTOR_GRADIENTS)),
+            ]
+
+    def _results(self, m: Module) -> None:
+        hw, r, u, w = self.hw, self.rows, self.units, self.window
+        m.submodules.results = self.results = bank = Bank(width=hw.width, depth=hw.depths.results)
+        place = Signal(range(hw.depths.results + 1))
+        with m.If(w.go):
+            m.d.sync += place.eq(0)
+        with m.Elif(bank.w_en):
+            m.d.sync += place.eq(place + 1)
+        m.d.comb += [
+            bank.w_en.eq((r.result_valid | u.emit_valid) & (place < hw.depths.results)), bank.w_addr.eq(place),
+            bank.w_data.eq(Mux(u.emit_valid, u.emit, r.result)), bank.r_addr.eq(w.host_index), bank.r_en.eq(1),
+        ]
+
+    def _flags(self, m: Module) -> None:
+        """Sticky flags and counters of a run, cleared by go."""
+        w, s, u, a = self.window, self.sequencer, self.units, self.array
+        alarm = a.alarm | Cat(bank.alarm for bank in self.vectors).any()
+        m.d.comb += w.status.eq(Cat(s.busy | w.go, self.sweep.hold))
+        with m.If(w.go):
+            m.d.sync += [w.response.eq(0), w.cycles.eq(0), w.stalls.eq(0), w.saturated.eq(0)]
+        with m.Elif(s.busy):
+            m.d.sync += [
+                w.response.eq(w.response | u.response), w.cycles.eq(w.cycles + 1), w.stalls.eq(w.stalls + self.sweep.hold),
+                w.saturated.eq(w.saturated + a.clipped + sum(bank.clipped for bank in self.vectors)),
+            ]
+        for flag, raised in ((Flag.WRAPPED, u.wrapped), (Flag.ECHO, u.moved), (Flag.GRADIENT, alarm)):
+            with m.If(w.go):
+                m.d.sync += w.flags[flag].eq(0)
+            with m.Elif(raised):
+                m.d.sync += w.flags[flag].eq(1)
+
+    def _host(self, m: Module) -> None:
+        """Memory banks behind the window, while idle."""
+        hw, w, s, a, r, u = self.hw, self.window, self.sequencer, self.array, self.rows, self.units
+        depth = (hw.depths.weights - 1).bit_length()
+        pushed = {bank: w.host_w_en & (w.host_bank == bank) for bank in BankId}
+        banks = w.host_bank
+        slot = w.host_index >> (hw.segments + 1)
+        cost = len(hw.activate.tables())
+        step = cost + (len(hw.cost.tables()) if hw.cost else 0)
+        for unit, base in ((r, 0), (u, step)):
+            m.d.comb += [
+                unit.table_w_addr.eq(w.host_index >> 1), unit.table_w_half.eq(w.host_index[0]),
+                unit.table_w_data.eq(w.host_data),
+                unit.table_w_en.eq(Cat(pushed[BankId.TABLES] & (slot == base + i)
+                                       for i in range(len(unit.table_w_en)))),
+            ]
+        m.d.comb += [
+            s.program_w_en.eq(pushed[BankId.PROGRAM]), s.program_addr.eq(w.host_index), s.program_w_data.eq(w.host_data),
+            self.order.w_en.eq(pushed[BankId.ORDER]), self.order.w_addr.eq(w.host_index),
+            self.order.w_data.eq(w.host_data),
+            self.data.w_en.eq(pushed[BankId.DATA]), self.data.w_addr.eq(w.host_index),
+            self.data.w_data.eq(w.host_data),
+            a.host_addr.eq(w.host_index), a.host_lane.eq(w.host_index >> depth), a.host_data.eq(w.host_data),
+            a.host_r_en.eq(w.host_en), a.host_w_en.eq(pushed[BankId.WEIGHTS]),
+            a.host_g_en.eq(pushed[BankId.GRADIENTS]),
+        ]
+        read = {BankId.PROGRAM: s.program_r_data, BankId.ORDER: self.order.r_data, BankId.DATA: self.data.r_data,
+                BankId.WEIGHTS: a.host_w_data, BankId.GRADIENTS: a.host_g_data,
+                BankId.RESULTS: self.results.r_data,
+                BankId.POSITIONS: Mux(w.host_index[0], self.q[1].r_data, self.q[0].r_data),
+                BankId.MOMENTA: self.p.r_data}
+        with m.Switch(banks):
+            for bank, value in read.items():
+                with m.Case(bank):
+                    m.d.comb += w.host_read.eq(value)
+            for bank, port in ((BankId.VECTORS, "host_w_data"), (BankId.VECTOR_GRADIENTS, "host_g_data")):
+                with m.Case(bank):
+                    with m.Switch(w.host_index >> u.bits):
+                        for index, vector in enumerate(self.vectors):
+                            with m.Case(index):
+                                m.d.comb += w.host_read.eq(getattr(vector, port))

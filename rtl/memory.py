@@ -1,0 +1,37 @@
+"""The only memory shape of the machine: one read port, one write port, synchronous, nothing read while written."""
+
+from amaranth.hdl import Module, unsigned
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["Bank"]
+
+
+class Bank(wiring.Component):
+    """``depth`` words of ``width`` bits.
+
+    Members
+    -------
+    r_addr, r_en, r_data : the word at ``r_addr``, one cycle after ``r_en``; it stays until the next read.
+    w_addr, w_data, w_en : written at the end of the cycle. Reading the address being written is undefined.
+    """
+
+    latency = 1
+
+    def __init__(self, *, width: int, depth: int):
+        self.width, self.depth = width, max(depth, 2)
+        bits = (self.depth - 1).bit_length()
+        super().__init__({
+            "r_addr": In(bits), "r_en": In(1), "r_data": Out(width),
+            "w_addr": In(bits), "w_data": In(width), "w_en": In(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.words = words = memory.Memory(shape=unsigned(self.width), depth=self.depth, init=[])
+        read, write = words.read_port(), words.write_port()
+        m.d.comb += [
+            read.addr.eq(self.r_addr), read.en.eq(self.r_en), self.r_data.eq(read.data),
+            write.addr.eq(self.w_addr), write.data.eq(self.w_data), write.en.eq(self.w_en),
+        ]
+        return m

@@ -1,0 +1,137 @@
+"""The sequencer: two cycles per program word, counted loops, one sweep at a time."""
+
+from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from echolith.compiler.design import Hardware
+from echolith.compiler.isa import Opcode, Setting
+from echolith.rtl.command import Command
+from echolith.rtl.memory import Bank
+
+__all__ = ["STACK", "Sequencer", "setting_bits"]
+
+STACK = 4  # nested loops
+
+
+def setting_bits(hw: Hardware) -> dict[Setting, int]:
+    """Bits of every setting that this hardware can use."""
+    d = hw.depths
+    bits = {name: (count - 1).bit_length() + 1 for name, count in
+            (("weights", d.weights), ("units", d.units), ("tiles", d.tiles), ("rows", d.rows))}
+    period = (max(d.units, 2 * hw.lanes) - 1).bit_length() + 1
+    return {Setting.BASE: bits["weights"], Setting.COLUMNS: bits["units"], Setting.TILES: bits["tiles"],
+            Setting.ROWS: bits["rows"], Setting.PERIOD: period, Setting.LENGTH: max(bits["weights"], bits["units"]),
+            Setting.RATE: 24}
+
+
+class Sequencer(wiring.Component):
+    """Runs the program from ``entry`` until HALT.
+
+    Members
+    -------
+    go, stop, entry, pairs, guard : In
+        ``guard``: a flag is up, GUARD jumps.
+    busy : Out
+    opcode, command, start : Out
+        The sweep being run, held until the next; ``start`` strobes.
+    done : In
+        The sweep's last cycle.
+    next : Out
+        Strobe: take the next pair of the order memory (two more cycles).
+    setting_* : Out
+    offset : Out
+        Position inside the samples' records.
+    program_w_*, program_r_* : the program memory; reads while idle, valid a cycle later
+    """
+
+    def __init__(self, hw: Hardware):
+        self.hw = hw
+        self.pc_bits = pc = (hw.depths.program - 1).bit_length()
+        self.offset_bits = (hw.depths.data - 1).bit_length()
+        self.settings = setting_bits(hw)
+        super().__init__({
+            "go": In(1), "stop": In(1), "entry": In(pc), "pairs": In(24), "guard": In(1), "busy": Out(1),
+            "opcode": Out(4), "command": Out(Command), "start": Out(1), "done": In(1), "next": Out(1),
+            **{f"setting_{s.name.lower()}": Out(bits) for s, bits in self.settings.items()},
+            "offset": Out(self.offset_bits),
+            "program_w_en": In(1), "program_addr": In(pc), "program_w_data": In(32), "program_r_data": Out(32),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.program = program = Bank(width=32, depth=self.hw.depths.program)
+        pc = Signal(self.pc_bits)
+        word, value = program.r_data, program.r_data[:24]
+        m.d.comb += [
+            program.r_addr.eq(Mux(self.busy, pc, self.program_addr)), program.r_en.eq(1),
+            program.w_addr.eq(self.program_addr), program.w_data.eq(self.program_w_data),
+            program.w_en.eq(self.program_w_en), self.program_r_data.eq(word),
+        ]
+        with m.FSM():
+            with m.State("IDLE"):
+                with m.If(self.go):
+                    m.d.sync += [pc.eq(self.entry), self.busy.eq(1), self.offset.eq(0)]
+                    m.next = "FETCH"
+            with m.State("FETCH"):
+                m.next = "DECODE"
+            with m.State("DECODE"):
+                m.d.sync += pc.eq(pc + 1)
+                m.next = "FETCH"
+                self._decode(m, word, value, pc)
+            with m.State("NEXT"):
+                m.next = "NEXT_B"
+            with m.State("NEXT_B"):
+                m.d.sync += self.offset.eq(0)
+                m.next = "FETCH"
+            with m.State("SWEEP"):
+                with m.If(self.done | self.stop):
+                    m.next = "FETCH"
+                with m.If(self.stop):
+                    m.d.sync += self.busy.eq(0)
+                    m.next = "IDLE"
+        return m
+
+    def _decode(self, m: Module, word, value, pc) -> None:
+        opcode = word[28:]
+        with m.If(opcode >= Opcode.FETCH):
+            m.d.comb += self.start.eq(1)
+            m.d.sync += [self.command.eq(value), self.opcode.eq(opcode)]
+            m.next = "SWEEP"
+        with m.Switch(opcode):
+            with m.Case(Opcode.HALT):
+                m.d.sync += self.busy.eq(0)
+                m.next = "IDLE"
+            with m.Case(Opcode.SET):
+                for setting in self.settings:
+                    with m.If(word[24:28] == setting):
+                        m.d.sync += getattr(self, f"setting_{setting.name.lower()}").eq(value)
+            with m.Case(Opcode.NEXT):
+                m.d.comb += self.next.eq(1)
+                m.next = "NEXT"
+            with m.Case(Opcode.ROW):
+                m.d.sync += self.offset.eq(self.offset + value)
+            with m.Case(Opcode.GUARD):
+                with m.If(self.guard):
+                    m.d.sync += pc.eq(value)
+        with m.If(self.stop):
+            m.d.sync += self.busy.eq(0)
+            m.next = "IDLE"
+        self._loops(m, opcode, value, pc)
+
+    def _loops(self, m: Module, opcode, value, pc) -> None:
+        depth = Signal(range(STACK + 1))
+        starts = Array(Signal(self.pc_bits, name=f"start_{i}") for i in range(STACK))
+        counts = Array(Signal(24, name=f"left_{i}") for i in range(STACK))
+        top = Signal(range(STACK))
+        m.d.comb += top.eq(depth - 1)
+        with m.If((opcode == Opcode.LOOP) | (opcode == Opcode.PAIRS)):
+            m.d.sync += [starts[depth[:2]].eq(pc + 1), depth.eq(depth + 1),
+                         counts[depth[:2]].eq(Mux(opcode == Opcode.PAIRS, self.pairs, value))]
+        with m.If(opcode == Opcode.END):
+            with m.If(counts[top] == 1):
+                m.d.sync += depth.eq(depth - 1)
+            with m.Else():
+                m.d.sync += [counts[top].eq(counts[top] - 1), pc.eq(starts[top])]
+        with m.If((opcode == Opcode.HALT) | self.stop):
+            m.d.sync += depth.eq(0)

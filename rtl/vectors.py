@@ -1,0 +1,100 @@
+"""One vector parameter of the neuron unit: its words, its gradient, its update."""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from echolith.compiler.design import Hardware
+from echolith.rtl.memory import Bank
+from echolith.rtl.pipeline import delay
+from echolith.rtl.update import UpdateTail
+from echolith.sim import arith
+
+__all__ = ["VectorBank"]
+
+
+class VectorBank(wiring.Component):
+    """``shared`` keeps a single word for all units.
+
+    Members
+    -------
+    addr, k : In, Out
+        The word of a unit, one cycle later; held while ``r_en`` is low.
+    g, g_valid, g_slot, g_unit, exponent : In
+        Contributions, slot a before slot b; their difference is accumulated, scaled by 2^-exponent.
+    update_valid, update, mantissa, coarse : In
+        Update sweep over ``update_addr``, every second cycle.
+    alarm, clipped : Out
+    host_* : access while idle
+    """
+
+    def __init__(self, hw: Hardware, shared: bool):
+        self.hw, self.shared = hw, shared
+        self.bits = bits = (hw.depths.units - 1).bit_length()
+        w, g = hw.width, arith.gradient_width(hw.width)
+        super().__init__({
+            "addr": In(bits), "r_en": In(1), "k": Out(signed(w)),
+            "g": In(signed(w)), "g_valid": In(1), "g_slot": In(1), "g_unit": In(bits), "exponent": In(5),
+            "update_valid": In(1), "update": In(2), "update_addr": In(bits), "mantissa": In(signed(w)),
+            "coarse": In(2), "alarm": Out(1), "clipped": Out(1),
+            "host": In(1), "host_addr": In(bits), "host_w_en": In(1), "host_g_en": In(1), "host_data": In(2 * w),
+            "host_w_data": Out(2 * w), "host_g_data": Out(g),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        w, depth = self.hw.width, 2 if self.shared else 1 << self.bits
+        m.submodules.words = words = Bank(width=2 * w, depth=depth)
+        updates = [self.update_valid]
+        addresses = [self._place(self.update_addr)]
+        for stage in range(7):
+            updates.append(delay(m, updates[-1], 1, f"update_{stage}"))
+            addresses.append(delay(m, addresses[-1], 1, f"address_{stage}"))
+        busy = Signal()
+        m.d.comb += [
+            busy.eq(updates[4]),
+            words.r_addr.eq(Mux(self.host, self._place(self.host_addr),
+                                Mux(busy, addresses[4], self._place(self.addr)))),
+            words.r_en.eq(self.r_en | busy | self.host), self.k.eq(words.r_data[w:].as_signed()),
+            self.host_w_data.eq(words.r_data),
+            words.w_addr.eq(Mux(self.host, self._place(self.host_addr), addresses[7])),
+        ]
+        if self.hw.learn:
+            self._learn(m, words, updates, addresses)
+        else:
+            m.d.comb += [words.w_en.eq(self.host_w_en), words.w_data.eq(self.host_data)]
+        return m
+
+    def _place(self, unit):
+        return 0 * unit if self.shared else unit
+
+    def _learn(self, m: Module, words: Bank, updates: list, addresses: list) -> None:
+        w, bits = self.hw.width, arith.gradient_width(self.hw.width)
+        m.submodules.gradients = bank = Bank(width=bits, depth=words.depth)
+        m.submodules.tail = tail = UpdateTail(width=w)
+        scaled, first = Signal(signed(2 * w)), Signal(signed(2 * w))
+        at = delay(m, self.g_valid & self.g_slot, 1, "scaled_b"), delay(m, self._place(self.g_unit), 1, "scaled_unit")
+        m.d.sync += [scaled.eq(arith.shr(self.g << (w - 2), self.exponent)), first.eq(scaled)]
+        contrast, add = Signal(signed(2 * w + 1)), delay(m, at[0], 2, "add")
+        place = delay(m, at[1], 1, "place")
+        m.d.sync += contrast.eq(first - scaled)
+        adding, held = delay(m, at[0], 1, "adding"), delay(m, contrast, 1, "contrast")
+        late = delay(m, place, 1, "late")
+        word = bank.r_data
+        high, low = Signal(signed(w)), Signal(signed(w))
+        m.d.sync += [high.eq(word[w - 1:]), low.eq(word[:w - 1]), tail.high.eq(high * self.mantissa),
+                     tail.low.eq(low * self.mantissa)]
+        decay, apply = updates[5] & (self.update == 2), updates[7] & (self.update == 1)
+        m.d.comb += [
+            bank.r_addr.eq(Mux(self.host, self._place(self.host_addr), Mux(adding, place, addresses[0]))),
+            bank.r_en.eq(1), self.host_g_data.eq(word),
+            bank.w_en.eq(add | decay | self.host_g_en),
+            bank.w_addr.eq(Mux(self.host, self._place(self.host_addr), Mux(add, late, addresses[5]))),
+            bank.w_data.eq(Mux(self.host, self.host_data[:bits],
+                               Mux(add, (word.as_signed() + held)[:bits], tail.change[:bits]))),
+            tail.coarse.eq(self.coarse), tail.word.eq(words.r_data),
+            self.alarm.eq(updates[1] & (self.update == 0) & (word[-1] != word[-2])),
+            self.clipped.eq(apply & tail.clipped),
+            words.w_en.eq(apply | self.host_w_en),
+            words.w_data.eq(Mux(apply, tail.master, self.host_data)),
+        ]

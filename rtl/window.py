@@ -1,0 +1,108 @@
+"""The register window and the two word streams: everything a host can reach, whatever link carries it."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from echolith.compiler.registers import ABI, MAGIC, REGISTERS, Bank, address
+
+__all__ = ["Window"]
+
+READ_CYCLES = 3  # from address to data, the slowest bank
+
+
+class Window(wiring.Component):
+    """32-bit registers, and streams that walk through a memory bank.
+
+    Members
+    -------
+    bus_* : In, Out
+        The register window; ``bus_r_data`` is valid the cycle after ``bus_r_stb``.
+    push, pull : the word streams
+    go, stop, streaming : Out
+    <register> : values of rw registers out, of r registers in
+    host_en : Out
+        The core is idle and the bank below is being accessed.
+    host_index, host_bank, host_half, host_r_en, host_w_en, host_data : Out
+        Entry, bank and write; ``host_data`` has both halves of a wide entry. ``host_w_en`` strobes on the last half.
+    host_read : In
+        The entry, `READ_CYCLES` after ``host_r_en``.
+    stream : Out
+        Words pushed to `Bank.STREAM`.
+    """
+
+    def __init__(self, *, hardware_id: int, wide: tuple[Bank, ...]):
+        self.hardware_id, self.wide = hardware_id, wide
+        ports = {r.name: (Out if r.access == "rw" else In)(r.width) for r in REGISTERS
+                 if r.access in ("r", "rw") and r.name not in ("magic", "abi", "hardware", "bank", "pointer")}
+        super().__init__({
+            "bus_addr": In(8), "bus_w_data": In(32), "bus_w_stb": In(1), "bus_r_stb": In(1), "bus_r_data": Out(32),
+            "push": In(stream.Signature(32)), "pull": Out(stream.Signature(32)),
+            "go": Out(1), "stop": Out(1), "streaming": Out(1), "busy": In(1), **ports,
+            "host_index": Out(31), "host_bank": Out(4), "host_en": Out(1), "host_r_en": Out(1), "host_w_en": Out(1),
+            "host_data": Out(64), "host_read": In(64), "stream": Out(stream.Signature(32)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        bank, pointer = Signal(8), Signal(32)
+        control = self.bus_w_stb & (self.bus_addr == address("control"))
+        m.d.sync += [self.go.eq(control & self.bus_w_data[0]), self.stop.eq(control & self.bus_w_data[1])]
+        with m.If(control & self.bus_w_data[0]):
+            m.d.sync += self.streaming.eq(self.bus_w_data[2])
+        fixed = {"magic": MAGIC, "abi": ABI, "hardware": self.hardware_id, "bank": bank, "pointer": pointer}
+        with m.If(self.bus_r_stb):
+            m.d.sync += self.bus_r_data.eq(0)
+            with m.Switch(self.bus_addr):
+                for index, register in enumerate(REGISTERS):
+                    if register.access != "w":
+                        with m.Case(index):
+                            m.d.sync += self.bus_r_data.eq(fixed.get(register.name, getattr(self, register.name, 0)))
+        moved = Signal()
+        self._streams(m, bank, pointer, moved)
+        with m.If(self.bus_w_stb):
+            with m.Switch(self.bus_addr):
+                for index, register in enumerate(REGISTERS):
+                    if register.access == "rw":
+                        target = {"bank": bank, "pointer": pointer}.get(register.name)
+                        with m.Case(index):
+                            m.d.sync += (getattr(self, register.name) if target is None else target).eq(self.bus_w_data)
+                            m.d.comb += moved.eq(register.name in ("bank", "pointer"))
+        return m
+
+    def _streams(self, m: Module, bank, pointer, moved) -> None:
+        """Push writes one entry per word (wide banks: per two); pull reads ahead by one word."""
+        wide = Signal()
+        low = Signal(32)
+        streamed = bank == Bank.STREAM
+        m.d.comb += [
+            wide.eq(Cat(bank == b for b in self.wide).any() if self.wide else 0),
+            self.host_bank.eq(bank), self.host_index.eq(Mux(wide, pointer >> 1, pointer)),
+            self.host_en.eq(~self.busy),
+            self.stream.payload.eq(self.push.payload), self.stream.valid.eq(self.push.valid & streamed),
+            self.push.ready.eq(Mux(streamed, self.stream.ready, ~self.busy)),
+            self.host_data.eq(Mux(wide, Cat(low, self.push.payload), self.push.payload)),
+        ]
+        stored = self.push.valid & self.push.ready & ~streamed
+        m.d.comb += self.host_w_en.eq(stored & (~wide | pointer[0]))
+        with m.If(stored):
+            m.d.sync += [low.eq(self.push.payload), pointer.eq(pointer + 1)]
+        with m.FSM():
+            with m.State("READ"):
+                m.d.comb += self.host_r_en.eq(~self.busy & ~stored & ~streamed)
+                with m.If(self.host_r_en):
+                    m.next = "WAIT_0"
+            for cycle in range(READ_CYCLES):
+                with m.State(f"WAIT_{cycle}"):
+                    m.next = f"WAIT_{cycle + 1}" if cycle + 1 < READ_CYCLES else "VALID"
+                    if cycle + 1 == READ_CYCLES:
+                        half = self.host_read.word_select(wide & pointer[0], 32)
+                        m.d.sync += self.pull.payload.eq(half)
+                    with m.If(moved | stored | self.busy):
+                        m.next = "READ"
+            with m.State("VALID"):
+                m.d.comb += self.pull.valid.eq(1)
+                with m.If(self.pull.ready):
+                    m.d.sync += pointer.eq(pointer + 1)
+                with m.If(self.pull.ready | moved | stored | self.busy):
+                    m.next = "READ"

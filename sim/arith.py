@@ -1,0 +1,136 @@
+"""The arithmetic of the machine, written once for ints, numpy arrays and Amaranth values.
+
+Every rounding, wrap and update rule of the chip is a function here; the RTL and the integer model call the same one.
+Neither torch nor amaranth is imported: Amaranth values are told by their ``as_signed`` method.
+All values are signed; numpy arrays are int64 and callers keep products below 2^62.
+"""
+
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "RATE_STEP", "abs_bits", "clipped", "exponent", "gradient_width", "move", "msb", "outside", "rate_shift", "rnd",
+    "sat", "shr", "table_address", "table_fraction", "update", "wrap",
+]
+
+RATE_STEP = 8  # the coarse shifts of an update are rate_shift(width, 0..3), RATE_STEP apart
+
+
+def _hardware(x: Any) -> bool:
+    return hasattr(x, "as_signed")
+
+
+def _mux(condition: Any, a: Any, b: Any) -> Any:
+    if _hardware(condition):
+        from amaranth.hdl import Mux
+
+        return Mux(condition, a, b)
+    return np.where(condition, a, b) if isinstance(condition, np.ndarray) else (a if condition else b)
+
+
+def wrap(x: Any, width: int) -> Any:
+    """Keep the low ``width`` bits, read as signed: addition modulo 2^width, which subtraction undoes exactly."""
+    if _hardware(x):
+        return x[:width].as_signed() if len(x) > width else x
+    half = 1 << (width - 1)
+    return ((x + half) & ((1 << width) - 1)) - half
+
+
+def outside(x: Any, width: int) -> Any:
+    """Whether ``x`` does not fit ``width`` signed bits."""
+    return wrap(x, width) != x
+
+
+def sat(x: Any, width: int) -> Any:
+    """Clip to ``width`` signed bits. Never on a state."""
+    high = (1 << (width - 1)) - 1
+    if _hardware(x):
+        if len(x) <= width:
+            return x
+        from amaranth.hdl import Const, Mux
+
+        fits = (x[width - 1:].all() | ~x[width - 1:].any())
+        limit = Mux(x[-1], Const(high + 1, width), Const(high, width))  # bit patterns: the extremes
+        assert len(limit) == width
+        return Mux(fits, x[:width], limit).as_signed()
+    return np.clip(x, -high - 1, high) if isinstance(x, np.ndarray) else min(max(x, -high - 1), high)
+
+
+def rnd(x: Any, n: int) -> Any:
+    """Drop ``n`` fraction bits, rounding half up; a negative ``n`` adds zero bits."""
+    if n <= 0:
+        return x << -n
+    return (x + (1 << (n - 1))) >> n
+
+
+def shr(x: Any, n: Any) -> Any:
+    """``rnd`` by an amount known only at run time, ``n >= 0``."""
+    return (((x << 1) >> n) + 1) >> 1
+
+
+def abs_bits(x: Any) -> Any:
+    """A non-negative word whose leading bit is that of |x| (one less for negative powers of two)."""
+    return _mux(x < 0, ~x, x)
+
+
+def msb(x: Any) -> Any:
+    """Position of the leading bit of a non-negative number, 0 for 0 and 1."""
+    if isinstance(x, np.ndarray):
+        return np.maximum(np.frexp(x.astype(np.float64))[1] - 1, 0)
+    return max(int(x).bit_length() - 1, 0)
+
+
+def exponent(response: Any, leading: Any, limit: int) -> Any:
+    """Left shift of a sample's nudge: ``response - leading`` clamped to 0..limit."""
+    x = response - leading
+    x = _mux(x < 0, 0, x)
+    return _mux(x > limit, limit, x)
+
+
+def move(p: Any, force: Any, nudge: Any, reverse: Any) -> Any:
+    """The kick before wrapping: forward ``p - force``, in reverse ``p + force - nudge``."""
+    return _mux(reverse, p + force - nudge, p - force)
+
+
+def table_address(x: Any, width: int, segments: int) -> Any:
+    """Segment of a piecewise-linear table with 2^segments pieces over all ``width``-bit words."""
+    if _hardware(x):
+        from amaranth.hdl import Cat
+
+        return Cat(x[width - segments:width - 1], ~x[width - 1])
+    return (x >> (width - segments)) + (1 << (segments - 1))
+
+
+def table_fraction(x: Any, width: int, segments: int) -> Any:
+    """Position inside the segment, ``width - segments`` bits, not negative."""
+    return x[:width - segments] if _hardware(x) else x & ((1 << (width - segments)) - 1)
+
+
+def gradient_width(width: int) -> int:
+    """Bits of a gradient word: two multiplier operands of ``width`` bits hold it, the low one unsigned."""
+    return 2 * width - 1
+
+
+def rate_shift(width: int, coarse: int) -> int:
+    """Right shift of ``gradient * mantissa`` for a coarse exponent 0..3."""
+    return width - 5 + RATE_STEP * coarse
+
+
+def update(product: Any, width: int, coarse: Any) -> Any:
+    """``round(product >> rate_shift(coarse))``: what one update adds to a word, or what is left of a gradient.
+
+    ``product`` is gradient * mantissa. The shifted value is truncated only by its natural width.
+    """
+    shifted = [product >> (rate_shift(width, c) - 1) for c in range(4)]
+    if _hardware(product):
+        from amaranth.hdl import Mux
+
+        pick = Mux(coarse[1], Mux(coarse[0], shifted[3], shifted[2]), Mux(coarse[0], shifted[1], shifted[0]))
+        return (pick + 1) >> 1
+    return (shifted[coarse] + 1) >> 1
+
+
+def clipped(x: Any, width: int) -> Any:
+    """Whether ``sat`` changes ``x``."""
+    return outside(x, width)

@@ -1,0 +1,85 @@
+"""The integer model as a device: session ``int:``."""
+
+import numpy as np
+
+from echolith.compiler.design import Design
+from echolith.compiler.registers import Flag
+from echolith.host.device import Device, Run
+from echolith.sim.model import IntegerModel, Outcome
+from echolith.sim.weights import Words
+
+__all__ = ["IntegerDevice"]
+
+_CHUNK = 256  # samples at once
+
+
+class IntegerDevice(Device):
+    """Runs the definition of the chip. Equal to it in every word and flag; counts no cycles."""
+
+    def __init__(self, design: Design):
+        self.design = design
+        self.model = IntegerModel(design)
+        self._held: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def response(self) -> int:
+        return self.model.response
+
+    @response.setter
+    def response(self, value: int) -> None:
+        self.model.response = value
+
+    def write(self, words: Words) -> None:
+        self.model.masters = {b.name: words[b.name].copy() for b in self.design.blocks}
+        self.model.vectors = [words[f"vector{i}"].copy() for i in range(len(self.design.vectors))]
+
+    def read(self) -> Words:
+        return {**{n: w.copy() for n, w in self.model.masters.items()},
+                **{f"vector{i}": w.copy() for i, w in enumerate(self.model.vectors)}}
+
+    def write_gradients(self, words: Words) -> None:
+        self.model.gradients = {b.name: words[b.name].copy() for b in self.design.blocks}
+        self.model.vector_gradients = [words[f"vector{i}"].copy() for i in range(len(self.design.vectors))]
+
+    def read_gradients(self) -> Words:
+        return {**{n: w.copy() for n, w in self.model.gradients.items()},
+                **{f"vector{i}": w.copy() for i, w in enumerate(self.model.vector_gradients)}}
+
+    def run(self, entry: str, x: np.ndarray, target: np.ndarray) -> Run:
+        rows, total = [], Outcome()
+        for start in range(0, len(x), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            y, out = self._part(entry, x[part], target[part])
+            rows.append(y)
+            if out.wrapped and not total.wrapped:
+                total.first = {**out.first, "sample": int(out.first["sample"]) + start}
+            total.wrapped |= out.wrapped
+            total.echo |= out.echo
+            total.response |= out.response
+        flags = total.wrapped << Flag.WRAPPED | total.echo << Flag.ECHO
+        outputs = None if entry == "echo" else np.concatenate(rows)
+        return Run(outputs, flags, total.response, first=total.first or None)
+
+    def _part(self, entry: str, x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, Outcome]:
+        if entry == "predict":
+            return self.model.predict(x)
+        if entry == "learn":
+            return self.model.learn(x, target)
+        state, out = self.model.echo(x)
+        return state.q, out
+
+    def hold(self, x: np.ndarray, target: np.ndarray) -> bool:
+        self._held = (x, target)
+        return True
+
+    def run_held(self, entry: str, order: np.ndarray) -> Run:
+        if self._held is None:
+            raise ValueError("hold a data set before run_held")
+        return self.run(entry, self._held[0][order], self._held[1][order])
+
+    def update(self, rates: dict[str, tuple[int, int]]) -> Run:
+        out = self.model.update(rates)
+        return Run(flags=out.gradient << Flag.GRADIENT, saturated=out.saturated)
+
+    def clear(self) -> None:
+        self.model.clear()

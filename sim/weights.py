@@ -1,0 +1,67 @@
+"""Float parameters to and from the words of blocks and vector banks. numpy only; used by every session."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from echolith.compiler.design import Design
+from echolith.compiler.layout import masters
+
+__all__ = ["Words", "from_values", "gradients", "load", "to_values"]
+
+Words = dict[str, np.ndarray]  # by block name, (rows, columns), and "vector0", ...: (length,)
+
+
+def from_values(design: Design, values: Mapping[str, np.ndarray]) -> Words:
+    """Master words of all parameters."""
+    words: Words = {b.name: np.zeros((b.rows, b.columns), np.int64) for b in design.blocks}
+    for p in design.placements:
+        rows = design.block(p.block).rows
+        words[p.block][:, p.column:p.column + p.columns] = masters(p, dict(values), rows, design.hardware.width)
+    limit = 2.0 ** (2 * design.hardware.width - 1)
+    for i, v in enumerate(design.vectors):
+        value = np.asarray(values[v.parameter], np.float64).reshape(-1) * 2.0**v.fraction
+        words[f"vector{i}"] = np.clip(np.rint(value), -limit, limit - 1).astype(np.int64)
+    return words
+
+
+def to_values(design: Design, words: Words, base: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Parameters as float64 from master words.
+
+    Where several parameters share their words (two biases), what was learned since ``base`` is shared out evenly
+    among those that learn."""
+    values = {name: np.array(value, np.float64) for name, value in base.items()}
+    for p in design.placements:
+        total = words[p.block][:, p.column:p.column + p.columns] * 2.0**-p.fraction / p.scale
+        movers = [k for k, learned in enumerate(p.learned) if learned] or [0]
+        parts = [values[n].T if t else values[n] for n, t in zip(p.parameters, p.transposed, strict=True)]
+        change = (total - sum(part.reshape(total.shape) for part in parts)) / len(movers)
+        for k in movers:
+            moved = parts[k].reshape(total.shape) + change if len(parts) > 1 else total
+            shape = parts[k].shape
+            values[p.parameters[k]] = moved.reshape(shape).T if p.transposed[k] else moved.reshape(shape)
+    for i, v in enumerate(design.vectors):
+        values[v.parameter] = (words[f"vector{i}"] * 2.0**-v.fraction).reshape(values[v.parameter].shape)
+    return values
+
+
+def gradients(design: Design, words: Words, samples: int) -> dict[str, np.ndarray]:
+    """Mean gradient per learned parameter from gradient words summed over ``samples``."""
+    result = {}
+    for p in design.placements:
+        g = words[p.block][:, p.column:p.column + p.columns] * (p.gradient_scale / samples)
+        for name, transposed, learned in zip(p.parameters, p.transposed, p.learned, strict=True):
+            if learned:
+                result[name] = (g.T if transposed else g).reshape(np.shape(design.values[name]))
+    for i, v in enumerate(design.vectors):
+        if v.learned:
+            result[v.parameter] = (words[f"vector{i}"] * (v.gradient_scale / samples)).reshape(
+                np.shape(design.values[v.parameter]))
+    return result
+
+
+def load(model, values: Mapping[str, np.ndarray]) -> None:
+    """Set an `IntegerModel`'s weights from float parameters."""
+    words = from_values(model.design, values)
+    model.masters = {b.name: words[b.name] for b in model.design.blocks}
+    model.vectors = [words[f"vector{i}"] for i in range(len(model.design.vectors))]
