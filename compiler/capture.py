@@ -97,7 +97,7 @@ def _energy(model: torch.nn.Module, store: Store, units: int, inputs: int) -> tu
     traced = trace(model, "energy", {"q": _sample(units), "u": _sample(inputs)})
     site, value = read(traced, store, {"q": _argument("q", units), "u": _argument("u", inputs)})
     scalar = _scalar(site, value)
-    local = const(scalar.constant / units)
+    local = const(scalar.constant / units + 0.0)  # + 0.0: never -0
     couplings = []
     for piece in settle(store, scalar.pieces):
         if piece.space.kind == "q":
@@ -125,7 +125,7 @@ def _cost(model: torch.nn.Module, store: Store, units: int, outputs: int) -> tup
     """(readout, cost): y = readout(q), shared by both methods; None where the model has none."""
     predicted = _predict(model, store, units, outputs) if callable(getattr(model, "predict", None)) else None
     if not callable(getattr(model, "cost", None)):
-        return (_form(predicted) if predicted and predicted.space.kind == "rows" else None), None
+        return (_form(store, predicted) if predicted and predicted.space.kind == "rows" else None), None
     traced = trace(model, "cost", {"q": _sample(units), "y": _sample(outputs)})
     site, value = read(traced, store, {"q": _argument("q", units), "y": _argument("target", outputs)})
     scalar = _scalar(site, value)
@@ -150,15 +150,21 @@ def _predict(model: torch.nn.Module, store: Store, units: int, outputs: int) -> 
     return piece
 
 
-def _form(piece: Piece) -> Affine:
-    """An affine piece over rows, ``s * z + r`` with a number r = 0, as the affine form of y itself."""
-    assert piece.space.affine is not None
+def _line(piece: Piece) -> tuple[float, float]:
+    """(s, r) of an affine piece ``s * z + r`` over rows."""
     zero, one = (substitute(piece.expr, {"z": const(x)}).value for x in (0.0, 1.0))
-    terms = piece.space.affine.terms
-    return Affine(
-        piece.space.affine.rows,
-        tuple(Term(t.parameter, t.source, t.transposed, t.scale * (one - zero)) for t in terms),
-    )
+    return one - zero, zero
+
+
+def _form(store: Store, piece: Piece) -> Affine:
+    """An affine piece over rows as the affine form of its value."""
+    assert piece.space.affine is not None
+    slope, offset = _line(piece)
+    form = piece.space.affine
+    terms = [Term(t.parameter, t.source, t.transposed, t.scale * slope) for t in form.terms]
+    if offset != 0:
+        terms.append(Term(store.constant(np.full(form.rows, offset)), "one"))
+    return Affine(form.rows, tuple(terms))
 
 
 def _readout(
@@ -188,9 +194,5 @@ def _rescaled(store: Store, piece: Piece, predicted: Piece | None, expr: Expr) -
     assert piece.space.affine is not None
     if predicted is None:
         return piece.space.affine, substitute(expr, {"z": var("y")})
-    zero, one = (substitute(predicted.expr, {"z": const(x)}).value for x in (0.0, 1.0))
-    form = _form(predicted)
-    if zero != 0:
-        offset = store.constant(np.full(form.rows, zero))
-        form = Affine(form.rows, (*form.terms, Term(offset, "one")))
-    return form, substitute(expr, {"z": div(sub(var("y"), zero), one - zero)})
+    slope, offset = _line(predicted)
+    return _form(store, predicted), substitute(expr, {"z": div(sub(var("y"), offset), slope)})

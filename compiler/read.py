@@ -116,8 +116,9 @@ def _operator(site: Site, node: torch.fx.Node, environment: dict[torch.fx.Node, 
                 "detach (or .data) hides a dependence", "remove it, or freeze with requires_grad_(False)", "detach"
             )
         return known[0]
-    if site.operator in _LIKE:
-        return Fixed(torch.full(site.shape, _LIKE[site.operator], dtype=torch.float64))
+    fill = node.args[1] if site.operator == "full_like" else _LIKE.get(site.operator)
+    if isinstance(fill, int | float):  # only the shape of its argument counts
+        return Fixed(torch.full(site.shape, fill, dtype=torch.float64))
     if fixed:
         return _compute(site, node, environment)
     if site.operator not in RULES or (site.operator in _REMEDIES and not _trivial(site, node)):

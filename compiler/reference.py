@@ -41,10 +41,7 @@ def bptt(
     The gradient of the batch mean of the cost, by name of the parameters that learn, and the outputs, (batch, outputs)
     or (batch, time, outputs): ``predict`` where the model has it, else the readout of its cost, else the states.
     """
-    if cost_at not in ("last", "every"):
-        raise CompileError(f'cost_at must be "last" or "every", not {cost_at!r}')
-    if not callable(getattr(model, "cost", None)):
-        raise CompileError(f"{type(model).__name__} must define cost(self, q, y) to have a gradient, not {model!r}")
+    _check(model, cost_at)
     copied = double(model)
     learned = [name for name, p in copied.named_parameters() if p.requires_grad]
     values = {name: v.detach().clone().requires_grad_(name in learned) for name, v in parameters(copied).items()}
@@ -62,6 +59,14 @@ def bptt(
     outputs = _outputs(model, copied, values, states)
     found = {name: g.numpy() for name, g in zip(learned, gradients, strict=True)}
     return found, outputs[:, -1] if cost_at == "last" else outputs
+
+
+def _check(model: torch.nn.Module, cost_at: str) -> None:
+    if cost_at not in ("last", "every"):
+        raise CompileError(f'cost_at must be "last" or "every", not {cost_at!r}')
+    if not callable(getattr(model, "cost", None)):
+        name = type(model).__name__
+        raise CompileError(f"{name} must define cost(self, q, y) to have a gradient, not {name} without it")
 
 
 def _units(model: torch.nn.Module) -> int:

@@ -43,6 +43,8 @@ def _moved_axes(site: Site, x: Value, *_: object, **__: object) -> Value:
         return replace(x, shape=site.shape)
     if isinstance(x, Scalar):
         return replace(x, shape=site.shape)
+    if isinstance(x, Product) and site.operator not in ("clone", "alias", "contiguous"):
+        raise outer(site)
     return x
 
 

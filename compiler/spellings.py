@@ -101,7 +101,7 @@ def _softshrink(x: Operand, lambd: float = 0.5) -> Expr:
 
 
 def _xlogy(x: Operand, y: Operand) -> Expr:
-    return mul(x, apply("log", y))
+    return apply("where", apply("le", apply("abs", x), 0), 0, mul(x, apply("log", y)))
 
 
 def _mse(x: Operand, y: Operand) -> Expr:

@@ -157,7 +157,9 @@ class Store:
         for part in fixed.parts:
             if not self.whole(part):
                 return None
-            total = add(total, mul(part.scale, param(part.name)))
+            array = self.values[part.name]
+            plain = part.name not in self.learned and bool((array == array.flat[0]).all())
+            total = add(total, mul(part.scale, float(array.flat[0]) if plain else param(part.name)))
         return total
 
     def linear(self, piece: Piece) -> tuple[np.ndarray, Expr] | None:
