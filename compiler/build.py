@@ -13,14 +13,15 @@ from echolith.compiler.capture import capture
 from echolith.compiler.design import Depths, Design, Dynamics, Hardware, Placement, Vector
 from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
 from echolith.compiler.errors import CompileError, DesignMismatch, RangeError
-from echolith.compiler.formats import Format
-from echolith.compiler.ir import Network
+from echolith.compiler.formats import Format, fraction
+from echolith.compiler.ir import Network, const
 from echolith.compiler.layout import Plan, plan, power
 from echolith.compiler.program import Program, Schedule, build
 from echolith.compiler.quantise import Formats, Quantised, choose_formats, fold, quantise
 
 __all__ = ["compile"]
 
+_HEADROOM = 6  # bits
 _SAMPLES = 32  # calibration samples that the integer model learns from to find the response
 
 
@@ -171,11 +172,20 @@ def _hardware(case: _Case, formats: Formats, q: Quantised, like: Design | None) 
     return Hardware(
         width=w, lanes=case.lanes, learn=case.learn, accumulator=_accumulator(case, like),
         segments=_segments(case, like), tables=len(q.tables), data_width=formats.data_width, depths=depths,
-        drive_shift=f["drive"] + f["input"] - f["z"], activate=q.activate, cost=q.cost, step=q.step, drift=q.drift,
+        input_shift=_input_shift(case, f, like), drive_shift=f["drive"] + f["input"] + _input_shift(case, f, like) - f["z"], activate=q.activate, cost=q.cost, step=q.step, drift=q.drift,
         nudge_shift=like.hardware.nudge_shift if like else f["readout"] + w - 5 - (f["state"] - 3),
         delta_shift=like.hardware.delta_shift if like else response - (w - 5),
+        readout_shift=like.hardware.readout_shift if like else 0,
         vectors=tuple(np.size(case.network.values[name]) == 1 for name in fold(case.network)[1]),
     )
+
+
+def _input_shift(case: _Case, f: dict[str, int], like: Design | None) -> int:
+    """Inputs use the multiplier's operand up to a factor of two, so that their gradients are as fine as the others."""
+    if like is not None:
+        return like.hardware.input_shift
+    largest = float(np.abs(case.samples.inputs).max(initial=0.0))
+    return max(0, min(fraction(max(largest, 2.0 ** -f["input"]), case.board.width), case.board.width - 2) - f["input"])
 
 
 def _depths(case: _Case) -> Depths:
@@ -226,7 +236,8 @@ def _design(case: _Case, formats: Formats, q: Quantised, hw: Hardware, program: 
         learned=tuple(sorted(n.learned)), blocks=case.plan.blocks, placements=placements, vectors=vectors,
         program=program.words, entries=program.entries, rates=program.rates, tables=q.tables,
         values={k: np.asarray(v, np.float64) for k, v in n.values.items()}, fractions=f, lowered=q.lowered,
-        response=response, report=_report(case))
+        response=response, local=fold(n)[0], potential=n.couplings[0].potential if n.couplings else const(0),
+        cost=n.cost if case.learn else None, report=_report(case))
 
 
 def _half(f: dict[str, int], hw: Hardware) -> float:
@@ -241,9 +252,9 @@ def _placements(case: _Case, f: dict[str, int], q: Quantised, hw: Hardware) -> t
         if not case.learn:
             gradient = 0.0
         elif c.block == "readout":
-            gradient = scale * 2.0 ** -(f["delta"] + f["state"])
+            gradient = scale * 2.0 ** -(f["delta"] - hw.readout_shift + f["state"])
         else:
-            x = f["state"] if c.block == "hidden" else f["input"]
+            x = f["state"] if c.block == "hidden" else f["input"] + hw.input_shift
             gradient = -scale * _half(f, hw) * 2.0 ** -(q.t_frac + x)
         names = tuple(t.parameter for t in c.terms)
         placements.append(Placement(c.block, c.start, c.count, names, tuple(t.transposed for t in c.terms),
@@ -287,10 +298,22 @@ def _calibrated(design: Design, case: _Case, like: Design | None) -> Design:
             design = dataclasses.replace(design, response=min(max(design.response - error, 0), 31))
         else:
             design = _shifted(design, error)
-    largest = max((int(np.abs(g).max(initial=0)) for g in (*model.gradients.values(), *model.vector_gradients)),
-                  default=0)
-    excess = largest.bit_length() + 4 - (2 * design.hardware.width - 2)
-    return design if excess <= 0 or like is not None else _scaled_down(design, excess)
+    return design if like is not None else _with_headroom(design, model)
+
+
+def _with_headroom(design: Design, model) -> Design:
+    """Gradient words 2^_HEADROOM below wrapping for a batch of the calibration data: momentum, growth, luck."""
+    room = 2 * design.hardware.width - 2 - _HEADROOM
+    own = model.gradients["readout"]
+    others = [g for name, g in model.gradients.items() if name != "readout"] + model.vector_gradients
+    excess = int(np.abs(own).max(initial=0)).bit_length() - room
+    if excess > 0:
+        hw = dataclasses.replace(design.hardware, readout_shift=excess)
+        placements = tuple(dataclasses.replace(p, gradient_scale=p.gradient_scale * 2.0**excess)
+                           if p.block == "readout" else p for p in design.placements)
+        design = dataclasses.replace(design, hardware=hw, placements=placements)
+    excess = max((int(np.abs(g).max(initial=0)).bit_length() for g in others), default=0) - room
+    return design if excess <= 0 else _scaled_down(design, excess)
 
 
 def _shifted(design: Design, bits: int) -> Design:

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from echolith.compiler.ir import Expr
 from echolith.compiler.pipeline import Pipeline
 
 __all__ = ["Block", "Depths", "Design", "Dynamics", "Hardware", "Placement", "Vector"]
@@ -49,6 +50,7 @@ class Hardware:
     tables: int
     data_width: int  # bits of a word of a sample's record
     depths: Depths
+    input_shift: int  # data word << this is the array's operand
     drive_shift: int  # sum -> drive
     activate: Pipeline  # acc, drive -> t
     cost: Pipeline | None  # acc, target -> y, delta
@@ -56,6 +58,7 @@ class Hardware:
     drift: Pipeline  # p -> the change of q
     nudge_shift: int  # sum -> nudge
     delta_shift: int  # delta << exponent -> t
+    readout_shift: int  # delta -> ts of the readout's own gradient
     vectors: tuple[bool, ...]  # one per vector parameter: a single shared word?
 
     @cached_property
@@ -140,6 +143,9 @@ class Design:
     fractions: dict[str, int]  # fraction bits by name, see quantise.Formats
     lowered: dict[str, tuple[int, ...]]  # fraction bits chosen inside the pipelines
     response: int  # response exponent R found at calibration
+    local: Expr  # element-wise potential of q and vector parameters
+    potential: Expr  # of z
+    cost: Expr | None  # of y and target
     report: dict = field(default_factory=dict)  # what explain() prints: ranges, energy text, dt^2 lambda_max, board
 
     @cached_property
@@ -168,6 +174,48 @@ class Design:
     @property
     def target_width(self) -> int:
         return self.outputs if self.hardware.cost is not None else 0
+
+    def open(self, url: str = "int:", **options):
+        """A `host.session.Session` on ``int:``, ``sim:`` or ``serial:///dev/ttyUSB0?baud=1000000``."""
+        from echolith.host.session import open_design
+
+        return open_design(self, url, **options)
+
+    def save(self, path) -> None:
+        """Write the design, with its initial parameters, to a ``.echolith`` file."""
+        from echolith.compiler.files import save
+
+        save(self, path)
+
+    def build(self, out, **options):
+        """Synthesise, place and route for the board the design was compiled for; see `boards.build.build`."""
+        from echolith.boards.build import build
+
+        return build(self, out, **options)
+
+    def export(self, directory) -> None:
+        """Verilog, golden vectors and a cocotb bench that needs nothing of echolith; see `sim.export.export`."""
+        from echolith.sim.export import export
+
+        export(self, directory)
+
+    def verify(self, x, y, **options):
+        """Compare integer model and RTL on samples; see `sim.verify.verify`."""
+        from echolith.sim.verify import verify
+
+        return verify(self, x, y, **options)
+
+    def explain(self) -> str:
+        """The design in words: energy, forces, updates, formats, schedule, cycles."""
+        from echolith.compiler.explain import explain
+
+        return explain(self)
+
+    def estimate(self) -> dict:
+        """Cycles, memory words and multipliers before synthesis; see `compiler.explain.estimate`."""
+        from echolith.compiler.explain import estimate
+
+        return estimate(self)
 
     @property
     def result_rows(self) -> int:

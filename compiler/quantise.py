@@ -58,11 +58,12 @@ def choose_formats(network: Network, samples: Samples, width: int) -> Formats:
     local, vectors = fold(network)
     state = max(float(np.abs(samples.q).max(initial=0)), samples.p)
     inputs, targets = exact(samples.inputs, width), exact(samples.targets, width)
+    growth, floor = (4.0, 4) if network.learned and network.cost is not None else (1.5, 3)
     f = {
-        "state": min(fraction(state, width), width - 3),
+        "state": min(fraction(state, width, growth), width - floor),
         "input": inputs.frac, "target": targets.frac,
-        "z": min(fraction(float(np.abs(samples.z).max(initial=0)), width), width - 3),
-        "output": fraction(max(float(np.abs(samples.y).max(initial=0)), 0.5), width, 4.0),
+        "z": min(fraction(float(np.abs(samples.z).max(initial=0)), width, growth), width - floor),
+        "output": fraction(_outputs(network, samples), width, 1.0),
     }
     scale = max(1.0, float(np.abs(samples.inputs).max(initial=0)))
     for block, affine in (("hidden", network.couplings[0].affine if network.couplings else None),
@@ -79,6 +80,15 @@ def choose_formats(network: Network, samples: Samples, width: int) -> Formats:
         largest = float(np.abs(_broadcast(delta, y=samples.y[:, :, None], target=_spread(samples.targets))).max())
         f["delta"] = fraction(max(largest, 2.0**-8), width - 1)
     return Formats(f, max(inputs.width, targets.width if network.cost is not None else 2))
+
+
+def _outputs(network: Network, samples: Samples) -> float:
+    """Range of the outputs: they follow the targets, or, where the cost saturates (logits), they keep growing."""
+    largest = 4.0 * max(float(np.abs(a).max(initial=0)) for a in (samples.y, samples.targets))
+    if network.cost is None:
+        return max(largest, 2.0**-8)
+    bend = derivative(derivative(network.cost, "y"), "y")
+    return max(largest, 2.0**-8 if bend.op == "const" else 16.0)
 
 
 def _spread(targets: np.ndarray) -> np.ndarray:
@@ -99,6 +109,12 @@ def _weights(network: Network, terms: list, width: int, floor: float) -> int:
     return fraction(max(4.0 * largest, 3.9 * floor) if learned else max(largest, 2.0**-width) * 1.01, width, 1.0)
 
 
+def _spread_over(values: np.ndarray, frac: int, width: int) -> np.ndarray:
+    """Samples stretched over most of their format: words may come to use all of it, and so must what follows."""
+    largest = float(np.abs(values).max(initial=0.0))
+    return values * (0.75 * 2.0 ** (width - 1 - frac) / largest) if largest else values
+
+
 def quantise(network: Network, samples: Samples, formats: Formats, width: int, segments: int, accumulator: int,
              dt: float, learn: bool) -> Quantised:
     """Lower the four pipelines; table slots count through activate, cost, step."""
@@ -115,7 +131,7 @@ def quantise(network: Network, samples: Samples, formats: Formats, width: int, s
     b = Builder(("acc", accumulator), ("drive", width))
     z = b("sat", b("add", b("rnd", b.input("acc"), n=formats["hidden"] + formats["state"] - formats["z"]),
                    b.input("drive")), n=width)
-    low = lowering("activate", b, {"z": Fixed(z, formats["z"], True)}, {"z": samples.z})
+    low = lowering("activate", b, {"z": Fixed(z, formats["z"], True)}, {"z": _spread_over(samples.z, formats["z"], width)})
     potential = network.couplings[0].potential if network.couplings else const(0)
     t = low.word(mul(dt, derivative(potential, "z")))
     activate = b.build(t=t.node)
@@ -140,7 +156,8 @@ def _cost(network, samples, formats, width, accumulator, learn, lowering, finish
     if not learn:
         return b.build(y=y)
     leaves = {"y": Fixed(y, formats["output"], True), "target": Fixed(b.input("target"), formats["target"], True)}
-    low = lowering("cost", b, leaves, {"y": samples.y[:, :, None], "target": _spread(samples.targets)})
+    low = lowering("cost", b, leaves, {"y": _spread_over(samples.y, formats["output"], width)[:, :, None],
+                                             "target": _spread(samples.targets)})
     value = low(derivative(network.cost, "y"))
     delta = b("sat", b("rnd", value.node, n=value.frac - formats["delta"]), n=width - 1)
     pipeline = b.build(y=y, delta=delta)
@@ -153,7 +170,7 @@ def _step(network, samples, formats, width, accumulator, dt, learn, t_frac, lowe
     local, vectors = fold(network)
     b = Builder(("acc", accumulator), ("q", width), *((f"k{i}", width) for i in range(len(vectors))))
     leaves = {"q": Fixed(b.input("q"), formats["state"], True)}
-    values = {"q": samples.q}
+    values = {"q": _spread_over(samples.q, formats["state"], width)}
     for i, name in enumerate(vectors):
         leaves[name] = Fixed(b.input(f"k{i}"), formats[f"vector{i}"], True)
         values[name] = np.asarray(network.values[name])

@@ -72,7 +72,7 @@ class ChipDevice(Device):
             self._put(Bank.TABLES, slot << hw.segments + 1, table.reshape(-1))
         positions = np.zeros((4, hw.depths.units, 2), np.int64)
         positions[:3, d.units] = 1 << d.fractions["state"]
-        positions[3, d.inputs] = 1 << d.fractions["input"]
+        positions[3, d.inputs] = 1 << d.fractions["input"] + hw.input_shift
         self._put(Bank.POSITIONS, 0, positions.reshape(-1))
         self._put(Bank.MOMENTA, 0, np.zeros(8 * hw.depths.units, np.int64))
         zero = {b.name: np.zeros((b.rows, b.columns), np.int64) for b in d.blocks}

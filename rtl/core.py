@@ -177,7 +177,7 @@ class Core(wiring.Component):
                 q[slot].w_en.eq(write),
                 q[slot].w_addr.eq(Mux(s.busy, Mux(input_write, self.fetched_at[2:2 + bits] | Context.INPUT << bits,
                                                   u.q_w_addr), w.host_index[1:])),
-                q[slot].w_data.eq(Mux(s.busy, Mux(input_write, self.fetched, u.q_w_data),
+                q[slot].w_data.eq(Mux(s.busy, Mux(input_write, self.fetched << hw.input_shift, u.q_w_data),
                                       w.host_data[:hw.width].as_signed())),
             ]
         sample = [Mux(s.command.source, s.command.context == 2, 0),

@@ -157,8 +157,9 @@ class RowUnit(wiring.Component):
             delta.eq(Mux(self.masked.bit_select(at.sample, 1), 0, pipe.delta)),
             self.result.eq(pipe.y), self.result_valid.eq(at.real & self.command.emit),
         ]
+        own = arith.rnd(delta, hw.readout_shift)
         nudge = arith.sat(arith.rnd(delta << self._exponent(at.sample), hw.delta_shift), w)
-        signed_delta = arith.sat(Mux(at.slot, -delta, delta), w)
+        signed_delta = Mux(at.slot, -own, own)
         with m.If(self.command.dest == Dest.COST):
             self._write(m, at, nudge, signed_delta, self.command.echo, ~self.command.echo)
         self._leading(m, at, delta)

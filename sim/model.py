@@ -79,9 +79,14 @@ class IntegerModel:
         """(samples, inputs) data words -> (samples, rows) drives."""
         if self._block("drive") is None:
             return np.zeros((len(u), self._rows), np.int64)
-        x = np.concatenate([u, np.full((len(u), 1), 1 << self.design.fractions["input"])], axis=1)
+        x = np.concatenate([u << self.hw.input_shift, np.full((len(u), 1), self._one)], axis=1)
         w = self._swept("drive")
         return arith.sat(arith.rnd(_dot(x[:, :w.shape[1]], w.T), self.hw.drive_shift), self.hw.width)
+
+    @property
+    def _one(self) -> int:
+        """The constant one beside the inputs."""
+        return 1 << self.design.fractions["input"] + self.hw.input_shift
 
     @property
     def _rows(self) -> int:
@@ -214,7 +219,8 @@ class IntegerModel:
                 y, delta = self.readout(s.q, target[:, len(rows)])
                 rows.append(y)
                 leading |= np.bitwise_or.reduce(arith.abs_bits(delta), axis=1)
-                self._outer("readout", delta, s.q, 1 << self.design.fractions["state"])
+                self._outer("readout", arith.rnd(delta, self.hw.readout_shift), s.q,
+                            1 << self.design.fractions["state"])
 
         s, c = self.forward(x, read, out)
         exponent = arith.exponent(self.response, arith.msb(leading), SHIFT_LIMIT)
@@ -246,7 +252,7 @@ class IntegerModel:
             t = self.activation(both.q, c2)
             ts = arith.shr(t, e2[:, None]) * sign
             self._outer("hidden", ts, both.q)
-            self._outer("drive", ts, np.tile(x[:, row], (2, 1)), 1 << self.design.fractions["input"])
+            self._outer("drive", ts, np.tile(x[:, row] << self.hw.input_shift, (2, 1)), self._one)
             f = self.force(both.q, t)
             for i in range(len(self.vectors)):
                 g = arith.shr(f[f"g{i}"] << (self.hw.width - 2), e2[:, None]) * sign

@@ -1,0 +1,36 @@
+"""Why a run raised a flag: found by replaying the batch in the integer model with the chip's weights."""
+
+import numpy as np
+
+from echolith.compiler.design import Design
+from echolith.compiler.registers import Flag
+from echolith.host.device import Device, Run
+from echolith.sim.device import IntegerDevice
+from echolith.sim.stability import curvature
+from echolith.sim.weights import to_values
+
+__all__ = ["diagnose"]
+
+
+def diagnose(design: Design, device: Device, run: Run, x: np.ndarray, y: np.ndarray, entry: str,
+             checkpoint: str | None) -> str:
+    """The message for the user: what, where, why, and what to do."""
+    kept = f"; the batch was discarded and the weights are kept; last checkpoint: {checkpoint or 'none'}"
+    if run.flags >> Flag.GRADIENT & 1:
+        return ("a gradient word is about to wrap: use smaller batches or less momentum, or calibrate again with the "
+                "present weights" + kept)
+    words = device.read()
+    floats = x * 2.0 ** -design.fractions["input"]
+    stability = curvature(design, to_values(design, words, design.values), floats)
+    advice = f"dt^2 * lambda_max = {stability:.3g}, stable below 4: lower the learning rate or dt" + kept
+    if not run.flags >> Flag.WRAPPED & 1:
+        return f"the un-nudged copy did not return to its initial state: the chip is faulty or overclocked; {advice}"
+    first = run.first
+    if not first:
+        replay = IntegerDevice(design)
+        replay.write(words)
+        replay.response = device.response
+        first = replay.run(entry, x, y).first or {}
+    where = ", ".join(f"{k} {v}" for k, v in first.items()) or "not reproduced by the integer model"
+    limit = 2.0 ** (design.hardware.width - 1 - design.fractions["state"])
+    return f"a state left its range of +-{limit:g} ({where}); {advice}"

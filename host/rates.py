@@ -1,0 +1,54 @@
+"""Hyperparameters as the chip's numbers: update rates, momentum, schedules, the order of samples."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from echolith.compiler.design import Design
+from echolith.compiler.errors import RangeError
+from echolith.sim.arith import rate_shift
+
+__all__ = ["SCHEDULES", "encode", "rates", "shuffled"]
+
+Rate = tuple[int, int]
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+    "linear": lambda done: 1.0 - done,
+}
+
+
+def encode(factor: float, width: int) -> Rate:
+    """Mantissa and coarse shift with mantissa * 2^-rate_shift(coarse) nearest to ``factor``."""
+    limit = 1 << (width - 1)
+    for coarse in (3, 2, 1, 0):
+        mantissa = round(factor * 2.0 ** rate_shift(width, coarse))
+        if abs(mantissa) < limit:
+            return mantissa, coarse
+    raise RangeError("the learning rate is too large for the gradient's format; divide it by at least "
+                     f"{abs(factor) * 2.0 ** rate_shift(width, 0) / limit:.3g}")
+
+
+def rates(design: Design, learning_rate: float, momentum: float, samples: int) -> dict[str, Rate]:
+    """Rates of all updates for gradients summed over ``samples``: parameter -= learning_rate * mean gradient."""
+    width, step = design.hardware.width, learning_rate / samples
+    found = {p.key: encode(-step * p.gradient_scale * p.scale * sum(p.learned) * 2.0**p.fraction, width)
+             for p in design.placements if any(p.learned)}
+    found.update({f"vector{i}": encode(-step * v.gradient_scale * 2.0**v.fraction, width)
+                  for i, v in enumerate(design.vectors) if v.learned})
+    found["decay"] = (round(momentum * 2.0 ** rate_shift(width, 0)), 0)
+    return found
+
+
+def shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
+    """A permutation that depends on nothing but its arguments (splitmix64 keys, sorted)."""
+    mask = (1 << 64) - 1
+    start = (seed * 0x9E3779B97F4A7C15 + epoch * 0xD1B54A32D192ED03 + 0x2545F4914F6CDD1D) & mask
+    with np.errstate(over="ignore"):
+        z = np.uint64(start) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return np.argsort(z, kind="stable")

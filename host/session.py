@@ -1,0 +1,321 @@
+"""The session: one API over the integer model, the simulated RTL and a board."""
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from echolith.compiler.design import Design
+from echolith.compiler.differentiate import evaluate
+from echolith.compiler.errors import FileError, LinkError, RangeError
+from echolith.compiler.files import load, read_tensors, write_tensors
+from echolith.compiler.registers import Flag
+from echolith.host.arrays import inputs, plain, targets
+from echolith.host.device import Device, Run
+from echolith.host.diagnose import diagnose
+from echolith.host.rates import SCHEDULES, rates, shuffled
+from echolith.sim.arith import gradient_width
+from echolith.sim.data import outputs, words
+from echolith.sim.weights import Words, from_values, gradients, to_values
+
+__all__ = ["Echo", "History", "Session", "open_design", "open_file"]
+
+_SURE = 64  # samples whose sum cannot have wrapped more than once unnoticed
+_CHECKPOINT = "echolith-checkpoint-1"
+
+
+@dataclass(frozen=True)
+class Echo:
+    """An un-nudged run forward and back."""
+
+    exact: bool  # every bit of every state returned
+    steps: int  # integrator steps each way
+    cycles: int | None
+    stalls: int | None
+
+
+@dataclass
+class History:
+    """What `Session.fit` did, one entry per epoch in each list."""
+
+    loss: list[float] = field(default_factory=list)  # mean cost of the outputs seen while learning
+    updates: int = 0
+    samples: int = 0
+    cycles: int | None = None  # of all runs and updates; None where nothing counts them
+    stalls: int | None = None
+    saturated: int = 0  # weight words clipped
+    responses: list[int] = field(default_factory=list)  # R at the end of every epoch
+
+
+Progress = Callable[[int, int, float], None]
+
+
+class Session:
+    """Drives one device. Everything it returns is the same on ``int:``, ``sim:`` and a board.
+
+    Parameters
+    ----------
+    design : Design
+    device : Device
+    """
+
+    def __init__(self, design: Design, device: Device):
+        self.design, self.device = design, device
+        self.checkpoint: str | None = None  # the last one written
+        self._base = {name: np.array(value) for name, value in design.values.items()}
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the link; the chip keeps its weights."""
+        self.device.close()
+
+    # -- weights ---------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """All parameters as float64, named as ``model.named_parameters()``, at the precision of the master words."""
+        return to_values(self.design, self.device.read(), self._base)
+
+    def load_state_dict(self, values: Mapping[str, object]) -> None:
+        """Set parameters by name (arrays or tensors); those not named keep their values. Clears momentum."""
+        merged = self.state_dict()
+        for name, value in values.items():
+            array = plain(value)
+            if name not in merged:
+                raise RangeError(f"parameter names are {', '.join(sorted(merged))}, not {name!r}")
+            if array.shape != merged[name].shape:
+                raise RangeError(f"{name} must have shape {merged[name].shape}, not {array.shape}")
+            if not np.isfinite(array).all():
+                raise RangeError(f"{name} must be finite, not {array[~np.isfinite(array)][0]}")
+            merged[name] = array
+        self._base = merged
+        self.device.write(from_values(self.design, merged))
+        if self.design.hardware.learn:
+            self.device.clear()
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write a checkpoint: master words, gradient words (momentum), response exponent."""
+        tensors = {f"master.{n}": w for n, w in self.device.read().items()}
+        if self.design.hardware.learn:
+            tensors.update({f"gradient.{n}": w for n, w in self.device.read_gradients().items()})
+        tensors.update({f"base.{n}": v for n, v in self._base.items()})
+        text = {"program_id": f"{self.design.program_id:08x}", "response": str(self.device.response)}
+        write_tensors(path, _CHECKPOINT, tensors, text)
+        self.checkpoint = str(path)
+
+    def restore(self, path: str | os.PathLike) -> None:
+        """Go back to a checkpoint of the same design, bit for bit."""
+        tensors, text = read_tensors(path, _CHECKPOINT)
+        if text.get("program_id") != f"{self.design.program_id:08x}":
+            raise FileError(f"{path} belongs to another design: this one is {self.design.program_id:08x}, the "
+                            f"checkpoint's {text.get('program_id')}")
+        master, gradient = _part(tensors, "master."), _part(tensors, "gradient.")
+        base, response = _part(tensors, "base."), text.get("response", "")
+        shapes = {n: w.shape for n, w in from_values(self.design, self.design.values).items()}
+        found = [master] + ([gradient] if self.design.hardware.learn else [])
+        if not response.isdigit() or base.keys() != self._base.keys() or any(
+                {n: w.shape for n, w in part.items()} != shapes for part in found):
+            raise FileError(f"{path} is damaged: its words do not have this design's shapes")
+        self._base = base
+        self.device.write(master)
+        if self.design.hardware.learn:
+            self.device.write_gradients(gradient)
+        self.device.response = int(response)
+        self.checkpoint = str(path)
+
+    # -- runs ------------------------------------------------------------------------------------------------------
+
+    def predict(self, X) -> np.ndarray:
+        """Outputs (batch, outputs), with a time axis if the cost is at every step, of (batch, steps, inputs)."""
+        x, y = words(self.design, inputs(self.design, X), None)
+        run = self._good(self.device.run("predict", x, y), x, y, "predict")
+        if run.outputs is None:
+            raise LinkError("the device returned no outputs")
+        return outputs(self.design, run.outputs)
+
+    def echo(self, X) -> Echo:
+        """Run forward and back without nudges and check the return of every bit."""
+        x, y = words(self.design, inputs(self.design, X), None)
+        run = self.device.run("echo", x, y)
+        steps = self.design.dynamics.steps * self.design.dynamics.substeps
+        return Echo(not run.flags >> Flag.ECHO & 1, steps, run.cycles, run.stalls)
+
+    def gradient(self, X, Y) -> dict[str, np.ndarray]:
+        """Mean gradient of the cost over the batch for every learned parameter. Clears momentum."""
+        self._learns()
+        x, y = self._words(X, Y)
+        total = self._summed(x, y)
+        return gradients(self.design, total, len(x))
+
+    def _summed(self, x: np.ndarray, y: np.ndarray) -> Words:
+        """Gradient words summed over the samples; halves are added here where the chip's words would wrap."""
+        if len(x) <= _SURE:
+            self.device.clear()
+            self._good(self.device.run("learn", x, y), x, y, "learn")
+            found = self.device.read_gradients()
+            self.device.clear()
+            limit = 1 << gradient_width(self.design.hardware.width) - 2
+            if all(int(np.abs(g).max(initial=0)) < limit for g in found.values()):
+                return found
+            if len(x) == 1:
+                raise RangeError("a gradient word of a single sample wraps: calibrate with data like this one")
+        half = (len(x) // 2 + 1) // 2 * 2 if len(x) > 2 else 1
+        first, second = self._summed(x[:half], y[:half]), self._summed(x[half:], y[half:])
+        return {name: first[name] + second[name] for name in first}
+
+    def fit(self, X, Y, *, epochs: int = 1, batch_size: int = 32, learning_rate: float = 0.1, momentum: float = 0.0,
+            schedule: str = "constant", seed: int = 0, checkpoint: str | os.PathLike | None = None,
+            progress: Progress | None = None) -> History:
+        """Learn on the chip by stochastic gradient descent.
+
+        Parameters
+        ----------
+        X, Y : array-like
+            (batch, steps, inputs) and targets.
+        momentum : float
+            v = momentum * v + g; parameter -= learning_rate * v. In [0, 1).
+        schedule : str
+            ``constant``, ``cosine`` or ``linear``, over all updates.
+        seed : int
+            Decides the order of samples; the order does not depend on numpy's version.
+        checkpoint : path, optional
+            Written after every epoch.
+        progress : callable, optional
+            Called with (updates done, updates in all, loss of the batch).
+
+        Raises
+        ------
+        RangeError
+            A state wrapped, the echo did not return or a gradient word is about to wrap: the batch is discarded, the
+            weights are those before it.
+        """
+        self._learns()
+        _check_settings(epochs, batch_size, learning_rate, momentum, schedule)
+        x, y = self._words(X, Y)
+        self.device.clear()
+        held = self.device.hold(x, y)
+        history, total = History(), epochs * -(-len(x) // batch_size)
+        for epoch in range(epochs):
+            order, losses = shuffled(len(x), seed, epoch), []
+            for start in range(0, len(x), batch_size):
+                batch = order[start:start + batch_size]
+                factor = SCHEDULES[schedule](history.updates / total)
+                found = rates(self.design, learning_rate * factor, momentum, len(batch))
+                loss = self._batch(x, y, batch, held, found, history)
+                losses.append(loss * len(batch))
+                if progress is not None:
+                    progress(history.updates, total, loss)
+            history.loss.append(sum(losses) / len(x))
+            history.responses.append(self.device.response)
+            if checkpoint is not None:
+                self.save(checkpoint)
+        return history
+
+    def _batch(self, x: np.ndarray, y: np.ndarray, batch: np.ndarray, held: bool, found: dict, history: History
+               ) -> float:
+        run = self.device.run_held("learn", batch) if held else self.device.run("learn", x[batch], y[batch])
+        self._good(run, x[batch], y[batch], "learn")
+        updated = self.device.update(found)
+        self._good(updated, x[batch], y[batch], "update")
+        self._range(run)
+        history.updates += 1
+        history.samples += len(batch)
+        history.saturated += updated.saturated
+        for part in (run, updated):
+            if part.cycles is not None and part.stalls is not None:
+                history.cycles = (history.cycles or 0) + part.cycles
+                history.stalls = (history.stalls or 0) + part.stalls
+        return self.cost(run.outputs, y[batch])
+
+    def cost(self, output_words: np.ndarray | None, target_words: np.ndarray) -> float:
+        """Mean cost per sample from output and target words."""
+        if output_words is None or self.design.cost is None:
+            return float("nan")
+        f = self.design.fractions
+        real = {"y": output_words * 2.0 ** -f["output"], "target": target_words * 2.0 ** -f["target"]}
+        return float(np.sum(np.broadcast_to(evaluate(self.design.cost, real), output_words.shape)) / len(output_words))
+
+    def _range(self, run: Run) -> None:
+        """Keep the echoes between 1/16 and 1/4 of a state unit apart, one bit a batch."""
+        leading, unit = run.response.bit_length() - 1, self.design.fractions["state"]
+        if leading >= unit - 2:
+            self.device.response = max(self.device.response - 1, 0)
+        elif leading < unit - 4:
+            self.device.response = min(self.device.response + 1, 31)
+
+    def _words(self, X, Y) -> tuple[np.ndarray, np.ndarray]:
+        x = inputs(self.design, X)
+        return words(self.design, x, targets(self.design, Y, len(x)))
+
+    def _learns(self) -> None:
+        if not self.design.hardware.learn:
+            raise RangeError("this design was compiled with rule=None and cannot learn; compile it with a rule")
+
+    def _good(self, run: Run, x: np.ndarray, y: np.ndarray, entry: str) -> Run:
+        """The run, unless a flag is up: then the batch is discarded and the cause is found by replay."""
+        if run.flags == 0:
+            return run
+        if self.design.hardware.learn:
+            self.device.clear()
+        raise RangeError(diagnose(self.design, self.device, run, x, y, entry, self.checkpoint))
+
+
+def _part(tensors: dict[str, np.ndarray], prefix: str) -> Words:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _check_settings(epochs: int, batch_size: int, learning_rate: float, momentum: float, schedule: str) -> None:
+    if epochs < 1 or batch_size < 1:
+        raise RangeError(f"epochs and batch_size must be at least 1, not {epochs} and {batch_size}")
+    if not (np.isfinite(learning_rate) and learning_rate >= 0):
+        raise RangeError(f"learning_rate must be a finite number, not negative, not {learning_rate!r}")
+    if not 0 <= momentum < 1:
+        raise RangeError(f"momentum must be in [0, 1), not {momentum!r}")
+    if schedule not in SCHEDULES:
+        raise RangeError(f"schedule must be one of {', '.join(SCHEDULES)}, not {schedule!r}")
+
+
+def open_design(design: Design, url: str = "int:", *, load: bool = False) -> Session:
+    """A session on ``int:``, ``sim:`` or ``serial:///dev/ttyUSB0?baud=1000000``.
+
+    A fresh chip gets the design's initial parameters; one that already holds this program keeps its weights.
+    ``load`` replaces a different program instead of refusing it.
+    """
+    if url == "int:":
+        from echolith.sim.device import IntegerDevice
+
+        device: Device = IntegerDevice(design)
+        fresh = True
+    else:
+        from echolith.host.chip import ChipDevice
+        from echolith.host.link import Link
+        from echolith.host.transports import PipeTransport, open_transport
+
+        if url == "sim:":
+            from echolith.sim.simulator import start
+
+            link = Link(PipeTransport(start(design)), timeout=5.0)
+        else:
+            link = Link(open_transport(url))
+        try:
+            chip = ChipDevice(design, link, load=load)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                link.close()
+            raise
+        device, fresh = chip, chip.fresh
+    session = Session(design, device)
+    if fresh:
+        device.write(from_values(design, design.values))
+    return session
+
+
+def open_file(path: str | os.PathLike, url: str = "int:", **options) -> Session:
+    """A session on a saved design."""
+    return open_design(load(path), url, **options)

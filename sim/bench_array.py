@@ -1,0 +1,211 @@
+"""cocotb bench of the synapse array at its ports: every mode against numpy, on random words of all sizes.
+
+Environment: ARRAY, a JSON object with width, lanes, accumulator and weights (words per lane).
+"""
+
+import json
+import os
+
+import cocotb
+import numpy as np
+from cocotb.clock import Clock
+from cocotb.triggers import FallingEdge, RisingEdge
+
+from echolith.sim.arith import gradient_width, rate_shift
+
+__all__ = ["Array"]
+
+FORWARD, OUTER, TRANSPOSED, UPDATE = range(4)
+CHECK, APPLY, DECAY = range(3)
+BASE, COLUMNS, TILES = 3, 5, 2  # of the block used
+
+
+def _signed(value: int, bits: int) -> int:
+    return (value & (1 << bits) - 1 ^ 1 << bits - 1) - (1 << bits - 1)
+
+
+class Array:
+    """The array's ports: host access, row operands, sweeps."""
+
+    def __init__(self, dut):
+        self.dut, size = dut, json.loads(os.environ["ARRAY"])
+        self.width, self.lanes, self.accumulator = size["width"], size["lanes"], size["accumulator"]
+        self.random = np.random.default_rng(cocotb.RANDOM_SEED)
+
+    def words(self, bits, *shape):
+        """Signed words; any leading bit is as likely as any other."""
+        words = self.random.integers(-(1 << bits - 1), 1 << bits - 1, shape)
+        return words >> self.random.integers(0, bits, shape)
+
+    async def start(self):
+        dut = self.dut
+        for name in ("valid", "first", "last", "address", "tile", "x_a", "x_b", "mode", "coarse", "update", "row_t",
+                     "row_s", "row_tile_t", "row_tile_s", "row_data_t", "row_data_s", "host_addr", "host_lane",
+                     "host_r_en", "host_w_en", "host_g_en", "host_data"):
+            getattr(dut, name).value = 0
+        dut.rst.value = 1
+        Clock(dut.clk, 10, unit="ns").start()
+        await RisingEdge(dut.clk)
+        await RisingEdge(dut.clk)
+        dut.rst.value = 0
+
+    async def store(self, words, strobe):
+        """(lanes, tiles, columns) words to the weights (``host_w_en``) or gradients (``host_g_en``)."""
+        dut = self.dut
+        getattr(dut, strobe).value = 1
+        for (lane, tile, column), word in np.ndenumerate(words):
+            dut.host_lane.value, dut.host_addr.value = lane, BASE + tile * COLUMNS + column
+            dut.host_data.value = int(word) & (1 << 2 * self.width) - 1
+            await RisingEdge(dut.clk)
+        getattr(dut, strobe).value = 0
+
+    async def load(self, port, bits):
+        """(lanes, tiles, columns) words of ``bits`` from ``host_w_data`` or ``host_g_data``."""
+        dut, words = self.dut, np.zeros((self.lanes, TILES, COLUMNS), np.int64)
+        dut.host_r_en.value = 1
+        for (lane, tile, column), _ in np.ndenumerate(words):
+            dut.host_lane.value, dut.host_addr.value = lane, BASE + tile * COLUMNS + column
+            for _ in range(2):
+                await RisingEdge(dut.clk)
+            await FallingEdge(dut.clk)
+            words[lane, tile, column] = _signed(int(getattr(dut, port).value), bits)
+            await RisingEdge(dut.clk)
+        dut.host_r_en.value = 0
+        return words
+
+    async def operands(self, words, kind):
+        """Row operands (slots, lanes, tiles): ``t``, or ``s`` for the scaled ones."""
+        dut = self.dut
+        for (slot, lane, tile), word in np.ndenumerate(words):
+            getattr(dut, f"row_{kind}").value = 1 | lane << 1 | slot << 9
+            getattr(dut, f"row_tile_{kind}").value = tile
+            getattr(dut, f"row_data_{kind}").value = int(word)
+            await RisingEdge(dut.clk)
+        getattr(dut, f"row_{kind}").value = 0
+        await RisingEdge(dut.clk)
+
+    async def sweep(self, mode, elements, x, every=1, coarse=0, update=0):
+        """One element per ``every`` cycles; ``elements`` are (first, last, tile, column) or None for a pause.
+
+        ``x`` (slots, columns) goes out one cycle behind its element. Returns what was seen at the outputs:
+        (slot, lane, tile) -> sum, one (a, b) per column, and the counts of alarm and clipped.
+        """
+        dut, drained, columns, alarms, clipped, after = self.dut, {}, [], 0, 0, (0, 0)
+        dut.mode.value, dut.coarse.value, dut.update.value = mode, coarse, update
+        pauses = [None] * (every - 1)
+        schedule = [step for element in elements for step in (element, *pauses)]
+        for element in (*schedule, *[None] * (20 + 2 * self.lanes)):
+            dut.valid.value = element is not None
+            dut.x_a.value, dut.x_b.value = after
+            after = (0, 0)
+            if element is not None:
+                first, last, tile, column = element
+                dut.first.value, dut.last.value, dut.tile.value = first, last, tile
+                dut.address.value = BASE + tile * COLUMNS + column
+                after = int(x[0][column]), int(x[1][column])
+            await FallingEdge(dut.clk)
+            alarms += int(dut.alarm.value)
+            clipped += int(dut.clipped.value)
+            if dut.drain_valid.value:
+                place = int(dut.drain_slot.value), int(dut.drain_lane.value), int(dut.drain_tile.value)
+                drained[place] = dut.drain_acc.value.to_signed()
+            if dut.y_valid.value:
+                columns.append((dut.y_a.value.to_signed(), dut.y_b.value.to_signed()))
+            await RisingEdge(dut.clk)
+        return drained, columns, alarms, clipped
+
+    @property
+    def rows_first(self):
+        """Elements of a sweep tile by tile."""
+        return [(c == 0, c == COLUMNS - 1, t, c) for t in range(TILES) for c in range(COLUMNS)]
+
+    def block(self, bits):
+        return self.words(bits, self.lanes, TILES, COLUMNS)
+
+
+async def _started(dut):
+    array = Array(dut)
+    await array.start()
+    return array
+
+
+@cocotb.test()
+async def forward_sums_rows(dut):
+    array = await _started(dut)
+    masters, x = array.block(2 * array.width), array.words(array.width, 2, COLUMNS)
+    await array.store(masters, "host_w_en")
+    room = [None] * max(0, 2 * array.lanes - COLUMNS)  # a tile's sums leave two per lane and cycle
+    elements = [e for t in range(TILES) for e in (*array.rows_first[t * COLUMNS:(t + 1) * COLUMNS], *room)]
+    drained, *_ = await array.sweep(FORWARD, elements, x)
+    sums = np.einsum("ltc,sc->slt", masters >> array.width, x)
+    assert list(drained) == [(s, lane, t) for t in range(TILES) for lane in range(array.lanes) for s in range(2)]
+    assert drained == {place: int(value) for place, value in np.ndenumerate(sums)}
+
+
+@cocotb.test()
+async def transposed_sums_columns(dut):
+    array = await _started(dut)
+    masters, t = array.block(2 * array.width), array.words(array.width, 2, array.lanes, TILES)
+    await array.store(masters, "host_w_en")
+    await array.operands(t, "t")
+    await array.operands(array.words(array.width, 2, array.lanes, TILES), "s")  # must not matter
+    elements = [(tile == 0, tile == TILES - 1, tile, c) for c in range(COLUMNS) for tile in range(TILES)]
+    _, columns, *_ = await array.sweep(TRANSPOSED, elements, np.zeros((2, COLUMNS)))
+    assert np.array_equal(columns, np.einsum("ltc,slt->cs", masters >> array.width, t))
+
+
+@cocotb.test()
+async def outer_accumulates_the_contrast(dut):
+    array = await _started(dut)
+    bits = gradient_width(array.width)
+    before, ts = array.block(bits), array.words(array.width, 2, array.lanes, TILES)
+    await array.store(before, "host_g_en")
+    await array.operands(ts, "s")
+    await array.operands(array.words(array.width, 2, array.lanes, TILES), "t")
+    total = before
+    for _ in range(2):
+        x = array.words(array.width, 2, COLUMNS)
+        await array.sweep(OUTER, array.rows_first, x)
+        contrast = np.einsum("slt,sc->sltc", ts, x)
+        total = total + contrast[0] - contrast[1]
+    half = 1 << bits - 1
+    assert np.array_equal(await array.load("host_g_data", bits), (total + half) % (2 * half) - half)
+
+
+@cocotb.test()
+@cocotb.parametrize(coarse=[0, 1, 2, 3])
+async def update_applies_and_decays(dut, coarse):
+    array = await _started(dut)
+    w, bits = array.width, gradient_width(array.width)
+    masters, gradients = array.block(2 * w), array.block(bits)
+    masters[0, 0, :2], gradients[0, 0, :2] = (1 << 2 * w - 1) - 1, (1 << bits - 1) - 1
+    mantissa = int(array.words(w, 1)[0]) | 1 << w - 4
+    await array.store(masters, "host_w_en")
+    await array.store(gradients, "host_g_en")
+    x = np.full((2, COLUMNS), mantissa)
+    shift = rate_shift(w, coarse)
+    change = [(int(g) * mantissa + (1 << shift - 1)) >> shift for g in gradients.reshape(-1)]
+    summed = [int(m) + c for m, c in zip(masters.reshape(-1), change, strict=True)]
+    high = (1 << 2 * w - 1) - 1
+    *_, clipped = await array.sweep(UPDATE, array.rows_first, x, 2, coarse, APPLY)
+    got = await array.load("host_w_data", 2 * w)
+    assert got.reshape(-1).tolist() == [min(max(value, -high - 1), high) for value in summed]
+    assert clipped == sum(not -high - 1 <= value <= high for value in summed)
+    assert np.array_equal(await array.load("host_g_data", bits), gradients)
+    await array.sweep(UPDATE, array.rows_first, x, 2, coarse, DECAY)
+    assert (await array.load("host_g_data", bits)).reshape(-1).tolist() == [_signed(c, bits) for c in change]
+    assert np.array_equal(await array.load("host_w_data", 2 * w), got)
+
+
+@cocotb.test()
+@cocotb.parametrize(beyond=[0, -1])
+async def check_sees_one_word_near_wrapping(dut, beyond):
+    array = await _started(dut)
+    quarter = 1 << gradient_width(array.width) - 2
+    gradients = np.full((array.lanes, TILES, COLUMNS), quarter - 1)
+    gradients[array.lanes - 1, TILES - 1] = -quarter
+    gradients[0, 1, 2] = -quarter + beyond
+    await array.store(gradients, "host_g_en")
+    *_, alarms, _ = await array.sweep(UPDATE, array.rows_first, np.zeros((2, COLUMNS)), 2, 0, CHECK)
+    assert bool(alarms) == bool(beyond)
+    assert np.array_equal(await array.load("host_g_data", gradient_width(array.width)), gradients)

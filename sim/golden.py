@@ -1,0 +1,249 @@
+"""What a chip must answer, without a chip: the shipping host talks to an emulation of the register window.
+
+Every word in it comes from the integer model, every cycle count from the predictor. The conversation is kept as a
+script of steps, which a bench replays on the RTL over any link. A step is a list:
+
+    ["note", text]                what follows, for messages
+    ["write", address, words]     consecutive registers
+    ["read", address, words]      the same, with the values that must come
+    ["push", words]               into the bank last selected
+    ["pull", words]               from it, with the values that must come
+    ["wait"]                      until the chip is idle
+
+Words are one string, eight hexadecimal digits each. Bits above an entry's width read as 0.
+"""
+
+import numpy as np
+
+from echolith.compiler.design import Design
+from echolith.compiler.registers import ABI, MAGIC, REGISTERS, Bank, Flag, address
+from echolith.compiler.timing import cycles
+from echolith.host.chip import ChipDevice
+from echolith.sim.arith import gradient_width, wrap
+from echolith.sim.model import IntegerModel, Outcome
+from echolith.sim.weights import Words, from_values
+
+__all__ = ["Emulation", "Step", "script"]
+
+Step = list[str | int]
+
+
+def _hex(words) -> str:
+    return "".join(f"{int(word) & 0xFFFFFFFF:08x}" for word in words)
+
+
+class Emulation:
+    """Stands in for a `host.link.Link` to a chip that holds ``design``'s hardware and has just been reset.
+
+    Attributes
+    ----------
+    steps : list
+        The conversation so far.
+    """
+
+    def __init__(self, design: Design):
+        self.design, self.hw, self.steps = design, design.hardware, []
+        self.model = IntegerModel(design)
+        self.registers = {r.name: 0 for r in REGISTERS}
+        self.registers.update(magic=MAGIC, abi=ABI, hardware=self.hw.hardware_id)
+        hw, d = self.hw, self.hw.depths
+        lanes, vectors = hw.lanes * d.weights, len(hw.vectors) * d.units
+        self.memory = {bank: np.zeros(entries, np.int64) for bank, entries in (
+            (Bank.PROGRAM, d.program), (Bank.TABLES, hw.tables << hw.segments + 1), (Bank.ORDER, d.order),
+            (Bank.DATA, d.data), (Bank.WEIGHTS, lanes), (Bank.GRADIENTS, lanes), (Bank.VECTORS, vectors),
+            (Bank.VECTOR_GRADIENTS, vectors), (Bank.POSITIONS, 8 * d.units), (Bank.MOMENTA, 8 * d.units),
+            (Bank.RESULTS, d.results))}
+
+    # -- a Link's methods ------------------------------------------------------------------------------------------
+
+    def read(self, addr: int, count: int = 1) -> list[int]:
+        names = [r.name for r in REGISTERS[addr:addr + count]]
+        values = [self.registers[name] for name in names]
+        self.steps.append(["wait"] if names == ["status"] else ["read", addr, _hex(values)])
+        return values
+
+    def write(self, addr: int, *words: int) -> None:
+        self.steps.append(["write", addr, _hex(words)])
+        for register, word in zip(REGISTERS[addr:addr + len(words)], words, strict=True):
+            if register.name == "control":
+                self._go()
+            else:
+                self.registers[register.name] = int(word)
+
+    def push(self, words: np.ndarray, *, stall: float = 0.0) -> None:
+        self.steps.append(["push", _hex(words)])
+        memory, start, wide = self._walk(len(words))
+        words = words.astype(np.int64)
+        if wide:
+            words = words[0::2] | words[1::2] << 32
+        memory[start:start + len(words)] = wrap(words, self._bits)
+
+    def pull(self, count: int, rewind=None) -> np.ndarray:
+        memory, start, wide = self._walk(count)
+        if wide:
+            entries = memory[start:start + count // 2] & (1 << self._bits) - 1
+            words = np.stack([entries & 0xFFFFFFFF, entries >> 32], axis=1).reshape(-1)
+        else:
+            words = memory[start:start + count] & (1 << self._bits) - 1
+        self.steps.append(["pull", _hex(words)])
+        return words.astype(np.uint32)
+
+    def close(self) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self.steps.append(["note", text])
+
+    # -- memory ----------------------------------------------------------------------------------------------------
+
+    def _walk(self, words: int) -> tuple[np.ndarray, int, bool]:
+        """The bank selected, the first entry, whether entries take two words; moves the pointer on."""
+        bank, start = Bank(self.registers["bank"]), self.registers["pointer"]
+        masters = (Bank.WEIGHTS, Bank.GRADIENTS, Bank.VECTORS, Bank.VECTOR_GRADIENTS)
+        wide = bank in masters and 2 * self.hw.width > 32
+        self.registers["pointer"] += words
+        return self.memory[bank], start // 2 if wide else start, wide
+
+    @property
+    def _bits(self) -> int:
+        """Bits of an entry of the bank selected."""
+        w = self.hw.width
+        bits = {Bank.PROGRAM: 32, Bank.ORDER: 1 + (self.hw.depths.data - 1).bit_length(),
+                Bank.DATA: self.hw.data_width, Bank.WEIGHTS: 2 * w, Bank.VECTORS: 2 * w,
+                Bank.GRADIENTS: gradient_width(w), Bank.VECTOR_GRADIENTS: gradient_width(w)}
+        return bits.get(Bank(self.registers["bank"]), w)
+
+    def _lanes(self, bank: Bank, words: dict[str, np.ndarray], store: bool) -> None:
+        """Blocks from the lanes' memory, or to it: row r is in lane r % lanes."""
+        image = self.memory[bank].reshape(self.hw.lanes, -1)
+        for block in self.design.blocks:
+            for row in range(block.rows):
+                tile, lane = divmod(row, self.hw.lanes)
+                start = block.base + tile * block.columns
+                here = image[lane, start:start + block.columns]
+                if store:
+                    here[:] = words[block.name][row]
+                else:
+                    words[block.name][row] = here
+
+    def _vectors(self, bank: Bank, words: list[np.ndarray], store: bool) -> None:
+        for word, image in zip(words, self.memory[bank].reshape(-1, self.hw.depths.units), strict=True):
+            here = image[:len(word)]
+            if store:
+                here[:] = word
+            else:
+                word[:] = here
+
+    def _exchange(self, store: bool) -> None:
+        """All weights and gradients from the memories to the model, or back."""
+        model = self.model
+        self._lanes(Bank.WEIGHTS, model.masters, store)
+        self._lanes(Bank.GRADIENTS, model.gradients, store)
+        self._vectors(Bank.VECTORS, model.vectors, store)
+        self._vectors(Bank.VECTOR_GRADIENTS, model.vector_gradients, store)
+
+    # -- runs ------------------------------------------------------------------------------------------------------
+
+    def _go(self) -> None:
+        program = tuple(int(word) & 0xFFFFFFFF for word in self.memory[Bank.PROGRAM])
+        start, pairs = self.registers["entry"], self.registers["count"]
+        entry = next(name for name, place in self.design.entries.items() if place == start)
+        self._exchange(store=False)
+        out = self._entry(entry, program, 2 * pairs)
+        self._exchange(store=True)
+        if out.gradient:
+            raise ValueError("vectors must not raise the gradient flag: the predictor does not follow GUARD jumps")
+        self.registers.update(
+            flags=out.wrapped << Flag.WRAPPED | out.echo << Flag.ECHO, response=out.response, saturated=out.saturated,
+            stalls=0, cycles=cycles(program, start, self.hw, pairs))
+
+    def _entry(self, entry: str, program: tuple[int, ...], samples: int) -> Outcome:
+        model = self.model
+        if entry == "clear":
+            model.clear()
+            return Outcome()
+        if entry == "update":
+            return model.update({name: (wrap(program[index], 22), program[index] >> 22 & 3)
+                                 for name, index in self.design.rates.items()})
+        x, target, masked = self._records(samples)
+        if entry == "echo":
+            return model.echo(x)[1]
+        y, out = model.predict(x)
+        if entry == "learn":
+            model.response = self.registers["range"]
+            y[~masked], out = model.learn(x[~masked], target[~masked])
+        pairs = y.reshape(-1, 2, *y.shape[1:]).transpose(0, 2, 3, 1)
+        self.memory[Bank.RESULTS][:y.size] = pairs.reshape(-1)
+        return out
+
+    def _records(self, samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Inputs, targets and masks of the samples in the order memory."""
+        d, bits = self.design, (self.hw.depths.data - 1).bit_length()
+        places = self.memory[Bank.ORDER][:samples] & (2 << bits) - 1
+        base = (places & (1 << bits) - 1)[:, None]
+        data = self.memory[Bank.DATA][base + np.arange(d.record)]
+        steps, every = d.dynamics.steps, d.dynamics.cost_at == "every" and d.target_width > 0
+        if every:
+            rows = data.reshape(samples, steps, -1)
+            return rows[:, :, :d.inputs], rows[:, :, d.inputs:], places >> bits == 1
+        x, target = np.split(data, [steps * d.inputs], axis=1)
+        return (x.reshape(samples, steps, d.inputs), target.reshape(samples, d.result_rows, -1), places >> bits == 1)
+
+
+def script(design: Design, samples: int = 3, seed: int = 0) -> list[Step]:
+    """A session: load, predict, return, and for learning hardware two batches with an update between them.
+
+    ``samples`` random ones within a quarter of the input format; an odd number exercises the mask.
+    """
+    x, target = _samples(design, samples, seed)
+    link = Emulation(design)
+    link.note("identify, load program, tables and zeros")
+    chip = ChipDevice(design, link)  # type: ignore[arg-type]
+    link.note("write the weights")
+    chip.write(from_values(design, design.values))
+    link.note("read the weights")
+    chip.read()
+    for entry in ("predict", "echo", *(("learn", "learn") if design.hardware.learn else ())):
+        link.note(f"{entry} {samples} samples")
+        chip.run(entry, x, target)
+        if entry == "learn":
+            _update(chip, link)
+    if design.hardware.learn:
+        link.note("write weights of all sizes, so that words saturate and states wrap")
+        chip.write(_extreme(design, seed))
+        link.note(f"learn {samples} samples with weights of all sizes")
+        chip.run("learn", x, target)
+        link.note("read the gradients after weights of all sizes")
+        chip.read_gradients()
+    return link.steps
+
+
+def _extreme(design: Design, seed: int) -> Words:
+    """Random master words: any leading bit is as likely as any other."""
+    generator = np.random.default_rng(seed)
+    shapes = {b.name: (b.rows, b.columns) for b in design.blocks}
+    shapes |= {f"vector{i}": (v.length,) for i, v in enumerate(design.vectors)}
+    limit = 1 << (2 * design.hardware.width - 1)
+    return {name: generator.integers(-limit, limit, shape) >> generator.integers(0, design.hardware.width, shape)
+            for name, shape in shapes.items()}
+
+
+def _update(chip: ChipDevice, link: Emulation) -> None:
+    link.note("read the gradients after learn")
+    chip.read_gradients()
+    link.note("update")
+    rates = {name: ((-1) ** i * (9000 + 777 * i), 1) for i, name in enumerate(chip.design.rates)}
+    chip.update({**rates, "decay": (7000, 0)})
+    link.note("read the weights after update")
+    chip.read()
+    link.note("read the gradients after update")
+    chip.read_gradients()
+
+
+def _samples(design: Design, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random data words; targets are 0 or 1."""
+    generator = np.random.default_rng(seed)
+    limit = 1 << (design.hardware.data_width - 1)
+    x = generator.integers(-(limit // 4), limit // 4 + 1, (count, design.dynamics.steps, design.inputs))
+    one = min(1 << design.fractions["target"], limit - 1) if design.target_width else 0
+    return x, generator.integers(0, 2, (count, design.target_rows, design.target_width)) * one
