@@ -228,7 +228,7 @@ def _design(case: _Case, formats: Formats, q: Quantised, hw: Hardware, program: 
     placements = _placements(case, f, q, hw)
     vectors = tuple(
         Vector(name, int(np.size(n.values[name])), name in n.learned, f[f"vector{i}"] + hw.width,
-               -_half(f, hw) * case.dynamics.dt * 2.0 ** -(q.gradient_fracs[i] + hw.width - 2) if case.learn else 0.0)
+               -_half(f, hw) * case.dynamics.dt * 2.0 ** -q.gradient_fracs[i] if case.learn else 0.0)
         for i, name in enumerate(fold(n)[1]))
     return Design(
         hardware=hw, dynamics=case.dynamics, units=n.units, inputs=n.inputs,

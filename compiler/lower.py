@@ -66,6 +66,12 @@ class Lowering:
         frac = self.choose(min(fraction(self.largest(expr), self.width, _MARGIN), value.frac))
         return Fixed(self.b("sat", self.b("rnd", value.node, n=value.frac - frac), n=self.width), frac, True)
 
+    def wide(self, expr: Expr) -> Fixed:
+        """``expr`` in twice the multiplier's width less one bit: products keep all their bits."""
+        value, bits = self(expr), 2 * self.width - 1
+        frac = self.choose(min(fraction(self.largest(expr), bits, _MARGIN), value.frac + self.width - 2))
+        return Fixed(self.b("sat", self.b("rnd", value.node, n=value.frac - frac), n=bits), frac)
+
     def __call__(self, expr: Expr) -> Fixed:
         if expr.op in ("var", "param"):
             return self.leaves[expr.name]

@@ -58,7 +58,7 @@ def choose_formats(network: Network, samples: Samples, width: int) -> Formats:
     local, vectors = fold(network)
     state = max(float(np.abs(samples.q).max(initial=0)), samples.p)
     inputs, targets = exact(samples.inputs, width), exact(samples.targets, width)
-    growth, floor = (4.0, 4) if network.learned and network.cost is not None else (1.5, 3)
+    growth, floor = (4.0, 5) if network.learned and network.cost is not None else (1.5, 3)
     f = {
         "state": min(fraction(state, width, growth), width - floor),
         "input": inputs.frac, "target": targets.frac,
@@ -181,7 +181,7 @@ def _step(network, samples, formats, width, accumulator, dt, learn, t_frac, lowe
         total = low.sum("add", total, low(force))
     outputs, fracs = {"force": b("rnd", total.node, n=total.frac - formats["state"])}, []
     for i, name in enumerate(vectors):
-        g = low.word(derivative(local, name)) if learn else Fixed(b("const", n=0), 0)
+        g = low.wide(derivative(local, name)) if learn else Fixed(b("const", n=0), 0)
         outputs[f"g{i}"] = g.node
         fracs.append(g.frac)
     pipeline = b.build(**outputs)

@@ -6,9 +6,11 @@ Nothing here knows which link carries it. Addresses count 32-bit words.
 from dataclasses import dataclass
 from enum import IntEnum
 
-__all__ = ["ABI", "BANKS", "MAGIC", "REGISTERS", "Bank", "Flag", "Register", "address"]
+__all__ = ["ABI", "BANKS", "ERRORS", "LARGE_BITS", "MAGIC", "REGISTERS", "Bank", "Flag", "Register", "address"]
 
 MAGIC = 0x4543484F  # "ECHO"
+LARGE_BITS = 4
+ERRORS = 0b111  # mask of the flags that discard a batch
 ABI = 1  # raised by every incompatible change of the register map, the program words or the frames
 
 
@@ -36,7 +38,9 @@ REGISTERS = (
     Register("stalls", 32, "r", "of these, cycles that waited for streamed input"),
     Register("response", 32, "r", "OR over units and steps of |q+ - q-| in the last run"),
     Register("range", 8, "rw", "response exponent R: nudges are shifted left by R - msb(E)"),
+    Register("leading", 32, "r", "OR over samples, outputs and steps of |cost derivative| in the last run"),
     Register("saturated", 32, "r", "weight words clipped by the last run's updates"),
+    Register("gain", 5, "rw", "gradient words are 2^gain times finer: operands are shifted right by exponent - gain"),
     Register("bank", 8, "rw", "memory bank that the push and pull streams address; see Bank"),
     Register("pointer", 32, "rw", "next 32-bit word of that bank; moves on with every word"),
     Register("scratch", 32, "rw", "free for link tests"),
@@ -52,11 +56,12 @@ _ADDRESS = {register.name: index for index, register in enumerate(REGISTERS)}
 
 
 class Flag(IntEnum):
-    """Bits of ``flags``. Any of the first three discards the batch."""
+    """Bits of ``flags``. Any of `ERRORS` discards the batch."""
 
     WRAPPED = 0  # a state left its range
     ECHO = 1  # copy 0 did not return to its initial state
     GRADIENT = 2  # a gradient word is within a factor two of wrapping
+    LARGE = 3  # no error: a gradient word is within a factor 2^LARGE_BITS of wrapping, the gain should not grow
 
 
 class Bank(IntEnum):

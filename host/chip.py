@@ -48,7 +48,7 @@ class ChipDevice(Device):
         self.fresh = program != design.program_id
         if self.fresh:
             self._load()
-        self.response = design.response
+        self.response, self.gain = design.response, 0
 
     def _check_hardware(self) -> None:
         magic, abi, hardware = self.link.read(address("magic"), 3)
@@ -215,7 +215,7 @@ class ChipDevice(Device):
         return self._finish(entry, len(records))
 
     def _start(self, entry: str, pairs: int, mode: int) -> None:
-        self.link.write(address("range"), self.response)
+        self.link.write(address("range"), self.response, self.gain)
         self.link.write(address("entry"), self.design.entries[entry], pairs)
         self.link.write(address("control"), 1 | mode)
 
@@ -237,7 +237,7 @@ class ChipDevice(Device):
         first = address("flags")
         words = self.link.read(first, address("saturated") - first + 1)
         state = {name: words[address(name) - first] for name in
-                 ("flags", "cycles", "stalls", "response", "saturated")}
+                 ("flags", "cycles", "stalls", "response", "leading", "saturated")}
         outputs = None
         if entry in ("predict", "learn"):
             d = self.design
@@ -279,10 +279,10 @@ def _windows(pair: np.ndarray, order: Iterator[tuple[int, int]]) -> Iterator[np.
 
 def _joined(parts: list[Run]) -> Run:
     """Runs on consecutive samples as one."""
-    flags = response = 0
+    flags = response = leading = 0
     for part in parts:
-        flags, response = flags | part.flags, response | part.response
+        flags, response, leading = flags | part.flags, response | part.response, leading | part.leading
     outputs = [p.outputs for p in parts if p.outputs is not None]
     return Run(
-        np.concatenate(outputs) if outputs else None, flags, response, sum(p.saturated for p in parts),
+        np.concatenate(outputs) if outputs else None, flags, response, leading, sum(p.saturated for p in parts),
         sum(p.cycles or 0 for p in parts), sum(p.stalls or 0 for p in parts))

@@ -22,6 +22,7 @@ class Run:
     outputs: np.ndarray | None = None
     flags: int = 0
     response: int = 0
+    leading: int = 0
     saturated: int = 0
     cycles: int | None = None
     stalls: int | None = None
@@ -33,6 +34,7 @@ class Device(ABC):
 
     design: Design
     response: int  # exponent R
+    gain: int  # gradient words are 2^gain times finer
 
     @abstractmethod
     def write(self, words: Words) -> None:

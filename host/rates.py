@@ -31,14 +31,17 @@ def encode(factor: float, width: int) -> Rate:
                      f"{abs(factor) * 2.0 ** rate_shift(width, 0) / limit:.3g}")
 
 
-def rates(design: Design, learning_rate: float, momentum: float, samples: int) -> dict[str, Rate]:
-    """Rates of all updates for gradients summed over ``samples``: parameter -= learning_rate * mean gradient."""
-    width, step = design.hardware.width, learning_rate / samples
+def rates(design: Design, learning_rate: float, momentum: float, samples: int, gain: int, change: int
+          ) -> dict[str, Rate]:
+    """Rates of all updates for gradients summed over ``samples``: parameter -= learning_rate * mean gradient.
+
+    The words are 2^gain times finer than `Design` says; what stays as momentum is rescaled for ``gain + change``."""
+    width, step = design.hardware.width, learning_rate / samples * 2.0**-gain
     found = {p.key: encode(-step * p.gradient_scale * p.scale * sum(p.learned) * 2.0**p.fraction, width)
              for p in design.placements if any(p.learned)}
     found.update({f"vector{i}": encode(-step * v.gradient_scale * 2.0**v.fraction, width)
                   for i, v in enumerate(design.vectors) if v.learned})
-    found["decay"] = (round(momentum * 2.0 ** rate_shift(width, 0)), 0)
+    found["decay"] = (round(momentum * 2.0 ** (rate_shift(width, 0) + change)), 0)
     return found
 
 

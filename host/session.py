@@ -11,18 +11,19 @@ from echolith.compiler.design import Design
 from echolith.compiler.differentiate import evaluate
 from echolith.compiler.errors import FileError, LinkError, RangeError
 from echolith.compiler.files import load, read_tensors, write_tensors
-from echolith.compiler.registers import Flag
+from echolith.compiler.registers import ERRORS, Flag
 from echolith.host.arrays import inputs, plain, targets
 from echolith.host.device import Device, Run
 from echolith.host.diagnose import diagnose
+from echolith.host.ranging import Ranging
 from echolith.host.rates import SCHEDULES, rates, shuffled
-from echolith.sim.arith import gradient_width
 from echolith.sim.data import outputs, words
 from echolith.sim.weights import Words, from_values, gradients, to_values
 
 __all__ = ["Echo", "History", "Session", "open_design", "open_file"]
 
-_SURE = 64  # samples whose sum cannot have wrapped more than once unnoticed
+_PART = 64  # samples of a gradient that are summed on the chip
+_TRIES = 4
 _CHECKPOINT = "echolith-checkpoint-1"
 
 
@@ -65,6 +66,7 @@ class Session:
         self.design, self.device = design, device
         self.checkpoint: str | None = None  # the last one written
         self._base = {name: np.array(value) for name, value in design.values.items()}
+        self._ranging = Ranging(design, device)
 
     def __enter__(self) -> "Session":
         return self
@@ -105,7 +107,7 @@ class Session:
         if self.design.hardware.learn:
             tensors.update({f"gradient.{n}": w for n, w in self.device.read_gradients().items()})
         tensors.update({f"base.{n}": v for n, v in self._base.items()})
-        text = {"program_id": f"{self.design.program_id:08x}", "response": str(self.device.response)}
+        text = {"program_id": f"{self.design.program_id:08x}", "ranging": self._ranging.text()}
         write_tensors(path, _CHECKPOINT, tensors, text)
         self.checkpoint = str(path)
 
@@ -116,17 +118,17 @@ class Session:
             raise FileError(f"{path} belongs to another design: this one is {self.design.program_id:08x}, the "
                             f"checkpoint's {text.get('program_id')}")
         master, gradient = _part(tensors, "master."), _part(tensors, "gradient.")
-        base, response = _part(tensors, "base."), text.get("response", "")
+        base, ranging = _part(tensors, "base."), text.get("ranging", "")
         shapes = {n: w.shape for n, w in from_values(self.design, self.design.values).items()}
         found = [master] + ([gradient] if self.design.hardware.learn else [])
-        if not response.isdigit() or base.keys() != self._base.keys() or any(
+        if not Ranging.valid(ranging) or base.keys() != self._base.keys() or any(
                 {n: w.shape for n, w in part.items()} != shapes for part in found):
             raise FileError(f"{path} is damaged: its words do not have this design's shapes")
         self._base = base
         self.device.write(master)
         if self.design.hardware.learn:
             self.device.write_gradients(gradient)
-        self.device.response = int(response)
+        self._ranging.restore(ranging)
         self.checkpoint = str(path)
 
     # -- runs ------------------------------------------------------------------------------------------------------
@@ -147,27 +149,32 @@ class Session:
         return Echo(not run.flags >> Flag.ECHO & 1, steps, run.cycles, run.stalls)
 
     def gradient(self, X, Y) -> dict[str, np.ndarray]:
-        """Mean gradient of the cost over the batch for every learned parameter. Clears momentum."""
+        """Mean gradient of the cost over the batch for every learned parameter. Clears momentum.
+
+        Parts of the batch run several times until nudge and gain suit them, which learning does from batch to batch;
+        the session's own settings stay as they are."""
         self._learns()
         x, y = self._words(X, Y)
-        total = self._summed(x, y)
-        return gradients(self.design, total, len(x))
+        settings = self._ranging.text()
+        try:
+            parts = [self._part_gradient(x[i:i + _PART], y[i:i + _PART]) for i in range(0, len(x), _PART)]
+        finally:
+            self.device.clear()
+            self._ranging.restore(settings)
+        return {name: sum(part[name] for part in parts) / len(x) for name in parts[0]}
 
-    def _summed(self, x: np.ndarray, y: np.ndarray) -> Words:
-        """Gradient words summed over the samples; halves are added here where the chip's words would wrap."""
-        if len(x) <= _SURE:
+    def _part_gradient(self, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+        """Summed gradient of a few samples."""
+        for _ in range(_TRIES):
             self.device.clear()
-            self._good(self.device.run("learn", x, y), x, y, "learn")
-            found = self.device.read_gradients()
-            self.device.clear()
-            limit = 1 << gradient_width(self.design.hardware.width) - 2
-            if all(int(np.abs(g).max(initial=0)) < limit for g in found.values()):
-                return found
-            if len(x) == 1:
-                raise RangeError("a gradient word of a single sample wraps: calibrate with data like this one")
-        half = (len(x) // 2 + 1) // 2 * 2 if len(x) > 2 else 1
-        first, second = self._summed(x[:half], y[:half]), self._summed(x[half:], y[half:])
-        return {name: first[name] + second[name] for name in first}
+            run = self._good(self.device.run("learn", x, y), x, y, "learn")
+            words = self.device.read_gradients()
+            if not self._ranging.settle(run, words):
+                break
+        if self._ranging.crowded(words):
+            raise RangeError("gradient words wrap even for few samples: calibrate with data like this")
+        found = gradients(self.design, words, 1)
+        return {name: g * 2.0**-self._ranging.used for name, g in found.items()}
 
     def fit(self, X, Y, *, epochs: int = 1, batch_size: int = 32, learning_rate: float = 0.1, momentum: float = 0.0,
             schedule: str = "constant", seed: int = 0, checkpoint: str | os.PathLike | None = None,
@@ -206,8 +213,7 @@ class Session:
             for start in range(0, len(x), batch_size):
                 batch = order[start:start + batch_size]
                 factor = SCHEDULES[schedule](history.updates / total)
-                found = rates(self.design, learning_rate * factor, momentum, len(batch))
-                loss = self._batch(x, y, batch, held, found, history)
+                loss = self._batch(x, y, batch, held, learning_rate * factor, momentum, history)
                 losses.append(loss * len(batch))
                 if progress is not None:
                     progress(history.updates, total, loss)
@@ -217,13 +223,14 @@ class Session:
                 self.save(checkpoint)
         return history
 
-    def _batch(self, x: np.ndarray, y: np.ndarray, batch: np.ndarray, held: bool, found: dict, history: History
-               ) -> float:
+    def _batch(self, x: np.ndarray, y: np.ndarray, batch: np.ndarray, held: bool, learning_rate: float,
+               momentum: float, history: History) -> float:
         run = self.device.run_held("learn", batch) if held else self.device.run("learn", x[batch], y[batch])
         self._good(run, x[batch], y[batch], "learn")
-        updated = self.device.update(found)
+        gain, change = self._ranging.next_gain(run)
+        updated = self.device.update(rates(self.design, learning_rate, momentum, len(batch), gain, change))
         self._good(updated, x[batch], y[batch], "update")
-        self._range(run)
+        self._ranging.move(run, updated, change)
         history.updates += 1
         history.samples += len(batch)
         history.saturated += updated.saturated
@@ -241,14 +248,6 @@ class Session:
         real = {"y": output_words * 2.0 ** -f["output"], "target": target_words * 2.0 ** -f["target"]}
         return float(np.sum(np.broadcast_to(evaluate(self.design.cost, real), output_words.shape)) / len(output_words))
 
-    def _range(self, run: Run) -> None:
-        """Keep the echoes between 1/16 and 1/4 of a state unit apart, one bit a batch."""
-        leading, unit = run.response.bit_length() - 1, self.design.fractions["state"]
-        if leading >= unit - 2:
-            self.device.response = max(self.device.response - 1, 0)
-        elif leading < unit - 4:
-            self.device.response = min(self.device.response + 1, 31)
-
     def _words(self, X, Y) -> tuple[np.ndarray, np.ndarray]:
         x = inputs(self.design, X)
         return words(self.design, x, targets(self.design, Y, len(x)))
@@ -259,7 +258,7 @@ class Session:
 
     def _good(self, run: Run, x: np.ndarray, y: np.ndarray, entry: str) -> Run:
         """The run, unless a flag is up: then the batch is discarded and the cause is found by replay."""
-        if run.flags == 0:
+        if run.flags & ERRORS == 0:
             return run
         if self.design.hardware.learn:
             self.device.clear()

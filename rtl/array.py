@@ -31,8 +31,8 @@ class SynapseArray(wiring.Component):
         One column's sums of a transposed sweep.
     row_* : In
         Writes of row operands.
-    alarm, clipped : Out
-        A gradient word near wrapping; number of clipped masters in this cycle.
+    alarm, large, clipped : Out
+        A gradient word near wrapping, or getting there; number of clipped masters in this cycle.
     host_* : access while idle; ``host_lane`` picks the lane, reads are valid two cycles after ``host_r_en``.
     """
 
@@ -49,7 +49,7 @@ class SynapseArray(wiring.Component):
             "y_valid": Out(1), "y_a": Out(acc), "y_b": Out(acc),
             "row_t": In(RowWrite), "row_s": In(RowWrite), "row_tile_t": In(tile), "row_tile_s": In(tile),
             "row_data_t": In(word), "row_data_s": In(word),
-            "alarm": Out(1), "clipped": Out(range(hw.lanes + 1)),
+            "alarm": Out(1), "large": Out(1), "clipped": Out(range(hw.lanes + 1)),
             "host_addr": In(address), "host_lane": In(8), "host_r_en": In(1), "host_w_en": In(1), "host_g_en": In(1),
             "host_data": In(2 * w), "host_w_data": Out(2 * w), "host_g_data": Out(arith.gradient_width(w)),
         })
@@ -67,6 +67,7 @@ class SynapseArray(wiring.Component):
         self._drain(m, lanes, stages[SUM])
         self._tree(m, lanes, stages)
         m.d.comb += [self.alarm.eq(Cat(lane.alarm for lane in lanes).any()),
+                     self.large.eq(Cat(lane.large for lane in lanes).any()),
                      self.clipped.eq(sum(lane.clipped for lane in lanes))]
         return m
 

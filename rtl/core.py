@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from echolith.compiler.design import Design, Hardware
 from echolith.compiler.isa import Context, Dest, Opcode, Setting
 from echolith.compiler.registers import Bank as BankId
-from echolith.compiler.registers import Flag
+from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.timing import tails
 from echolith.rtl.array import SynapseArray
 from echolith.rtl.lane import Mode
@@ -79,7 +79,7 @@ class Core(wiring.Component):
         wiring.connect(m, w.pull, wiring.flipped(self.pull))
         m.d.comb += [
             self.bus_r_data.eq(w.bus_r_data), self.busy.eq(s.busy), w.busy.eq(s.busy | w.go),
-            s.go.eq(w.go), s.stop.eq(w.stop), s.entry.eq(w.entry), s.pairs.eq(w.count), s.guard.eq(w.flags.any()),
+            s.go.eq(w.go), s.stop.eq(w.stop), s.entry.eq(w.entry), s.pairs.eq(w.count), s.guard.eq((w.flags & ERRORS).any()),
         ]
 
     def _sweeps(self, m: Module) -> None:
@@ -200,7 +200,7 @@ class Core(wiring.Component):
         s, a, r, u, w = self.sequencer, self.array, self.rows, self.units, self.window
         started = s.start
         m.d.comb += [
-            r.command.eq(s.command), u.command.eq(s.command), r.rows.eq(s.setting_rows), r.range.eq(w.range),
+            r.command.eq(s.command), u.command.eq(s.command), r.rows.eq(s.setting_rows), r.range.eq(w.range), r.gain.eq(w.gain),
             r.start.eq(started), u.start.eq(started), u.sweeping.eq(self._is(Opcode.TRANSPOSED)),
             r.acc_valid.eq(a.drain_valid), r.acc.eq(a.drain_acc), r.acc_slot.eq(a.drain_slot),
             r.acc_lane.eq(a.drain_lane), r.acc_tile.eq(a.drain_tile),
@@ -209,7 +209,7 @@ class Core(wiring.Component):
         ]
         for name in ("row_t", "row_s", "row_tile_t", "row_tile_s", "row_data_t", "row_data_s"):
             m.d.comb += getattr(a, name).eq(getattr(r, name))
-        exponent = Mux(u.g_sample, r.exponents[5:], r.exponents[:5])
+        exponent = Mux(u.g_sample, r.scales[5:], r.scales[:5])
         updating = self._is(Opcode.UPDATE) & self.sweep.valid
         for index, bank in enumerate(self.vectors):
             chosen = w.host_en & ((w.host_index >> u.bits) == index)
@@ -244,13 +244,14 @@ class Core(wiring.Component):
         alarm = a.alarm | Cat(bank.alarm for bank in self.vectors).any()
         m.d.comb += w.status.eq(Cat(s.busy | w.go, self.sweep.hold))
         with m.If(w.go):
-            m.d.sync += [w.response.eq(0), w.cycles.eq(0), w.stalls.eq(0), w.saturated.eq(0)]
+            m.d.sync += [w.response.eq(0), w.leading.eq(0), w.cycles.eq(0), w.stalls.eq(0), w.saturated.eq(0)]
         with m.Elif(s.busy):
             m.d.sync += [
-                w.response.eq(w.response | u.response), w.cycles.eq(w.cycles + 1), w.stalls.eq(w.stalls + self.sweep.hold),
+                w.response.eq(w.response | u.response), w.leading.eq(w.leading | self.rows.leading), w.cycles.eq(w.cycles + 1), w.stalls.eq(w.stalls + self.sweep.hold),
                 w.saturated.eq(w.saturated + a.clipped + sum(bank.clipped for bank in self.vectors)),
             ]
-        for flag, raised in ((Flag.WRAPPED, u.wrapped), (Flag.ECHO, u.moved), (Flag.GRADIENT, alarm)):
+        large = a.large | Cat(bank.large for bank in self.vectors).any()
+        for flag, raised in ((Flag.LARGE, large), (Flag.WRAPPED, u.wrapped), (Flag.ECHO, u.moved), (Flag.GRADIENT, alarm)):
             with m.If(w.go):
                 m.d.sync += w.flags[flag].eq(0)
             with m.Elif(raised):

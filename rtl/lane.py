@@ -5,6 +5,7 @@ from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
+from echolith.compiler.registers import LARGE_BITS
 from echolith.rtl.memory import Bank
 from echolith.rtl.update import UpdateTail
 from echolith.sim import arith
@@ -72,7 +73,7 @@ class Lane(wiring.Component):
             "drain_a": Out(acc), "drain_b": Out(acc), "previous_a": In(acc), "previous_b": In(acc),
             "row_t": In(RowWrite), "row_s": In(RowWrite), "row_tile_t": In(tile), "row_tile_s": In(tile),
             "row_data_t": In(word), "row_data_s": In(word),
-            "alarm": Out(1), "clipped": Out(1),
+            "alarm": Out(1), "large": Out(1), "clipped": Out(1),
             "host_w_en": In(1), "host_g_en": In(1), "host_data": In(2 * w),
             "w_data": Out(2 * w), "g_data": Out(arith.gradient_width(w)),
         })
@@ -144,7 +145,8 @@ class Lane(wiring.Component):
             gradients.w_en.eq(c.outer | c.decay | self.host_g_en),
             gradients.w_data.eq(Mux(c.decay, tail.change[:bits], Mux(c.outer, total, self.host_data[:bits]))),
             tail.high.eq(self.pa), tail.low.eq(self.pb), tail.coarse.eq(c.coarse), tail.word.eq(weights.r_data),
-            self.alarm.eq(c.check & (word[-1] != word[-2])),
+            self.alarm.eq(c.check & arith.crowded(word, bits, 1)),
+            self.large.eq(c.check & arith.crowded(word, bits, LARGE_BITS)),
             self.clipped.eq(c.apply & tail.clipped),
             weights.w_en.eq(c.apply | self.host_w_en),
             weights.w_data.eq(Mux(c.apply, tail.master, self.host_data)),

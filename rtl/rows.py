@@ -44,8 +44,12 @@ class RowUnit(wiring.Component):
         Samples of the pair that have no cost.
     range : In(8)
         Response exponent R.
-    exponents : Out
-        Nudge exponent of sample a and of sample b.
+    gain : In(5)
+        Gradient words are 2^gain times finer; exponents are at least this.
+    exponents, scales : Out
+        Nudge exponent of sample a and of sample b; the same less the gain.
+    leading : Out
+        Magnitude bits of this cycle's free cost derivative.
     row_*, result_* : Out
         Operand writes; output words in order of rows, slot a before slot b.
     target_w_*, table_w_* : In
@@ -59,10 +63,10 @@ class RowUnit(wiring.Component):
         self.output_bits = max(1, (hw.depths.outputs - 1).bit_length())
         super().__init__({
             "command": In(Command), "rows": In(self.row_bits + 1), "start": In(1), "next": In(1), "masked": In(2),
-            "range": In(8),
+            "range": In(8), "gain": In(5),
             "acc_valid": In(1), "acc": In(signed(hw.accumulator)), "acc_slot": In(1), "acc_lane": In(8),
             "acc_tile": In(tile),
-            "exponents": Out(10),
+            "exponents": Out(10), "scales": Out(10), "leading": Out(hw.width),
             "row_t": Out(RowWrite), "row_s": Out(RowWrite), "row_tile_t": Out(tile), "row_tile_s": Out(tile),
             "row_data_t": Out(w), "row_data_s": Out(w),
             "result_valid": Out(1), "result": Out(w),
@@ -120,7 +124,7 @@ class RowUnit(wiring.Component):
         m.d.comb += [entry.eq(now), entry.valid.eq(now.valid & (self.command.dest == Dest.HIDDEN))]
         at = delay(m, entry, pipe.latency, "activated")
         with m.If(self.command.dest == Dest.HIDDEN):
-            self._write(m, at, pipe.t, arith.shr(pipe.t, self._exponent(at.sample)), 1, self.command.echo)
+            self._write(m, at, pipe.t, arith.shr(pipe.t, Mux(at.sample, self.scales[5:], self.scales[:5])), 1, self.command.echo)
         m.d.sync += [  # the scaled twin follows one cycle behind
             self.row_s.enable.eq(self._scaled_at.valid), self.row_s.lane.eq(self._scaled_at.lane),
             self.row_s.slot.eq(self._scaled_at.slot), self.row_tile_s.eq(self._scaled_at.tile),
@@ -157,8 +161,10 @@ class RowUnit(wiring.Component):
             delta.eq(Mux(self.masked.bit_select(at.sample, 1), 0, pipe.delta)),
             self.result.eq(pipe.y), self.result_valid.eq(at.real & self.command.emit),
         ]
-        own = arith.rnd(delta, hw.readout_shift)
-        nudge = arith.sat(arith.rnd(delta << self._exponent(at.sample), hw.delta_shift), w)
+        shifted = delta << Mux(self.command.echo, self._exponent(at.sample), self.gain)  # one shifter for both
+        own = Signal(signed(w))
+        m.d.comb += own.eq(arith.sat(arith.rnd(shifted, hw.readout_shift), w - 1))
+        nudge = arith.sat(arith.rnd(shifted, hw.delta_shift), w)
         signed_delta = Mux(at.slot, -own, own)
         with m.If(self.command.dest == Dest.COST):
             self._write(m, at, nudge, signed_delta, self.command.echo, ~self.command.echo)
@@ -166,6 +172,8 @@ class RowUnit(wiring.Component):
 
     def _leading(self, m: Module, at, delta) -> None:
         """OR of the cost derivatives' magnitudes per sample; its leading bit sets the sample's exponent."""
+        with m.If(at.real & ~self.command.echo):
+            m.d.comb += self.leading.eq(arith.abs_bits(delta))
         for sample in range(2):
             bits = Signal(self.hw.width, name=f"leading_{sample}")
             with m.If(self.next):
@@ -176,5 +184,7 @@ class RowUnit(wiring.Component):
             for index in range(self.hw.width):
                 with m.If(bits[index]):
                     m.d.comb += position.eq(index)
-            m.d.sync += self.exponents[5 * sample:5 * sample + 5].eq(
-                arith.exponent(self.range, position, SHIFT_LIMIT))
+            exponent = Signal(5)
+            m.d.comb += exponent.eq(arith.exponent(self.range, position, self.gain, SHIFT_LIMIT))
+            m.d.sync += [self.exponents[5 * sample:5 * sample + 5].eq(exponent),
+                         self.scales[5 * sample:5 * sample + 5].eq(exponent - self.gain)]

@@ -56,7 +56,7 @@ class UnitPath(wiring.Component):
             "unit": Out(bits), **{f"k{i}": In(w) for i in vectors},
             "q_w_addr": Out(bits + 2), "q_w_slot": Out(1), "q_w_data": Out(w), "w_en": Out(1),
             "p_w_addr": Out(bits + 3), "p_w_data": Out(w),
-            **{f"g{i}": Out(w) for i in vectors}, "g_valid": Out(1), "g_slot": Out(1), "g_sample": Out(1),
+            **{f"g{i}": Out(signed(2 * hw.width - 1)) for i in vectors}, "g_valid": Out(1), "g_slot": Out(1), "g_sample": Out(1),
             "g_unit": Out(bits),
             "wrapped": Out(1), "moved": Out(1), "response": Out(hw.width),
             "emit_valid": Out(1), "emit": Out(w),

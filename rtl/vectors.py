@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
+from echolith.compiler.registers import LARGE_BITS
 from echolith.rtl.memory import Bank
 from echolith.rtl.pipeline import delay
 from echolith.rtl.update import UpdateTail
@@ -24,7 +25,7 @@ class VectorBank(wiring.Component):
         Contributions, slot a before slot b; their difference is accumulated, scaled by 2^-exponent.
     update_valid, update, mantissa, coarse : In
         Update sweep over ``update_addr``, every second cycle.
-    alarm, clipped : Out
+    alarm, large, clipped : Out
     host_* : access while idle
     """
 
@@ -34,9 +35,9 @@ class VectorBank(wiring.Component):
         w, g = hw.width, arith.gradient_width(hw.width)
         super().__init__({
             "addr": In(bits), "r_en": In(1), "k": Out(signed(w)),
-            "g": In(signed(w)), "g_valid": In(1), "g_slot": In(1), "g_unit": In(bits), "exponent": In(5),
+            "g": In(signed(2 * w - 1)), "g_valid": In(1), "g_slot": In(1), "g_unit": In(bits), "exponent": In(5),
             "update_valid": In(1), "update": In(2), "update_addr": In(bits), "mantissa": In(signed(w)),
-            "coarse": In(2), "alarm": Out(1), "clipped": Out(1),
+            "coarse": In(2), "alarm": Out(1), "large": Out(1), "clipped": Out(1),
             "host": In(1), "host_addr": In(bits), "host_w_en": In(1), "host_g_en": In(1), "host_data": In(2 * w),
             "host_w_data": Out(2 * w), "host_g_data": Out(g),
         })
@@ -74,7 +75,7 @@ class VectorBank(wiring.Component):
         m.submodules.tail = tail = UpdateTail(width=w)
         scaled, first = Signal(signed(2 * w)), Signal(signed(2 * w))
         at = delay(m, self.g_valid & self.g_slot, 1, "scaled_b"), delay(m, self._place(self.g_unit), 1, "scaled_unit")
-        m.d.sync += [scaled.eq(arith.shr(self.g << (w - 2), self.exponent)), first.eq(scaled)]
+        m.d.sync += [scaled.eq(arith.shr(self.g, self.exponent)), first.eq(scaled)]
         contrast, add = Signal(signed(2 * w + 1)), delay(m, at[0], 2, "add")
         place = delay(m, at[1], 1, "place")
         m.d.sync += contrast.eq(first - scaled)
@@ -93,7 +94,8 @@ class VectorBank(wiring.Component):
             bank.w_data.eq(Mux(self.host, self.host_data[:bits],
                                Mux(add, (word.as_signed() + held)[:bits], tail.change[:bits]))),
             tail.coarse.eq(self.coarse), tail.word.eq(words.r_data),
-            self.alarm.eq(updates[1] & (self.update == 0) & (word[-1] != word[-2])),
+            self.alarm.eq(updates[1] & (self.update == 0) & arith.crowded(word, bits, 1)),
+            self.large.eq(updates[1] & (self.update == 0) & arith.crowded(word, bits, LARGE_BITS)),
             self.clipped.eq(apply & tail.clipped),
             words.w_en.eq(apply | self.host_w_en),
             words.w_data.eq(Mux(apply, tail.master, self.host_data)),

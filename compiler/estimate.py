@@ -1,0 +1,110 @@
+"""Numbers of a design before synthesis: cycles, speed, memories, multipliers."""
+
+from dataclasses import asdict, dataclass
+
+from echolith.boards.catalog import Board, board
+from echolith.compiler.design import Design
+from echolith.compiler.pipeline import Pipeline
+from echolith.compiler.timing import cycles
+from echolith.compiler.utilisation import utilisation
+from echolith.sim.arith import gradient_width
+
+__all__ = ["BATCH", "Memory", "estimate", "memories", "multipliers"]
+
+BATCH = 32  # samples between updates in every figure that depends on it
+_BAUD = 1_000_000
+_BYTE = 10  # bits on the wire: start, eight, stop
+# A word on the link: four bytes, its share of a full frame of 63 words, and the SLIP escapes of random bytes.
+_WORD = (4 + 8 / 63) * (1 + 2 / 256)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A memory of the chip: ``copies`` of ``words`` of ``bits``, of which this network uses ``used`` each."""
+
+    name: str
+    copies: int
+    words: int
+    used: int
+    bits: int
+
+
+def memories(design: Design) -> list[Memory]:
+    """Every memory that the host can address, as synthesised."""
+    hw, d = design.hardware, design.hardware.depths
+    lane = max((b.base + design.tiles(b) * b.columns for b in design.blocks), default=0)
+    vector = max((v.length for v in design.vectors), default=0)
+    results = min(d.results, design.result_rows * design.outputs * 2)
+    contexts = 4 if hw.learn else 2  # the pair and the inputs; for learning the echoes of both samples
+    found = [
+        Memory("weights", hw.lanes, d.weights, lane, 2 * hw.width),
+        Memory("positions", 2, 4 * d.units, contexts * design.units, hw.width),
+        Memory("momenta", 2, 4 * d.units, (contexts - 1) * design.units, hw.width),
+        Memory("data", 1, d.data, min(design.record, d.data), hw.data_width),
+        Memory("order", 1, d.order, 2, (d.data - 1).bit_length() + 1),
+        Memory("results", 1, d.results, results, hw.width),
+        Memory("program", 1, d.program, len(design.program), 32),
+        Memory("tables", hw.tables, 1 << hw.segments, 1 << hw.segments, 2 * hw.width),
+        Memory("vectors", len(hw.vectors), d.units, vector, 2 * hw.width),
+    ]
+    if hw.learn:
+        bits = gradient_width(hw.width)
+        found.insert(1, Memory("gradients", hw.lanes, d.weights, lane, bits))
+        found.append(Memory("vector gradients", len(hw.vectors), d.units, vector, bits))
+    return [m for m in found if m.copies]
+
+
+def multipliers(design: Design) -> dict[str, int]:
+    """Multipliers of the array and of the neuron unit: products and tables' slopes in its pipelines, two per
+    vector parameter for its update."""
+    hw = design.hardware
+    pipelines: list[Pipeline | None] = [hw.activate, hw.step, hw.drift, hw.cost]
+    unit = sum(op.kind in ("mul", "table") for p in pipelines if p is not None for op in p.ops)
+    unit += 2 * len(hw.vectors) if hw.learn else 0
+    return {"array": 2 * hw.lanes, "neuron_unit": unit, "total": 2 * hw.lanes + unit}
+
+
+def estimate(design: Design, *, baud: int = _BAUD) -> dict:
+    """What the design will cost and how fast it will be, without running anything.
+
+    Parameters
+    ----------
+    design : Design
+    baud : int
+        Bits per second of the serial link.
+
+    Returns
+    -------
+    dict
+        Plain JSON. ``cycles`` are exact, from GO to DONE: of a pair of samples, halved, and of an update.
+        ``samples_per_second`` are upper bounds: ``chip`` at the board's oscillator with samples on chip, ``link``
+        with every sample sent and every output fetched at ``baud``, ``held`` with only the outputs fetched.
+    """
+    hw, target = design.hardware, board(design.report["board"])
+    spent = {f"{name}_sample": cycles(design.program, design.entries[name], hw) / 2
+             for name in ("predict", "learn") if name in design.entries}
+    if hw.learn:
+        spent["update"] = cycles(design.program, design.entries["update"], hw)
+    found = multipliers(design)
+    return {
+        "board": target.name, "lanes": hw.lanes, "learns": hw.learn, "clock_mhz": target.clock / 1e6, "baud": baud,
+        "batch": BATCH, "cycles": spent, "samples_per_second": _speeds(design, target, spent, baud),
+        "multipliers": {**found, "available": target.dsp}, "memory": [asdict(m) for m in memories(design)],
+        "memory_bits": sum(m.copies * m.words * m.bits for m in memories(design)),
+        "mac_utilisation": utilisation(design, BATCH),
+        "mac_utilisation_with_copy0": utilisation(design, BATCH, with_copy0=True),
+        "hardware_id": f"{hw.hardware_id:08x}", "program_id": f"{design.program_id:08x}",
+    }
+
+
+def _speeds(design: Design, target: Board, spent: dict[str, float], baud: int) -> dict[str, dict[str, float]]:
+    word = _WORD * _BYTE / baud  # seconds
+    outputs = design.result_rows * design.outputs * word
+    found = {}
+    for name in ("predict", "learn"):
+        if f"{name}_sample" not in spent:
+            continue
+        chip = (spent[f"{name}_sample"] + (spent["update"] / BATCH if name == "learn" else 0)) / target.clock
+        times = {"chip": chip, "held": chip + word + outputs, "link": chip + (design.record + 1) * word + outputs}
+        found[name] = {key: 1 / seconds for key, seconds in times.items()}
+    return found

@@ -1,0 +1,169 @@
+"""A design in words: what was understood, what was derived, what will run where."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from echolith.compiler.design import Design, Placement
+from echolith.compiler.differentiate import derivative
+from echolith.compiler.estimate import BATCH, estimate, memories
+from echolith.compiler.formats import Format
+from echolith.compiler.ir import Expr
+
+__all__ = ["estimate", "explain", "stability"]
+
+_LABEL = 18
+
+
+def explain(design: Design) -> str:
+    """The design for humans: energy, forces, updates, formats, schedule, memories, figures. Ends without newline."""
+    sections = {
+        "network": _network(design), "energy as understood": _energy(design), "derived": _derived(design),
+        "formats": _formats(design), "schedule": _schedule(design), "memory": _memory(design),
+        "figures": _figures(design),
+    }
+    lines = []
+    for title, rows in sections.items():
+        lines += [title, *(f"  {label:<{_LABEL}}{text}" for label, text in rows), ""]
+    return "\n".join(lines[:-1])
+
+
+def stability(design: Design) -> float:
+    """dt^2 * lambda_max of the energy's Hessian; leapfrog needs less than 4. Found at compile on the calibration data
+    if there were any, else along random inputs."""
+    known = design.report.get("dt2_lambda_max")
+    if known is not None:
+        return float(known)
+    from echolith.sim.stability import curvature
+
+    reach = 2.0 ** (design.hardware.data_width - 1 - design.fractions["input"])
+    shape = (2, design.dynamics.steps, design.inputs)
+    return curvature(design, design.values, np.random.default_rng(0).uniform(-reach / 2, reach / 2, shape))
+
+
+def _network(design: Design) -> Iterator[tuple[str, str]]:
+    d, hw = design.dynamics, design.hardware
+    yield "sizes", f"{design.units} units, {design.inputs} inputs, {design.outputs} outputs"
+    yield "dynamics", (f"leapfrog, dt = {d.dt:g}, {d.steps} input rows x {d.substeps} substeps = "
+                       f"{d.steps * d.substeps} steps")
+    yield "rule", (f'Hamiltonian echo, cost at "{d.cost_at}"' if hw.learn else "none: inference only")
+    yield "learned", ", ".join(design.learned) if hw.learn and design.learned else "nothing"
+    yield "board", f"{design.report['board']}, {hw.lanes} lanes"
+
+
+def _owners(design: Design, block: str) -> list[Placement]:
+    return [p for p in design.placements if p.block == block]
+
+
+def _sum(design: Design, block: str, sources: tuple[str, str]) -> str:
+    """A block's affine form, e.g. ``W q + B u + b``; ``sources`` name the leading columns and the constant one."""
+    width = next((b.columns for b in design.blocks if b.name == block), 0)
+    terms = []
+    for p in _owners(design, block):
+        source = sources[1] if p.columns == 1 and p.column == width - 1 and p.column > 0 else sources[0]
+        for name, transposed in zip(p.parameters, p.transposed, strict=True):
+            scale = "" if p.scale == 1 else f"{p.scale:g} "
+            terms.append(f"{scale}{name}{chr(39) if transposed else ''}{' ' + source if source else ''}")
+    return " + ".join(terms)
+
+
+def _coupled(design: Design) -> bool:
+    return any(b.name == "hidden" for b in design.blocks)
+
+
+def _energy(design: Design) -> Iterator[tuple[str, str]]:
+    hidden = _coupled(design)
+    yield "V(q, u)", f"sum {_bare(design.local)}" + (f" + sum {_bare(design.potential)}" if hidden else "")
+    if hidden:
+        yield "z", " + ".join(filter(None, (_sum(design, "hidden", ("q", "q")), _sum(design, "drive", ("u", "")))))
+    if _owners(design, "readout"):
+        yield "y", _sum(design, "readout", ("q", ""))
+    if design.cost is not None:
+        yield "cost", f"sum {_bare(design.cost)}"
+
+
+def _bare(expr: Expr) -> str:
+    """Without the outermost parentheses of a product or quotient."""
+    text = str(expr)
+    return text[1:-1] if expr.op in ("mul", "div") else text
+
+
+def _derived(design: Design) -> Iterator[tuple[str, str]]:
+    slope = _bare(derivative(design.potential, "z"))
+    force = _bare(derivative(design.local, "q"))
+    if _coupled(design):
+        matrix = " + ".join(n for p in _owners(design, "hidden") for n in p.parameters)
+        force += f" + ({matrix})' t"
+        yield "t", f"{slope}   (at the rows, z above)"
+    yield "dV/dq", force
+    if design.cost is None:
+        return
+    yield "dcost/dy", _bare(derivative(design.cost, "y"))
+    for p in design.placements:
+        signal = "dcost/dy" if p.block == "readout" else "contrast of t"
+        own = next(b for b in design.blocks if b.name == p.block)
+        other = {"hidden": " q'", "drive": " u'", "readout": " q'"}[p.block] if p.columns > 1 or own.columns == 1 else ""
+        for name, learned in zip(p.parameters, p.learned, strict=True):
+            if learned:
+                yield f"d{name}", signal + other + ("" if p.scale == 1 else f", times {p.scale:g}")
+    for v in design.vectors:
+        if v.learned:
+            yield f"d{v.parameter}", f"contrast of {_bare(derivative(design.local, v.parameter))}"
+
+
+_WORDS = {"input": "inputs u", "target": "targets", "state": "states q, p", "z": "rows z", "output": "outputs y",
+          "delta": "cost derivative"}
+
+
+def _formats(design: Design) -> Iterator[tuple[str, str]]:
+    hw, f = design.hardware, design.fractions
+    for name, label in _WORDS.items():
+        if name in f and (name not in ("target", "delta") or design.cost is not None):
+            width = hw.data_width if name in ("input", "target") else hw.width
+            yield label, _format(width, f[name])
+    for b in design.blocks:
+        names = ", ".join(n for p in _owners(design, b.name) for n in p.parameters)
+        yield f"{b.name} weights", f"{_format(hw.width, f[b.name])} swept, {hw.width} more bits kept   ({names})"
+    for i, v in enumerate(design.vectors):
+        yield v.parameter, f"{_format(hw.width, f[f'vector{i}'])} used, {hw.width} more bits kept"
+    if hw.learn:
+        yield "response", f"exponent {design.response}: echoes part by 1/16 to 1/4 of a state unit"
+
+
+def _format(width: int, frac: int) -> str:
+    found = Format(width, frac)
+    return f"{found!s:<7} within +-{found.limit:g}"
+
+
+def _schedule(design: Design) -> Iterator[tuple[str, str]]:
+    found = estimate(design)
+    for b in design.blocks:
+        yield b.name, (f"{b.rows} rows x {b.columns} columns in {design.tiles(b)} tiles of {design.hardware.lanes}, "
+                       f"{design.tiles(b) * b.columns} words per lane")
+    d = design.dynamics
+    yield "predict", f"per row {d.substeps} x (forward, transposed + kick + drift), then the read-out"
+    if design.hardware.learn:
+        yield "learn", "predict, then copies +, -, 0 back to the start: per step forward, outer, transposed"
+        yield "update", "check every gradient word, apply, decay by momentum"
+    for name, value in found["cycles"].items():
+        yield f"cycles, {name.replace('_', ' a ')}", f"{value:,.10g}"
+
+
+def _memory(design: Design) -> Iterator[tuple[str, str]]:
+    for m in memories(design):
+        copies = f"{m.copies} x " if m.copies > 1 else ""
+        yield m.name, f"{copies}{m.words} words of {m.bits} bits, {m.used} used"
+
+
+def _figures(design: Design) -> Iterator[tuple[str, str]]:
+    found = estimate(design)
+    m = found["multipliers"]
+    yield "multipliers", f"{m['array']} in the array, {m['neuron_unit']} in the neuron unit; {m['available']} on the board"
+    for name, speeds in found["samples_per_second"].items():
+        yield f"{name} samples/s", (f"{speeds['chip']:,.0f} on chip at {found['clock_mhz']:g} MHz, {speeds['held']:,.0f} "
+                                    f"fetching outputs, {speeds['link']:,.0f} sending samples too at {found['baud']:,} baud")
+    batch = f"batch {BATCH}" if design.hardware.learn else "predicting"
+    yield "useful MACs", f"{found['mac_utilisation']:.3f} of the array's time ({batch}; copy 0 is no use but always runs)"
+    if design.hardware.learn:
+        yield "with copy 0", f"{found['mac_utilisation_with_copy0']:.3f} if the exactness check counts as useful"
+    yield "dt^2 lambda_max", f"{stability(design):.3g}, stable below 4"

@@ -1,0 +1,88 @@
+"""How much of the array's time is useful: the multiplications of the minimal algorithm over those it could have done.
+
+Counted as useful, with K = steps * substeps integrator steps, the coupling W (rows x units), its drive B u + b
+(rows x columns, the bias being a column) and the readout C (outputs x columns, of which ``units`` face the units):
+
+    predict   (K - 1) forces of two passes through W (forward, transposed); no force after the last step
+              one drive per input row that a force sees
+              one pass through C per read-out
+    learn     the above, and for each of the two nudged copies
+              (K - 1) forces of two passes through W, and as many outer products for W and for B
+              one drive per input row, shared by the copies
+              one outer product for C per read-out of the forward run
+              the transposed pass of C that turns a cost derivative into a nudge: one for both copies at the last
+              read-out; with the cost at every step also one, and one pass through C, per copy at every earlier one
+    update    one multiplication per learned word of the array, once per batch
+
+Not counted as useful: padding of tiles, pipelines filling and draining, instruction fetch, and copy 0, the un-nudged
+echo that proves on every sample that the return was exact.
+"""
+
+from dataclasses import dataclass
+
+from echolith.compiler.design import Design
+from echolith.compiler.timing import cycles
+
+__all__ = ["Work", "copy0", "utilisation", "work"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Useful multiplications: per predicted sample, per learned sample (update not included), per update."""
+
+    predict: int
+    learn: int
+    update: int
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Words of the blocks, steps and read-outs of a sample."""
+
+    hidden: int
+    drive: int
+    readout: int
+    nudge: int  # words of the readout that face the units
+    forces: int
+    driven: int  # input rows that a force sees
+    reads: int
+
+
+def _sizes(design: Design) -> _Sizes:
+    words = {b.name: b.rows * b.columns for b in design.blocks}
+    d, rows = design.dynamics, {b.name: b.rows for b in design.blocks}
+    forces = d.steps * d.substeps - 1
+    return _Sizes(words.get("hidden", 0), words.get("drive", 0), words.get("readout", 0),
+                  rows.get("readout", 0) * design.units, forces, -(-forces // d.substeps), design.result_rows)
+
+
+def work(design: Design) -> Work:
+    """Multiplications of the minimal algorithm."""
+    s = _sizes(design)
+    predict = s.forces * 2 * s.hidden + s.driven * s.drive + s.reads * s.readout
+    if not design.hardware.learn:
+        return Work(predict, 0, 0)
+    echo = 2 * s.forces * (3 * s.hidden + s.drive) + s.driven * s.drive
+    costs = s.reads * s.readout + s.nudge + 2 * (s.reads - 1) * (s.readout + s.nudge)
+    update = sum(p.columns * design.block(p.block).rows for p in design.placements if any(p.learned))
+    return Work(predict, predict + echo + costs, update)
+
+
+def copy0(design: Design) -> int:
+    """Multiplications of the un-nudged echo of one sample."""
+    s = _sizes(design)
+    return s.forces * 2 * s.hidden
+
+
+def utilisation(design: Design, batch: int, *, with_copy0: bool = False) -> float:
+    """Useful multiplications over cycles times multipliers, of a batch learned and its update; of a batch predicted
+    where the hardware cannot learn. ``with_copy0`` counts the exactness check as useful too: the program always runs
+    it, so this is how busy the multipliers are with anything but padding and waiting."""
+    pairs, found, hw = -(-batch // 2), work(design), design.hardware
+    if not hw.learn:
+        spent = cycles(design.program, design.entries["predict"], hw, pairs)
+        return batch * found.predict / (spent * 2 * hw.lanes)
+    spent = cycles(design.program, design.entries["learn"], hw, pairs)
+    spent += cycles(design.program, design.entries["update"], hw)
+    useful = batch * (found.learn + (copy0(design) if with_copy0 else 0)) + found.update
+    return useful / (spent * 2 * hw.lanes)

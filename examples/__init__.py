@@ -1,0 +1,1 @@
+"""Networks and the demo: code to read, to run (`echolith demo`) and to copy."""

@@ -1,0 +1,87 @@
+"""Ranging: keep the echoes apart and the gradient words filled while errors shrink, one bit a batch.
+
+The response exponent R moves the nudges, the gain moves the gradient's point. Both are hyperparameters of the chip,
+decided here from what its runs report, so that every device decides alike.
+"""
+
+import re
+
+import numpy as np
+
+from echolith.compiler.design import Design
+from echolith.compiler.registers import Flag
+from echolith.host.device import Device, Run
+from echolith.sim.arith import gradient_width
+from echolith.sim.weights import Words
+
+__all__ = ["Ranging"]
+
+_LIMIT = 31  # of both settings
+_ROOM = 3  # bits that a settled gradient leaves free
+
+
+class Ranging:
+    """R and gain of one device.
+
+    Attributes
+    ----------
+    used : int
+        The gain of the last settled run.
+    """
+
+    def __init__(self, design: Design, device: Device):
+        self.design, self.device = design, device
+        self.used = 0
+        self._large = False
+
+    def text(self) -> str:
+        """The settings, for a checkpoint."""
+        return f"{self.device.response} {self.device.gain} {int(self._large)}"
+
+    @staticmethod
+    def valid(text: str) -> bool:
+        return re.fullmatch(r"\d\d? \d\d? [01]", text) is not None
+
+    def restore(self, text: str) -> None:
+        self.device.response, self.device.gain, large = map(int, text.split())
+        self._large = bool(large)
+
+    def _apart(self, run: Run) -> int:
+        """Bits by which the largest |q+ - q-| misses 1/16..1/4 of a state unit."""
+        leading, unit = run.response.bit_length() - 1, self.design.fractions["state"]
+        return max(leading - (unit - 3), 0) + min(leading - (unit - 4), 0)
+
+    def _highest(self, run: Run) -> int:
+        """The largest gain at which the sample with the largest error keeps its own exponent and is not clipped."""
+        leading, hw = max(run.leading.bit_length() - 1, 0), self.design.hardware
+        return max(0, min(self.device.response, hw.readout_shift + hw.width - 3) - leading)
+
+    def next_gain(self, run: Run) -> tuple[int, int]:
+        """The gain in force and its change after this batch."""
+        gain, highest = self.device.gain, self._highest(run)
+        if gain and (self._large or gain > highest):
+            return gain, -1
+        return gain, int(not self._large and gain < highest - 1)
+
+    def move(self, run: Run, updated: Run, change: int) -> None:
+        """Settings for the next batch."""
+        self._large = bool(updated.flags >> Flag.LARGE & 1)
+        self.device.gain += change
+        apart = self._apart(run)
+        self.device.response = min(max(self.device.response - (apart > 0) + (apart < 0), 0), _LIMIT)
+
+    def crowded(self, words: Words, room: int = 1) -> bool:
+        """Whether a word comes within 2^room of wrapping."""
+        limit = 1 << gradient_width(self.design.hardware.width) - 1 - room
+        return any(int(np.abs(g).max(initial=0)) >= limit for g in words.values())
+
+    def settle(self, run: Run, words: Words) -> bool:
+        """Choose settings for the same samples again; False once they fit."""
+        self.used = self.device.gain
+        response = min(max(self.device.response - self._apart(run), 0), _LIMIT)
+        largest = max((int(np.abs(g).max(initial=0)) for g in words.values()), default=0)
+        free = gradient_width(self.design.hardware.width) - 1 - _ROOM - largest.bit_length()
+        before = self.device.response, self.device.gain
+        self.device.response = response
+        self.device.gain = max(0, min(self._highest(run), self.used + free))
+        return (self.device.response, self.device.gain) != before
