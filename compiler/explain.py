@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import numpy as np
-
 from echolith.compiler.design import Design, Placement
 from echolith.compiler.differentiate import derivative
 from echolith.compiler.estimate import BATCH, estimate, memories
@@ -12,7 +11,7 @@ from echolith.compiler.ir import Expr
 
 __all__ = ["estimate", "explain", "stability"]
 
-_LABEL = 18
+_LABEL = 24
 
 
 def explain(design: Design) -> str:
@@ -55,12 +54,17 @@ def _owners(design: Design, block: str) -> list[Placement]:
     return [p for p in design.placements if p.block == block]
 
 
+def _bias(design: Design, placement: Placement) -> bool:
+    """Whether the placement is the column of the constant one."""
+    sources = {"hidden": design.units, "drive": design.inputs, "readout": design.units}
+    return placement.column == sources[placement.block]
+
+
 def _sum(design: Design, block: str, sources: tuple[str, str]) -> str:
     """A block's affine form, e.g. ``W q + B u + b``; ``sources`` name the leading columns and the constant one."""
-    width = next((b.columns for b in design.blocks if b.name == block), 0)
     terms = []
     for p in _owners(design, block):
-        source = sources[1] if p.columns == 1 and p.column == width - 1 and p.column > 0 else sources[0]
+        source = sources[_bias(design, p)]
         for name, transposed in zip(p.parameters, p.transposed, strict=True):
             scale = "" if p.scale == 1 else f"{p.scale:g} "
             terms.append(f"{scale}{name}{chr(39) if transposed else ''}{' ' + source if source else ''}")
@@ -73,7 +77,8 @@ def _coupled(design: Design) -> bool:
 
 def _energy(design: Design) -> Iterator[tuple[str, str]]:
     hidden = _coupled(design)
-    yield "V(q, u)", f"sum {_bare(design.local)}" + (f" + sum {_bare(design.potential)}" if hidden else "")
+    local = [] if design.local.op == "const" else [design.local]
+    yield "V(q, u)", " + ".join(f"sum {_bare(e)}" for e in [*local, *([design.potential] if hidden else [])]) or "0"
     if hidden:
         yield "z", " + ".join(filter(None, (_sum(design, "hidden", ("q", "q")), _sum(design, "drive", ("u", "")))))
     if _owners(design, "readout"):
@@ -91,24 +96,28 @@ def _bare(expr: Expr) -> str:
 def _derived(design: Design) -> Iterator[tuple[str, str]]:
     slope = _bare(derivative(design.potential, "z"))
     force = _bare(derivative(design.local, "q"))
+    force = "" if force == "0" else force
     if _coupled(design):
         matrix = " + ".join(n for p in _owners(design, "hidden") for n in p.parameters)
-        force += f" + ({matrix})' t"
+        force += f"{' + ' if force else ''}{_grouped(matrix)}' t"
         yield "t", f"{slope}   (at the rows, z above)"
-    yield "dV/dq", force
+    yield "dV/dq", force or "0"
     if design.cost is None:
         return
     yield "dcost/dy", _bare(derivative(design.cost, "y"))
     for p in design.placements:
         signal = "dcost/dy" if p.block == "readout" else "contrast of t"
-        own = next(b for b in design.blocks if b.name == p.block)
-        other = {"hidden": " q'", "drive": " u'", "readout": " q'"}[p.block] if p.columns > 1 or own.columns == 1 else ""
+        other = "" if _bias(design, p) else " u'" if p.block == "drive" else " q'"
         for name, learned in zip(p.parameters, p.learned, strict=True):
             if learned:
                 yield f"d{name}", signal + other + ("" if p.scale == 1 else f", times {p.scale:g}")
     for v in design.vectors:
         if v.learned:
             yield f"d{v.parameter}", f"contrast of {_bare(derivative(design.local, v.parameter))}"
+
+
+def _grouped(text: str) -> str:
+    return f"({text})" if " " in text else text
 
 
 _WORDS = {"input": "inputs u", "target": "targets", "state": "states q, p", "z": "rows z", "output": "outputs y",
@@ -146,7 +155,7 @@ def _schedule(design: Design) -> Iterator[tuple[str, str]]:
         yield "learn", "predict, then copies +, -, 0 back to the start: per step forward, outer, transposed"
         yield "update", "check every gradient word, apply, decay by momentum"
     for name, value in found["cycles"].items():
-        yield f"cycles, {name.replace('_', ' a ')}", f"{value:,.10g}"
+        yield f"cycles, {name.replace('_', ' a ')}", f"{value:,g}" if value < 1e5 else f"{value:,.0f}"
 
 
 def _memory(design: Design) -> Iterator[tuple[str, str]]:
@@ -158,12 +167,14 @@ def _memory(design: Design) -> Iterator[tuple[str, str]]:
 def _figures(design: Design) -> Iterator[tuple[str, str]]:
     found = estimate(design)
     m = found["multipliers"]
-    yield "multipliers", f"{m['array']} in the array, {m['neuron_unit']} in the neuron unit; {m['available']} on the board"
+    yield "multipliers", (f"{m['array']} in the array, {m['neuron_unit']} in the neuron unit; "
+                          f"{m['available']} on the board")
     for name, speeds in found["samples_per_second"].items():
-        yield f"{name} samples/s", (f"{speeds['chip']:,.0f} on chip at {found['clock_mhz']:g} MHz, {speeds['held']:,.0f} "
-                                    f"fetching outputs, {speeds['link']:,.0f} sending samples too at {found['baud']:,} baud")
-    batch = f"batch {BATCH}" if design.hardware.learn else "predicting"
-    yield "useful MACs", f"{found['mac_utilisation']:.3f} of the array's time ({batch}; copy 0 is no use but always runs)"
+        yield f"{name} samples/s", (f"{speeds['chip']:,.0f} on chip at {found['clock_mhz']:g} MHz; at "
+                                    f"{found['baud']:,} baud {speeds['held']:,.0f} fetching outputs, "
+                                    f"{speeds['link']:,.0f} sending samples too")
+    batch = f"batches of {BATCH}, copy 0 not counted but always run" if design.hardware.learn else "predicting"
+    yield "useful MACs", f"{found['mac_utilisation']:.3f} of what the multipliers could do ({batch})"
     if design.hardware.learn:
         yield "with copy 0", f"{found['mac_utilisation_with_copy0']:.3f} if the exactness check counts as useful"
     yield "dt^2 lambda_max", f"{stability(design):.3g}, stable below 4"

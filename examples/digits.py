@@ -10,7 +10,9 @@ import torch
 from echolith.host.rates import shuffled
 from torch import nn
 
-__all__ = ["BATCH", "DT", "EPOCHS", "LEARNING_RATE", "MOMENTUM", "SUBSTEPS", "Digits", "data", "large", "small", "split"]
+__all__ = [
+    "BATCH", "DT", "EPOCHS", "LEARNING_RATE", "MOMENTUM", "SUBSTEPS", "Digits", "data", "large", "small", "split",
+]
 
 DT, SUBSTEPS = 0.25, 2
 EPOCHS, BATCH, LEARNING_RATE, MOMENTUM = 25, 32, 0.1, 0.9

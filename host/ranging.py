@@ -75,10 +75,12 @@ class Ranging:
         limit = 1 << gradient_width(self.design.hardware.width) - 1 - room
         return any(int(np.abs(g).max(initial=0)) >= limit for g in words.values())
 
-    def settle(self, run: Run, words: Words) -> bool:
-        """Choose settings for the same samples again; False once they fit."""
+    def settle(self, run: Run, words: Words, weaker: int = 0) -> bool:
+        """Choose settings for the same samples again, with 2^weaker times smaller nudges; False once they fit."""
         self.used = self.device.gain
-        response = min(max(self.device.response - self._apart(run), 0), _LIMIT)
+        leading, unit = run.response.bit_length() - 1, self.design.fractions["state"]
+        apart = max(leading - (unit - 3 - weaker), 0) + min(leading - (unit - 4 - weaker), 0)
+        response = min(max(self.device.response - apart, 0), _LIMIT)
         largest = max((int(np.abs(g).max(initial=0)) for g in words.values()), default=0)
         free = gradient_width(self.design.hardware.width) - 1 - _ROOM - largest.bit_length()
         before = self.device.response, self.device.gain

@@ -15,15 +15,14 @@ from echolith.compiler.registers import ERRORS, Flag
 from echolith.host.arrays import inputs, plain, targets
 from echolith.host.device import Device, Run
 from echolith.host.diagnose import diagnose
+from echolith.host.measure import Measurement
 from echolith.host.ranging import Ranging
 from echolith.host.rates import SCHEDULES, rates, shuffled
 from echolith.sim.data import outputs, words
-from echolith.sim.weights import Words, from_values, gradients, to_values
+from echolith.sim.weights import Words, from_values, to_values
 
 __all__ = ["Echo", "History", "Session", "open_design", "open_file"]
 
-_PART = 64  # samples of a gradient that are summed on the chip
-_TRIES = 4
 _CHECKPOINT = "echolith-checkpoint-1"
 
 
@@ -151,30 +150,10 @@ class Session:
     def gradient(self, X, Y) -> dict[str, np.ndarray]:
         """Mean gradient of the cost over the batch for every learned parameter. Clears momentum.
 
-        Parts of the batch run several times until nudge and gain suit them, which learning does from batch to batch;
-        the session's own settings stay as they are."""
+        The samples run several times, until nudge and gain suit them; the session's settings stay as they are."""
         self._learns()
         x, y = self._words(X, Y)
-        settings = self._ranging.text()
-        try:
-            parts = [self._part_gradient(x[i:i + _PART], y[i:i + _PART]) for i in range(0, len(x), _PART)]
-        finally:
-            self.device.clear()
-            self._ranging.restore(settings)
-        return {name: sum(part[name] for part in parts) / len(x) for name in parts[0]}
-
-    def _part_gradient(self, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-        """Summed gradient of a few samples."""
-        for _ in range(_TRIES):
-            self.device.clear()
-            run = self._good(self.device.run("learn", x, y), x, y, "learn")
-            words = self.device.read_gradients()
-            if not self._ranging.settle(run, words):
-                break
-        if self._ranging.crowded(words):
-            raise RangeError("gradient words wrap even for few samples: calibrate with data like this")
-        found = gradients(self.design, words, 1)
-        return {name: g * 2.0**-self._ranging.used for name, g in found.items()}
+        return Measurement(self.design, self.device, self._ranging, self._good).gradient(x, y)
 
     def fit(self, X, Y, *, epochs: int = 1, batch_size: int = 32, learning_rate: float = 0.1, momentum: float = 0.0,
             schedule: str = "constant", seed: int = 0, checkpoint: str | os.PathLike | None = None,

@@ -23,7 +23,7 @@ from echolith.sim.arith import gradient_width, wrap
 from echolith.sim.model import IntegerModel, Outcome
 from echolith.sim.weights import Words, from_values
 
-__all__ = ["Emulation", "Step", "script"]
+__all__ = ["Emulation", "Step", "extreme", "script"]
 
 Step = list[str | int]
 _ANY = "." * 8
@@ -209,28 +209,30 @@ def script(design: Design, samples: int = 3, seed: int = 0) -> list[Step]:
     chip.write(from_values(design, design.values))
     link.note("read the weights")
     chip.read()
-    for entry in ("predict", "echo", *(("learn", "learn") if design.hardware.learn else ())):
-        link.note(f"{entry} {samples} samples")
+    runs = [("predict", 0), ("echo", 0), *([("learn", 0), ("learn", 2)] if design.hardware.learn else [])]
+    for entry, gain in runs:
+        link.note(f"{entry} {samples} samples, gain {gain}")
+        chip.gain = gain
         chip.run(entry, x, target)
         if entry == "learn":
             _update(chip, link)
     if design.hardware.learn:
-        link.note("write weights of all sizes, so that words saturate and states wrap")
-        chip.write(_extreme(design, seed))
-        link.note(f"learn {samples} samples with weights of all sizes")
+        link.note("write huge weights, so that sums clip and states wrap")
+        chip.write(extreme(design, seed))
+        link.note(f"learn {samples} samples with huge weights")
         chip.run("learn", x, target)
-        link.note("read the gradients after weights of all sizes")
+        link.note("read the gradients after huge weights")
         chip.read_gradients()
     return link.steps
 
 
-def _extreme(design: Design, seed: int) -> Words:
-    """Random master words: any leading bit is as likely as any other."""
+def extreme(design: Design, seed: int) -> Words:
+    """Master words so large that sums clip and states wrap: the upper half of the format, one sign per column."""
     generator = np.random.default_rng(seed)
+    limit = 1 << (2 * design.hardware.width - 1)
     shapes = {b.name: (b.rows, b.columns) for b in design.blocks}
     shapes |= {f"vector{i}": (v.length,) for i, v in enumerate(design.vectors)}
-    limit = 1 << (2 * design.hardware.width - 1)
-    return {name: generator.integers(-limit, limit, shape) >> generator.integers(0, design.hardware.width, shape)
+    return {name: generator.integers(limit // 2, limit, shape) * generator.choice([-1, 1], shape[-1])
             for name, shape in shapes.items()}
 
 
