@@ -165,9 +165,11 @@ def _accumulator(case: _Case, like: Design | None) -> int:
 def _hardware(case: _Case, formats: Formats, q: Quantised, like: Design | None) -> Hardware:
     f, w = formats.fractions, case.board.width
     depths = _depths(case)
-    if like is not None and all(getattr(depths, d.name) <= getattr(like.hardware.depths, d.name)
-                                for d in dataclasses.fields(Depths) if d.name != "data"):
-        depths = like.hardware.depths
+    if like is not None:
+        given = like.hardware.depths
+        short = {name: getattr(depths, name) for name in ("weights", "units", "rows", "tiles", "outputs")
+                 if getattr(depths, name) > getattr(given, name)}
+        depths = dataclasses.replace(given, **short)
     response = w
     return Hardware(
         width=w, lanes=case.lanes, learn=case.learn, accumulator=_accumulator(case, like),
@@ -176,7 +178,9 @@ def _hardware(case: _Case, formats: Formats, q: Quantised, like: Design | None) 
         nudge_shift=like.hardware.nudge_shift if like else f["readout"] + w - 5 - (f["state"] - 3),
         delta_shift=like.hardware.delta_shift if like else response - (w - 5),
         readout_shift=like.hardware.readout_shift if like else 0,
-        vectors=tuple(np.size(case.network.values[name]) == 1 for name in fold(case.network)[1]),
+        vectors=tuple(case.network.units > 1 and np.size(case.network.values[name]) == 1
+                      for name in fold(case.network)[1]) if like is None or case.network.units > 1 else
+        like.hardware.vectors,
     )
 
 

@@ -122,7 +122,7 @@ def gradient_width(width: int) -> int:
 
 def rate_shift(width: int, coarse: int) -> int:
     """Right shift of ``gradient * mantissa`` for a coarse exponent 0..3."""
-    return width - 5 + RATE_STEP * coarse
+    return width - 13 + RATE_STEP * coarse
 
 
 def update(product: Any, width: int, coarse: Any) -> Any:

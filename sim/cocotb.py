@@ -12,6 +12,7 @@ from pathlib import Path
 __all__ = ["run", "simulator"]
 
 _VERILATOR = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "-O1", "--x-assign", "fast", "--x-initial", "fast"]
+_ICARUS = ["-g2005"]  # later standards initialise registers before always @* can see it, and outputs stay X
 # The wheel was configured without a compiler at hand and leaves the flag for precompiled headers empty.
 _MAKE = "-j2 OPT_FAST=-O1 OPT_GLOBAL=-O0 CFG_CXXFLAGS_PCH_I=-include"
 
@@ -48,7 +49,7 @@ def run(source: Path, top: str, module: str, work: Path, variables: dict[str, st
     runner = get_runner(name)
     os.environ["MAKEFLAGS"] = _MAKE
     runner.build(sources=[source], hdl_toplevel=top, build_dir=work / "build", timescale=("1ns", "1ps"),
-                 build_args=_VERILATOR if name == "verilator" else [], log_file=work / "build.log")
+                 build_args=_VERILATOR if name == "verilator" else _ICARUS, log_file=work / "build.log")
     del os.environ["MAKEFLAGS"]
     results = work / "results.xml"
     results.unlink(missing_ok=True)

@@ -78,15 +78,15 @@ def test_saturation_would_lose_the_state(p, force):
     assert arith.sat(arith.sat(p - force, 8) + force, 8) != p
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_model_returns_even_where_every_state_wraps(seed):
+def test_model_returns_even_where_states_wrap():
     small = design()
-    device = IntegerDevice(small)
-    device.write(extreme(small, seed))
-    limit = 1 << small.hardware.data_width - 1
-    x = np.random.default_rng(seed).integers(-limit, limit, (20, small.dynamics.steps, small.inputs))
-    run = device.run("echo", x, np.zeros((20, 0, 0), np.int64))
-    assert run.flags == 1 << Flag.WRAPPED  # and not Flag.ECHO
+    limit, flags = 1 << small.hardware.data_width - 1, []
+    for seed in range(10):
+        device = IntegerDevice(small)
+        device.write(extreme(small, seed))
+        x = np.random.default_rng(seed).integers(-limit, limit, (20, small.dynamics.steps, small.inputs))
+        flags.append(device.run("echo", x, np.zeros((20, 0, 0), np.int64)).flags)
+    assert set(flags) == {0, 1 << Flag.WRAPPED}  # with huge weights most wrap; not one fails to return
 
 
 class Shear(wiring.Component):

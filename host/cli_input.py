@@ -1,0 +1,170 @@
+"""What the command line is given: a model file or a saved design, and data."""
+
+import importlib.util
+import sys
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+from echolith.compiler.errors import CompileError, EcholithError, FileError
+from echolith.compiler.files import load
+from echolith.host.cli_output import spin
+
+if TYPE_CHECKING:
+    from echolith.compiler.design import Design
+
+__all__ = ["OPTIONS", "Job"]
+
+Pair = tuple[np.ndarray, np.ndarray | None]
+
+# Name, type and help of everything that says what to compile; shared by all commands that need a design.
+OPTIONS: dict[str, tuple[object, object]] = {
+    "model": (Annotated[str, typer.Argument(help="file.py:factory, or a saved .echolith file", show_default=False)],
+              ...),
+    "data": (Annotated[Path | None, typer.Option(help="an .npz with X and Y; else the model file's data()")], None),
+    "dt": (Annotated[float | None, typer.Option(help="length of a substep [0.25]")], None),
+    "substeps": (Annotated[int | None, typer.Option(help="substeps per input row [1]")], None),
+    "steps": (Annotated[int | None, typer.Option(help="input rows per sample, if there are no data")], None),
+    "cost_at": (Annotated[str | None, typer.Option(help="last or every [last]")], None),
+    "inference": (Annotated[bool, typer.Option("--inference", help="a core that cannot learn")], False),
+    "board": (Annotated[str | None, typer.Option(help="ulx3s-85f or icebreaker [ulx3s-85f]")], None),
+    "lanes": (Annotated[int | None, typer.Option(help="lanes of two multipliers [8]")], None),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model or saved design and the data that go with it."""
+
+    model: str
+    data: Path | None = None
+    dt: float | None = None
+    substeps: int | None = None
+    steps: int | None = None
+    cost_at: str | None = None
+    inference: bool = False
+    board: str | None = None
+    lanes: int | None = None
+
+    @cached_property
+    def _file(self) -> ModuleType | None:
+        return None if self.model.endswith(".echolith") else _execute(self.model)
+
+    @cached_property
+    def samples(self) -> Pair | None:
+        """(X, Y) of --data or of the model file; Y may be None, and so may all of it."""
+        if self.data is not None:
+            return _read(self.data)
+        function = getattr(self._file, "data", None)
+        if function is None:
+            return None
+        try:
+            x, y = function()
+        except EcholithError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise CompileError(f"data() of {self.model.rpartition(':')[0]} must return X, Y: {error}") from error
+        return x, y
+
+    @property
+    def learning(self) -> tuple[np.ndarray, np.ndarray]:
+        """(X, Y), both there."""
+        x, y = self.need()
+        if y is None:
+            raise FileError(f"learning needs targets: put an array Y beside X into {self.data or self.model}")
+        return x, y
+
+    def need(self) -> Pair:
+        """(X, Y), X there."""
+        if self.samples is None:
+            raise FileError("this command needs samples: give --data file.npz with X and Y, or define data() in the "
+                            f"model file; there are none for {self.model}")
+        return self.samples
+
+    @cached_property
+    def design(self) -> "Design":
+        """Compiled or loaded."""
+        if self._file is None:
+            given = [f.name.replace("_", "-") for f in fields(self)
+                     if f.name not in ("model", "data") and getattr(self, f.name) not in (None, False)]
+            if given:
+                raise CompileError(f"a saved design is compiled already: leave out --{', --'.join(given)}, or name the "
+                                   f"model file instead of {self.model}")
+            return load(self.model)
+        return self._compile(self._file)
+
+    def _compile(self, file: ModuleType) -> "Design":
+        from echolith.compiler.build import compile
+        from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
+
+        dynamics = Leapfrog(0.25 if self.dt is None else self.dt, 1 if self.substeps is None else self.substeps)
+        rule = None if self.inference else HamiltonianEcho(self.cost_at or "last")
+        model, board = self._model(file), self.board or "ulx3s-85f"
+        with spin("compiling"):
+            return compile(model, dynamics=dynamics, rule=rule, calibrate=self.samples, steps=self.steps, board=board,
+                           lanes=8 if self.lanes is None else self.lanes)
+
+    def _model(self, file: ModuleType):
+        name = self.model.rpartition(":")[2]
+        factory = getattr(file, name, None)
+        if not callable(factory):
+            raise CompileError(f"{file.__file__} must define a function {name}() that returns the model")
+        try:
+            model = factory()
+        except TypeError as error:
+            raise CompileError(f"{name} of {file.__file__} must work without arguments: {error}") from error
+        if not hasattr(model, "named_parameters"):
+            raise CompileError(f"{name} of {file.__file__} must return a torch.nn.Module, not {model!r}")
+        return model
+
+
+def _execute(model: str) -> ModuleType:
+    """The user's file, run."""
+    path, colon, name = model.rpartition(":")
+    if not colon or not path.endswith(".py") or not name.isidentifier():
+        raise CompileError(f"a model is named file.py:factory or by a saved file.echolith, not {model!r}")
+    target = Path(path).resolve()
+    if not target.is_file():
+        raise FileError(f"there is no file {path}")
+    spec = importlib.util.spec_from_file_location(target.stem, target)
+    if spec is None or spec.loader is None:
+        raise FileError(f"{path} cannot be run as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(target.parent))
+    try:
+        spec.loader.exec_module(module)
+    except (EcholithError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        line = error.lineno if isinstance(error, SyntaxError) else _line(error, str(target))
+        raise CompileError(f"{path}, line {line}, does not run: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(target.parent))
+    return module
+
+
+def _line(error: Exception, path: str) -> int | None:
+    """The innermost line of the user's file in a traceback."""
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == path:
+            found = trace.tb_lineno
+        trace = trace.tb_next
+    return found
+
+
+def _read(path: Path) -> Pair:
+    """X and Y of an .npz, without pickles."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if "X" not in file:
+                raise FileError(f"{path} must hold an array X and, to learn, Y, not {sorted(file)}")
+            return file["X"], file["Y"] if "Y" in file else None
+    except FileNotFoundError as error:
+        raise FileError(f"there is no file {path}") from error
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, KeyError) as error:
+        raise FileError(f"{path} is not an .npz of plain arrays: {error}") from error

@@ -1,0 +1,170 @@
+"""Random element-wise pipelines: the generated circuit says what `compiler.pipeline.evaluate` says, when it should."""
+
+import numpy as np
+from amaranth.sim import Simulator
+from echolith.compiler.pipeline import LATENCY, Builder, evaluate, latency, schedule
+from echolith.rtl.pipeline import ElementPipeline
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+WIDTH, SEGMENTS = 10, 4
+WIDEST = 40  # bits of an intermediate result, so that int64 holds every product
+UNARY = ("shl", "rnd", "sat", "table")
+
+
+class Draft:
+    """A builder that knows how many bits every result can have."""
+
+    def __init__(self, inputs):
+        self.builder = Builder(*inputs)
+        self.bits = [bits for _, bits in inputs]
+        self.constant = [False] * len(inputs)
+
+    def add(self, bits, constant, kind, *args, n=0):
+        index = self.builder(kind, *args, n=n)
+        if index == len(self.bits):  # not merged with an equal one
+            self.bits.append(bits)
+            self.constant.append(constant)
+        return index
+
+    def const(self, value):
+        return self.add(value.bit_length() + 1, True, "const", n=value)
+
+    def binary(self, kind, a, b):
+        bits = self.bits[a] + self.bits[b] if kind == "mul" else max(self.bits[a], self.bits[b]) + 1
+        return self.add(bits, False, kind, a, b)
+
+    def unary(self, kind, a, n):
+        bits = {"shl": self.bits[a] + n, "rnd": max(self.bits[a] - n, 1) + 1, "sat": n, "table": WIDTH}[kind]
+        if kind == "table":  # its argument must have the table's width
+            return self.add(bits, False, "table", self.fitted(a), n=n)
+        return self.add(bits, False, kind, a, n=n)
+
+    def fitted(self, a):
+        """``a`` as a word of exactly WIDTH bits."""
+        short = WIDTH - self.bits[a]
+        a = self.unary("shl", a, short) if short > 0 else a
+        return self.unary("sat", a, WIDTH)
+
+
+@st.composite
+def pipelines(draw):
+    """A pipeline of up to 14 drawn operations on one to three inputs, and all of its last results as outputs."""
+    draft = Draft([(f"i{k}", draw(st.integers(2, 14))) for k in range(draw(st.integers(1, 3)))])
+    tables = draw(st.integers(1, 2))
+    for _ in range(draw(st.integers(1, 14))):
+        places = st.sampled_from([k for k, constant in enumerate(draft.constant) if not constant])
+        kind = draw(st.sampled_from(("add", "sub", "mul", *UNARY)))
+        a = draw(places)
+        if kind in UNARY:
+            n = draw({"shl": st.integers(1, 5), "rnd": st.integers(1, 8), "sat": st.integers(2, 20),
+                      "table": st.integers(0, tables - 1)}[kind])
+            if kind == "shl" and draft.bits[a] + n > WIDEST:
+                continue
+            draft.unary(kind, a, n)
+        else:
+            b = draft.const(draw(st.integers(-300, 300))) if draw(st.booleans()) else draw(places)
+            needed = draft.bits[a] + draft.bits[b] if kind == "mul" else max(draft.bits[a], draft.bits[b]) + 1
+            if needed <= WIDEST:
+                draft.binary(kind, a, b)
+    last = [k for k, constant in enumerate(draft.constant) if not constant][-3:]
+    pipeline = draft.builder.build(**{f"o{k}": index for k, index in enumerate(last)})
+    limit = 1 << WIDTH - 1
+    words = st.lists(st.integers(-limit, limit - 1), min_size=2 << SEGMENTS, max_size=2 << SEGMENTS)
+    return pipeline, [np.array(draw(words)).reshape(-1, 2) for _ in range(tables)]
+
+
+def simulate(pipeline, tables, rows):
+    """Outputs of the circuit by name, one list entry per row, each taken ``latency`` cycles after its inputs."""
+    dut = ElementPipeline(pipeline, width=WIDTH, segments=SEGMENTS)
+    seen = {name: [] for name, _ in pipeline.outputs}
+
+    async def bench(ctx):
+        for slot, table in enumerate(pipeline.tables()):
+            ctx.set(dut.table_w_en, 1 << slot)
+            for (address, half), word in np.ndenumerate(tables[table]):
+                ctx.set(dut.table_w_addr, address)
+                ctx.set(dut.table_w_half, half)
+                ctx.set(dut.table_w_data, int(word))
+                await ctx.tick()
+        ctx.set(dut.table_w_en, 0)
+        for cycle in range(len(rows) + dut.latency):
+            for name, value in rows[cycle].items() if cycle < len(rows) else ():
+                ctx.set(getattr(dut, name), value)
+            if cycle >= dut.latency:
+                for name, values in seen.items():
+                    values.append(ctx.get(getattr(dut, name)))
+            await ctx.tick()
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    return seen, dut.latency
+
+
+def stimulus(pipeline, count, seed):
+    """Words of all sizes for every input, the extremes first."""
+    generator = np.random.default_rng(seed)
+    columns = {}
+    for name, bits in pipeline.inputs:
+        limit = 1 << bits - 1
+        words = generator.integers(-limit, limit, count) >> generator.integers(0, bits, count)
+        words[:2] = -limit, limit - 1
+        columns[name] = generator.permutation(words)
+    return columns
+
+
+@settings(max_examples=60, deadline=None)
+@given(pipelines(), st.integers(0, 1 << 16))
+def test_circuit_equals_evaluate(drawn, seed):
+    pipeline, tables = drawn
+    columns = stimulus(pipeline, 24, seed)
+    rows = [{name: int(words[k]) for name, words in columns.items()} for k in range(24)]
+    seen, cycles = simulate(pipeline, tables, rows)
+    assert cycles == latency(pipeline)
+    expected = evaluate(pipeline, columns, tables, WIDTH, SEGMENTS)
+    assert seen == {name: np.broadcast_to(values, 24).tolist() for name, values in expected.items()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(pipelines(), st.integers(0, 1 << 16))
+def test_arrays_evaluate_like_ints(drawn, seed):
+    pipeline, tables = drawn
+    columns = stimulus(pipeline, 8, seed)
+    whole = evaluate(pipeline, columns, tables, WIDTH, SEGMENTS)
+    python = [table.tolist() for table in tables]
+    for k in range(8):
+        one = evaluate(pipeline, {name: int(words[k]) for name, words in columns.items()},
+                       [Rows(table) for table in python], WIDTH, SEGMENTS)
+        assert one == {name: np.broadcast_to(values, 8)[k] for name, values in whole.items()}
+
+
+class Rows(list):
+    """A table of Python ints that is indexed like the array."""
+
+    def __getitem__(self, place):
+        row, half = place
+        return list.__getitem__(self, row)[half]
+
+
+@given(pipelines())
+def test_latency_is_the_longest_path(drawn):
+    pipeline, _ = drawn
+
+    def longest(index):
+        op = pipeline.ops[index]
+        return LATENCY[op.kind] + max(map(longest, op.args), default=0)
+
+    ready = schedule(pipeline)
+    assert ready == [longest(index) for index in range(len(pipeline.ops))]
+    assert latency(pipeline) == max(ready[index] for _, index in pipeline.outputs)
+
+
+def test_hand_worked_table():
+    """Two segments of 8-bit words: -128..-1 rises from 10 by 64, 0..127 falls from 74 by 128."""
+    builder = Builder(("x", 8))
+    pipeline = builder.build(y=builder("table", 0, n=0))
+    table = np.array([[10, 64], [74, -128]])
+    x = np.array([-128, -127, -126, -64, -1, 0, 1, 64, 127])
+    assert evaluate(pipeline, {"x": x}, [table], 8, 1)["y"].tolist() == [10, 11, 11, 42, 74, 74, 73, 10, -53]
