@@ -32,7 +32,7 @@ class Event:
 
 
 class Recorder:
-    """Keeps what every run, update and read-back of a device returns, in order.
+    """Keeps what every run, update and read-back of a device returns, in order; not what a device asks of itself.
 
     Attributes
     ----------
@@ -41,15 +41,21 @@ class Recorder:
 
     def __init__(self, device: Device):
         self.events: list[Event] = []
+        self._inside = False
         for name in _KEPT:
             setattr(device, name, self._kept(name, getattr(device, name)))
 
     def _kept(self, name: str, function: Callable) -> Callable:
         def call(*args, **kwargs):
-            result = function(*args, **kwargs)
-            runs = name in ("run", "run_held")
-            entry = args[0] if runs else "update" if name == "update" else ""
-            self.events.append(Event(name, entry, len(args[1]) if runs else 0, result))
+            outermost, self._inside = not self._inside, True
+            try:
+                result = function(*args, **kwargs)
+            finally:
+                self._inside = not outermost
+            if outermost:
+                runs = name in ("run", "run_held")
+                entry = args[0] if runs else "update" if name == "update" else ""
+                self.events.append(Event(name, entry, len(args[1]) if runs else 0, result))
             return result
 
         return call
