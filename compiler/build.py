@@ -21,6 +21,7 @@ from echolith.compiler.quantise import Formats, Quantised, choose_formats, fold,
 
 __all__ = ["compile"]
 
+_STEPS = 1024  # integrator steps of them; longer samples are ranged while learning
 _HEADROOM = 6  # bits
 _SAMPLES = 32  # calibration samples that the integer model learns from to find the response
 
@@ -36,12 +37,12 @@ class _Case:
     lanes: int
     learn: bool
     plan: Plan
-    capacity: int  # data words
+    capacity: int  # data words wanted
 
 
 def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate=None, steps: int | None = None,
             board: str = "ulx3s-85f", lanes: int = 8, precision: Mapping[str, str] | None = None,
-            like: Design | None = None) -> Design:
+            samples: int | None = None, like: Design | None = None) -> Design:
     """Lower a PyTorch module to a `Design`.
 
     Parameters
@@ -62,6 +63,9 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
     precision : mapping, optional
         Formats that replace calibrated ones, by name (``state``, ``input``, ``hidden``, ...), spelled ``Q5.12`` or
         ``ap_fixed<18,6>``; only the fraction bits count, words have the board's width.
+    samples : int, optional
+        Samples that the data memory holds; as many as were given to calibrate, as far as the board has room, if
+        None. Samples that do not fit are streamed, 0 streams all.
     like : Design, optional
         Compile for this design's hardware, so that its bitstream serves the new network too.
 
@@ -71,7 +75,7 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
     """
     if not (isinstance(lanes, int) and 1 <= lanes <= 128):
         raise CompileError(f"lanes must be a whole number from 1 to 128, not {lanes!r}")
-    case = _case(model, dynamics, rule, calibrate, steps, find_board(board), lanes, like)
+    case = _case(model, dynamics, rule, calibrate, steps, find_board(board), lanes, samples, like)
     formats = _formats(case, precision, like, calibrate is None)
     quantised = quantise(case.network, case.samples, formats, case.board.width, _segments(case, like),
                          _accumulator(case, like), dynamics.dt, case.learn)
@@ -88,7 +92,7 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
 
 
 def _case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate, steps: int | None, target: Board,
-          lanes: int, like: Design | None) -> _Case:
+          lanes: int, room: int | None, like: Design | None) -> _Case:
     network = capture(model)
     if len(network.couplings) > 1:
         raise CompileError("couplings with different potentials are not built yet: write the energy as "
@@ -101,7 +105,8 @@ def _case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate, st
     timing = Dynamics(float(dynamics.dt), dynamics.substeps, x.shape[1], cost_at)
     width = like.hardware.lanes if like else lanes
     record = x.shape[1] * network.inputs + y.shape[1] * y.shape[2] * (rule is not None)
-    return _Case(network, samples, timing, target, width, rule is not None, plan(network, width), len(x) * record)
+    return _Case(network, samples, timing, target, width, rule is not None, plan(network, width),
+                 (len(x) if room is None else room) * record)
 
 
 def _data(network: Network, calibrate, steps: int | None, cost_at: str | None) -> tuple[np.ndarray, np.ndarray]:
@@ -196,7 +201,7 @@ def _depths(case: _Case) -> Depths:
     n, tiles = case.network, [-(-b.rows // case.lanes) for b in case.plan.blocks] or [1]
     outputs = -(-n.outputs // case.lanes) * case.lanes
     record = max(1, case.dynamics.steps * n.inputs + (case.samples.targets[0].size if case.learn else 0))
-    data = min(power(max(case.capacity, 2 * record)), case.board.data_bits // 4)
+    data = min(power(max(case.capacity, 16)), case.board.data_bits // 4)
     return Depths(
         weights=power(max(case.plan.used, 16)), units=power(max(n.units, n.inputs) + 1),
         rows=power(max(tiles) * case.lanes), tiles=power(max(tiles)), outputs=power(max(outputs, 2)),
@@ -285,11 +290,14 @@ def _calibrated(design: Design, case: _Case, like: Design | None) -> Design:
     from echolith.sim.model import IntegerModel
     from echolith.sim.weights import load
 
+    rows = min(design.dynamics.steps, max(1, _STEPS // design.dynamics.substeps))
+    short = dataclasses.replace(design.dynamics, steps=rows)
     keep = slice(0, _SAMPLES)
-    x, y = words(design, case.samples.inputs[keep], case.samples.targets[keep])
+    targets = case.samples.targets[keep]
+    x, y = words(design, case.samples.inputs[keep, :rows], targets[:, :rows])
     target = design.fractions["state"] - 4
     for _ in range(8):
-        model = IntegerModel(design)
+        model = IntegerModel(dataclasses.replace(design, dynamics=short))
         load(model, design.values)
         _, out = model.learn(x, y, copy=False)
         if out.wrapped:
@@ -302,12 +310,13 @@ def _calibrated(design: Design, case: _Case, like: Design | None) -> Design:
             design = dataclasses.replace(design, response=min(max(design.response - error, 0), 31))
         else:
             design = _shifted(design, error)
-    return design if like is not None else _with_headroom(design, model)
+    longer = math.ceil(math.log2(design.dynamics.steps / rows))
+    return design if like is not None else _with_headroom(design, model, _HEADROOM + longer)
 
 
-def _with_headroom(design: Design, model) -> Design:
-    """Gradient words 2^_HEADROOM below wrapping for a batch of the calibration data: momentum, growth, luck."""
-    room = 2 * design.hardware.width - 2 - _HEADROOM
+def _with_headroom(design: Design, model, headroom: int) -> Design:
+    """Gradient words 2^headroom below wrapping for a batch of the calibration data: momentum, growth, luck."""
+    room = 2 * design.hardware.width - 2 - headroom
     own = model.gradients["readout"]
     others = [g for name, g in model.gradients.items() if name != "readout"] + model.vector_gradients
     excess = int(np.abs(own).max(initial=0)).bit_length() - room

@@ -6,10 +6,11 @@ import numpy as np
 
 from echolith.compiler.differentiate import derivative, evaluate
 from echolith.compiler.errors import CompileError
-from echolith.compiler.ir import Affine, Network
+from echolith.compiler.ir import Affine, Network, const
 
 __all__ = ["Samples", "affine_matrix", "calibrate"]
 
+_DIVERGED = 1e6
 _KEEP = 4096  # rows of samples kept per quantity
 
 
@@ -36,32 +37,41 @@ def affine_matrix(network: Network, affine: Affine, source: str, columns: int) -
     return total
 
 
+class _Map:
+    """An affine form as matrices."""
+
+    def __init__(self, network: Network, affine: Affine):
+        self.q = affine_matrix(network, affine, "q", network.units)
+        self.u = affine_matrix(network, affine, "u", network.inputs)
+        self.one = affine_matrix(network, affine, "one", 1)[:, 0]
+
+    def __call__(self, q: np.ndarray, u: np.ndarray) -> np.ndarray:
+        return q @ self.q.T + u @ self.u.T + self.one
+
+
 def calibrate(network: Network, x: np.ndarray, targets: np.ndarray, dt: float, substeps: int, cost_at: str | None
               ) -> Samples:
     """Run forward in float64 from rest; ``x`` is (batch, steps, inputs)."""
     q = p = np.zeros((len(x), network.units))
     qs, zs, ys, largest = [], [], [], 0.0
-    hidden = network.couplings[0] if network.couplings else None
-    env = {n: v for n, v in network.values.items()}
     local_force = derivative(network.local, "q")
-    slope = derivative(hidden.potential, "z") if hidden else None
+    hidden = _Map(network, network.couplings[0].affine) if network.couplings else None
+    slope = derivative(network.couplings[0].potential, "z") if network.couplings else const(0)
+    readout = _Map(network, network.readout) if network.readout else None
     for row in range(x.shape[1]):
         for substep in range(substeps):
             q = q + dt * p
-            force = np.broadcast_to(evaluate(local_force, {**env, "q": q}), q.shape)
-            if hidden and slope is not None:
-                w = affine_matrix(network, hidden.affine, "q", network.units)
-                z = q @ w.T + x[:, row] @ affine_matrix(network, hidden.affine, "u", network.inputs).T
-                z = z + affine_matrix(network, hidden.affine, "one", 1)[:, 0]
-                force = force + np.broadcast_to(evaluate(slope, {**env, "z": z}), z.shape) @ w
+            force = np.broadcast_to(evaluate(local_force, {**network.values, "q": q}), q.shape)
+            if hidden:
+                z = hidden(q, x[:, row])
+                force = force + np.broadcast_to(evaluate(slope, {"z": z}), z.shape) @ hidden.q
                 zs.append(z)
             qs.append(q)
-            if network.readout and substep == substeps - 1 and (cost_at == "every" or row == x.shape[1] - 1):
-                c = affine_matrix(network, network.readout, "q", network.units)
-                ys.append(q @ c.T + affine_matrix(network, network.readout, "one", 1)[:, 0])
+            if readout and substep == substeps - 1 and (cost_at == "every" or row == x.shape[1] - 1):
+                ys.append(readout(q, x[:, row]))
             p = p - dt * force
             largest = max(largest, float(np.abs(p).max(initial=0.0)))
-            if not np.isfinite(p).all() or largest > 1e6:
+            if not largest < _DIVERGED:
                 raise CompileError(
                     f"the dynamics diverge on the calibration data at input row {row}: make dt smaller "
                     f"(leapfrog needs dt^2 * lambda_max < 4) or scale the weights, not dt={dt:g}")

@@ -106,6 +106,6 @@ def _widths(pipeline: Pipeline, width: int) -> list[int]:
         else:
             result = apply(op, *(values[a] for a in op.args))
             values.append(result if isinstance(result, int) else Signal(signed(len(result))))
-    return [0 if isinstance(v, int) else len(v) for v in values]
+    return [v.bit_length() + 1 if isinstance(v, int) else len(v) for v in values]
 
 

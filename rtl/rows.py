@@ -156,11 +156,14 @@ class RowUnit(wiring.Component):
         entry, cost = Signal(Element), self.command.dest == Dest.COST
         m.d.comb += [entry.eq(now), entry.valid.eq(now.valid & cost), entry.real.eq(now.real & cost)]
         at = delay(m, entry, pipe.latency, "costed")
+        m.d.comb += [self.result.eq(pipe.y), self.result_valid.eq(at.real & self.command.emit)]
+        if hw.learn:
+            self._derivative(m, at, pipe.delta)
+
+    def _derivative(self, m: Module, at, value) -> None:
+        hw, w = self.hw, self.hw.width
         delta = Signal(signed(w))
-        m.d.comb += [
-            delta.eq(Mux(self.masked.bit_select(at.sample, 1), 0, pipe.delta)),
-            self.result.eq(pipe.y), self.result_valid.eq(at.real & self.command.emit),
-        ]
+        m.d.comb += delta.eq(Mux(self.masked.bit_select(at.sample, 1), 0, value))
         shifted = delta << Mux(self.command.echo, self._exponent(at.sample), self.gain)  # one shifter for both
         own = Signal(signed(w))
         m.d.comb += own.eq(arith.sat(arith.rnd(shifted, hw.readout_shift), w - 1))
