@@ -1,5 +1,6 @@
 """The main job: an untrained network of oscillators learns real digits on the generated chip, end to end."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -81,7 +82,9 @@ def run(out: Path, *, epochs: int | None = None, bitstreams: bool = True) -> dic
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # small matrices: a second thread only takes time from the builds
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with threadpool_limits(1), Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with threadpool_limits(1), Progress(*columns, console=console, transient=True, disable=not console.is_terminal
+                                        ) as progress:
         stage = _Stage(progress)
         with stage.part("compile"):
             found = designs()
@@ -105,6 +108,7 @@ def _learned(stage: _Stage, found: dict[str, Design], out: Path, epochs: int) ->
         with stage.part("gradient"):
             close = cosine(chip, digits.large(), large)
         trained = chip.state_dict()
+    dataclasses.replace(large, values=trained).save(out / "trained.echolith")
     stage.say(f"gradient: cosine with float64 BPTT {close:.6f}")
     with stage.part("one epoch on the RTL (sim:)", -(-len(digits.data()[0]) // digits.BATCH)) as move:
         twins = epoch_on_both(large, lambda done, total: move(done))

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
+from zipfile import BadZipFile
 
 import numpy as np
 import typer
@@ -118,7 +119,8 @@ class Job:
         except TypeError as error:
             raise CompileError(f"{name} of {file.__file__} must work without arguments: {error}") from error
         if not hasattr(model, "named_parameters"):
-            raise CompileError(f"{name} of {file.__file__} must return a torch.nn.Module, not {model!r}")
+            raise CompileError(f"{name} of {file.__file__} must return a torch.nn.Module, not a "
+                               f"{type(model).__name__}")
         return model
 
 
@@ -166,5 +168,5 @@ def _read(path: Path) -> Pair:
             return file["X"], file["Y"] if "Y" in file else None
     except FileNotFoundError as error:
         raise FileError(f"there is no file {path}") from error
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, KeyError) as error:
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, KeyError, BadZipFile) as error:
         raise FileError(f"{path} is not an .npz of plain arrays: {error}") from error

@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from echolith.compiler.errors import EcholithError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 __all__ = ["Result", "bar", "note", "spin", "speak"]
 
@@ -44,11 +52,17 @@ def note(text: str) -> None:
     _console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def _progress(columns: tuple[ProgressColumn, ...]) -> Progress:
+    """Gone once finished; nothing at all where stderr is no terminal."""
+    console = _console()
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
 @contextlib.contextmanager
 def spin(text: str) -> Iterator[None]:
     """Shows that something of unknown length goes on."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=_console(), transient=True) as progress:
+    with _progress(columns) as progress:
         progress.add_task(text, total=None)
         yield
 
@@ -58,7 +72,7 @@ def bar(text: str) -> Iterator[Callable[[int, int], None]]:
     """A bar; the function yielded takes (done, total)."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
-    with Progress(*columns, console=_console(), transient=True) as progress:
+    with _progress(columns) as progress:
         task = progress.add_task(text, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
