@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+
 from echolith.compiler.design import Design, Placement
 from echolith.compiler.differentiate import derivative
 from echolith.compiler.estimate import BATCH, estimate, memories

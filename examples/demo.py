@@ -10,6 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from threadpoolctl import threadpool_limits
+
+import echolith as el
 from echolith.compiler.design import Design
 from echolith.compiler.utilisation import utilisation
 from echolith.examples import digits
@@ -18,11 +23,6 @@ from echolith.examples.pictures import draw_curves, draw_echo, echo_trace
 from echolith.examples.teach import Curve, cosine, learn, learn_by_bptt
 from echolith.examples.twins import Twins, epoch_on_both
 from echolith.host.doctor import versions
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from threadpoolctl import threadpool_limits
-
-import echolith as el
 
 __all__ = ["designs", "run", "summary"]
 

@@ -7,8 +7,9 @@ Both networks below learn the same task from the same split; they differ in size
 
 import numpy as np
 import torch
-from echolith.host.rates import shuffled
 from torch import nn
+
+from echolith.host.rates import shuffled
 
 __all__ = [
     "BATCH", "DT", "EPOCHS", "LEARNING_RATE", "MOMENTUM", "SUBSTEPS", "Digits", "data", "large", "small", "split",

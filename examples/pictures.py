@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+
 from echolith.compiler.design import Design
 from echolith.examples.teach import Curve
 from echolith.sim.data import words

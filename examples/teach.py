@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+
 from echolith.compiler.design import Design
 from echolith.compiler.reference import bptt
 from echolith.examples.digits import BATCH, DT, LEARNING_RATE, MOMENTUM, SUBSTEPS, data, split

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from echolith.host.cli_input import OPTIONS, Job
 from echolith.host.cli_output import Result, speak
 

@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import typer
+
 from echolith.compiler.errors import CompileError, EcholithError, FileError
 from echolith.compiler.files import load
 from echolith.host.cli_output import spin

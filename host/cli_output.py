@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from echolith.compiler.errors import EcholithError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -20,6 +19,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from echolith.compiler.errors import EcholithError
 
 __all__ = ["Result", "bar", "note", "spin", "speak"]
 

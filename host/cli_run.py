@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from echolith.compiler.errors import LinkError
 from echolith.compiler.timing import cycles
 from echolith.host.cli_input import Job

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from echolith.sim.simulator import cache, environment
 from serial.tools import list_ports
+
+from echolith.sim.simulator import cache, environment
 
 __all__ = ["Check", "examine", "versions"]
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
 from echolith.compiler.design import Design
 from echolith.compiler.errors import RangeError
 from echolith.compiler.registers import ERRORS

@@ -9,15 +9,15 @@ import sys
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
+
+import echolith as el
 from echolith.compiler.errors import LinkError
 from echolith.host import cli_output
 from echolith.host.cli import app
 from echolith.host.cli_output import Result, speak
 from echolith.sim import verify as verification
 from echolith.sim.device import IntegerDevice
-from typer.testing import CliRunner
-
-import echolith as el
 
 VERBS = ["demo", "compile", "explain", "estimate", "simulate", "export", "build", "fit", "verify", "doctor"]
 

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
+import echolith as el
 from echolith.compiler.estimate import memories, multipliers
 from echolith.compiler.explain import explain, stability
 from echolith.compiler.timing import cycles
 from echolith.compiler.utilisation import copy0, utilisation, work
-from torch import nn
-
-import echolith as el
 
 UNITS, ROWS, INPUTS, OUTPUTS = 3, 4, 2, 2
 
