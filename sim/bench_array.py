@@ -182,7 +182,7 @@ async def update_applies_and_decays(dut, coarse):
     await array.store(masters, "host_w_en")
     await array.store(gradients, "host_g_en")
     x = np.full((2, COLUMNS), mantissa)
-    shift = rate_shift(w, coarse)
+    shift = rate_shift(coarse)
     change = [(int(g) * mantissa + (1 << shift - 1)) >> shift for g in gradients.reshape(-1)]
     summed = [int(m) + c for m, c in zip(masters.reshape(-1), change, strict=True)]
     high = (1 << 2 * w - 1) - 1

@@ -20,6 +20,7 @@ from echolith.compiler.isa import Opcode, loop_word
 from echolith.compiler.registers import ABI, MAGIC, REGISTERS, Bank, Flag
 from echolith.compiler.timing import cycles
 from echolith.host.chip import ChipDevice
+from echolith.host.rates import encode
 from echolith.sim.arith import gradient_width, wrap
 from echolith.sim.model import IntegerModel, Outcome
 from echolith.sim.weights import Words, from_values
@@ -255,8 +256,9 @@ def _update(chip: ChipDevice, link: Emulation) -> None:
     link.note("read the gradients")
     chip.read_gradients()
     link.note("update")
-    rates = {name: ((-1) ** i * (9000 + 777 * i), 1) for i, name in enumerate(chip.design.rates)}
-    chip.update({**rates, "decay": (7000, 0)})
+    width = chip.hw.width
+    rates = {name: encode((-1) ** i * (i + 3) / 300, width) for i, name in enumerate(chip.design.rates)}
+    chip.update({**rates, "decay": encode(0.85, width)})
     link.note("read the weights after update")
     chip.read()
     link.note("read the gradients after update")

@@ -82,7 +82,7 @@ def test_emulation_answers_like_the_integer_device(cost_at):
             a, b = chip.run(entry, x, target), twin.run(entry, x, target)
             assert (a.flags, a.response) == (b.flags, b.response)
             assert (a.outputs is None and b.outputs is None) or np.array_equal(a.outputs, b.outputs)
-        rates = {**dict.fromkeys(small.rates, (-31000, 1)), "decay": (9000, 0)}
+        rates = {**dict.fromkeys(small.rates, (-31000, 1)), "decay": (435, 1)}
         a, b = chip.update(rates), twin.update(rates)
         assert (a.flags, a.saturated) == (b.flags, b.saturated)
         for ours, theirs in ((chip.read(), twin.read()), (chip.read_gradients(), twin.read_gradients())):
