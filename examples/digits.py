@@ -18,6 +18,7 @@ __all__ = [
 DT, SUBSTEPS = 0.25, 2
 EPOCHS, BATCH, LEARNING_RATE, MOMENTUM = 30, 32, 0.1, 0.9
 _TRAIN = 1437  # four fifths
+_STRENGTH = 3.0  # of the couplings, over PyTorch's initial weights
 
 
 class Digits(nn.Module):
@@ -37,6 +38,9 @@ class Digits(nn.Module):
         self.W = nn.Linear(units, rows, bias=False)
         self.B = nn.Linear(self.inputs, rows)
         self.C = nn.Linear(units, self.outputs)
+        with torch.no_grad():  # so that untrained states already fill half the range that trained ones need
+            self.W.weight *= _STRENGTH
+            self.B.weight *= _STRENGTH
 
     def energy(self, q, u):
         z = self.W(q) + self.B(u)
