@@ -28,7 +28,7 @@ class Board:
 
 BOARDS = {
     b.name: b for b in (
-        Board("ulx3s-85f", "ecp5", 18, 156, 83640, 208, 25e6, 9, 1 << 20, 4096),
+        Board("ulx3s-85f", "ecp5", 18, 156, 83640, 208, 25e6, 11, 1 << 20, 4096),
         Board("icebreaker", "ice40", 16, 8, 5280, 30, 12e6, 8, 1 << 12, 256),
     )
 }

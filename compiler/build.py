@@ -12,7 +12,7 @@ from echolith.compiler.calibrate import Samples, calibrate as run_calibration
 from echolith.compiler.capture import capture
 from echolith.compiler.design import Depths, Design, Dynamics, Hardware, Placement, Vector
 from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
-from echolith.compiler.errors import CompileError, DesignMismatch, RangeError
+from echolith.compiler.errors import CompileError, DesignMismatch, RangeError, ResourceError
 from echolith.compiler.formats import Format, fraction
 from echolith.compiler.ir import Network, const
 from echolith.compiler.layout import Plan, plan, power
@@ -21,6 +21,7 @@ from echolith.compiler.quantise import Formats, Quantised, choose_formats, fold,
 
 __all__ = ["compile"]
 
+_NUDGE = 8  # bits of a nudge operand left free at the calibrated response, for stronger ones
 _STEPS = 1024  # integrator steps of them; longer samples are ranged while learning
 _HEADROOM = 6  # bits
 _SAMPLES = 32  # calibration samples that the integer model learns from to find the response
@@ -180,8 +181,8 @@ def _hardware(case: _Case, formats: Formats, q: Quantised, like: Design | None) 
         width=w, lanes=case.lanes, learn=case.learn, accumulator=_accumulator(case, like),
         segments=_segments(case, like), tables=len(q.tables), data_width=formats.data_width, depths=depths,
         input_shift=_input_shift(case, f, like), drive_shift=f["drive"] + f["input"] + _input_shift(case, f, like) - f["z"], activate=q.activate, cost=q.cost, step=q.step, drift=q.drift,
-        nudge_shift=like.hardware.nudge_shift if like else f["readout"] + w - 5 - (f["state"] - 3),
-        delta_shift=like.hardware.delta_shift if like else response - (w - 5),
+        nudge_shift=like.hardware.nudge_shift if like else f["readout"] + w - _NUDGE - (f["state"] - 3),
+        delta_shift=like.hardware.delta_shift if like else response - (w - _NUDGE),
         readout_shift=like.hardware.readout_shift if like else 0,
         vectors=tuple(case.network.units > 1 and np.size(case.network.values[name]) == 1
                       for name in fold(case.network)[1]) if like is None or case.network.units > 1 else
@@ -200,12 +201,17 @@ def _input_shift(case: _Case, f: dict[str, int], like: Design | None) -> int:
 def _depths(case: _Case) -> Depths:
     n, tiles = case.network, [-(-b.rows // case.lanes) for b in case.plan.blocks] or [1]
     outputs = -(-n.outputs // case.lanes) * case.lanes
+    words = 2 * n.outputs if n.readout else 2 * n.units  # of one read-out of a pair
+    words *= case.dynamics.steps if case.dynamics.cost_at == "every" else 1
+    if words > case.board.data_bits // 32:
+        raise ResourceError(f"the outputs of two samples must fit the result memory: read out fewer steps or outputs; "
+                            f"{case.board.name} has room for {case.board.data_bits // 32} words, not {words}")
     record = max(1, case.dynamics.steps * n.inputs + (case.samples.targets[0].size if case.learn else 0))
     data = min(power(max(case.capacity, 16)), case.board.data_bits // 4)
     return Depths(
         weights=power(max(case.plan.used, 16)), units=power(max(n.units, n.inputs) + 1),
         rows=power(max(tiles) * case.lanes), tiles=power(max(tiles)), outputs=power(max(outputs, 2)),
-        data=data, order=min(power(max(data // record, 64)), 4096), results=case.board.results, program=256)
+        data=data, order=min(power(max(data // record, 64)), 4096), results=max(case.board.results, power(words)), program=256)
 
 
 def _program(case: _Case, hardware: Hardware) -> Program:
@@ -233,7 +239,7 @@ def _differences(wanted: Hardware, given: Hardware) -> list[str]:
 
 def _design(case: _Case, formats: Formats, q: Quantised, hw: Hardware, program: Program) -> Design:
     f, n = formats.fractions, case.network
-    response = hw.width - 5 + hw.delta_shift
+    response = hw.width - _NUDGE + hw.delta_shift
     placements = _placements(case, f, q, hw)
     vectors = tuple(
         Vector(name, int(np.size(n.values[name])), name in n.learned, f[f"vector{i}"] + hw.width,
@@ -245,7 +251,7 @@ def _design(case: _Case, formats: Formats, q: Quantised, hw: Hardware, program: 
         learned=tuple(sorted(n.learned)), blocks=case.plan.blocks, placements=placements, vectors=vectors,
         program=program.words, entries=program.entries, rates=program.rates, tables=q.tables,
         values={k: np.asarray(v, np.float64) for k, v in n.values.items()}, fractions=f, lowered=q.lowered,
-        response=response, local=fold(n)[0], potential=n.couplings[0].potential if n.couplings else const(0),
+        response=response, gain=0, local=fold(n)[0], potential=n.couplings[0].potential if n.couplings else const(0),
         cost=n.cost if case.learn else None, report=_report(case))
 
 
@@ -299,7 +305,7 @@ def _calibrated(design: Design, case: _Case, like: Design | None) -> Design:
     for _ in range(8):
         model = IntegerModel(dataclasses.replace(design, dynamics=short))
         load(model, design.values)
-        _, out = model.learn(x, y, copy=False)
+        _, out = model.learn(x, y)
         if out.wrapped:
             raise RangeError(f"a state wraps on the calibration data: {out.first}; give a wider state format or a "
                              f"smaller dt, not {design.fractions['state']} fraction bits")
@@ -311,7 +317,18 @@ def _calibrated(design: Design, case: _Case, like: Design | None) -> Design:
         else:
             design = _shifted(design, error)
     longer = math.ceil(math.log2(design.dynamics.steps / rows))
-    return design if like is not None else _with_headroom(design, model, _HEADROOM + longer)
+    if like is None:
+        design = _with_headroom(design, model, _HEADROOM + longer)
+    return dataclasses.replace(design, gain=_gain(design, model, out.leading, _HEADROOM + longer))
+
+
+def _gain(design: Design, model, leading: int, headroom: int) -> int:
+    """Point of the gradient words that fills them up to the headroom; no sample's operands may be clipped."""
+    w = design.hardware.width
+    largest = max(int(np.abs(g).max(initial=0)) for g in (*model.gradients.values(), *model.vector_gradients))
+    free = 2 * w - 2 - headroom - largest.bit_length()
+    clear = min(design.response, design.hardware.readout_shift + w - 3) - max(leading.bit_length() - 1, 0)
+    return max(0, min(free, clear))
 
 
 def _with_headroom(design: Design, model, headroom: int) -> Design:

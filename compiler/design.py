@@ -142,7 +142,8 @@ class Design:
     values: dict[str, np.ndarray]  # float64 parameters as given
     fractions: dict[str, int]  # fraction bits by name, see quantise.Formats
     lowered: dict[str, tuple[int, ...]]  # fraction bits chosen inside the pipelines
-    response: int  # response exponent R found at calibration
+    response: int  # response exponent R and gain found at calibration
+    gain: int
     local: Expr  # element-wise potential of q and vector parameters
     potential: Expr  # of z
     cost: Expr | None  # of y and target

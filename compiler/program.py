@@ -140,12 +140,12 @@ class _Assembler:
             with self.loop(count):
                 self.step()
 
-    def nudge(self, contexts: Sequence[int]) -> None:
-        """Cost derivatives of the contexts, scaled to the wanted response, back to the units."""
+    def nudge(self) -> None:
+        """Cost derivatives at the un-nudged copy, scaled to the wanted response, back to the units. Taken there and
+        not at the echoes, they do not change with the nudge: a quadratic cost stays exact at any strength."""
         self.use("readout")
-        for context in contexts:
-            self.emit(exec_word(Opcode.FORWARD, context, Dest.COST, echo=True))
-            self.emit(exec_word(Opcode.TRANSPOSED, context, 1))
+        self.emit(exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, echo=True))
+        self.emit(exec_word(Opcode.TRANSPOSED, Context.PAIR, 1))
 
     def back(self, context: int, nudge: bool = False) -> None:
         """Reverse: force, gradient, kick back, nudge, drift back. The hidden block must be in use."""
@@ -166,7 +166,7 @@ class _Assembler:
         contexts = (*echoes, Context.PAIR) if copy else tuple(echoes)
         every = d.cost_at == "every" and bool(echoes)
         if echoes:
-            self.nudge([Context.PAIR])
+            self.nudge()
         for context in contexts:
             echo = context != Context.PAIR
             self.units(context, reverse=True, nudge=echo, drift=True, spread=echo)
@@ -180,12 +180,11 @@ class _Assembler:
                     self.row(self.s.inputs)
                     self.fetch_target()
                     self.row(-self.s.inputs)
+                if every:
+                    self.nudge()
+                self.use("hidden")
                 for context in contexts:
-                    nudged = every and context != Context.PAIR
-                    if nudged:
-                        self.nudge([context])
-                    self.use("hidden")
-                    self.back(context, nudged)
+                    self.back(context, every and context != Context.PAIR)
                 self.back_substeps(contexts, d.substeps - 1)
         if copy:
             self.units(Context.PAIR, check=True)

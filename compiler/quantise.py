@@ -15,6 +15,9 @@ from echolith.compiler.pipeline import Builder, Pipeline
 __all__ = ["Formats", "Quantised", "choose_formats", "fold", "quantise"]
 
 
+_GROWTH = 4.0
+
+
 @dataclass(frozen=True)
 class Formats:
     """Fraction bits by name: state, input, target, z, hidden, drive, readout, output, delta, and one per vector
@@ -58,11 +61,11 @@ def choose_formats(network: Network, samples: Samples, width: int) -> Formats:
     local, vectors = fold(network)
     state = max(float(np.abs(samples.q).max(initial=0)), samples.p)
     inputs, targets = exact(samples.inputs, width), exact(samples.targets, width)
-    growth, floor = (4.0, 5) if network.learned and network.cost is not None else (1.5, 3)
+    learns = bool(network.learned) and network.cost is not None
     f = {
-        "state": min(fraction(state, width, growth), width - floor),
+        "state": min(fraction(_room(state, learns), width, 1.0), width - 3),
         "input": inputs.frac, "target": targets.frac,
-        "z": min(fraction(float(np.abs(samples.z).max(initial=0)), width, growth), width - floor),
+        "z": min(fraction(_room(float(np.abs(samples.z).max(initial=0)), learns), width, 1.0), width - 3),
         "output": fraction(_outputs(network, samples), width, 1.0),
     }
     scale = max(1.0, float(np.abs(samples.inputs).max(initial=0)))
@@ -80,6 +83,11 @@ def choose_formats(network: Network, samples: Samples, width: int) -> Formats:
         largest = float(np.abs(_broadcast(delta, y=samples.y[:, :, None], target=_spread(samples.targets))).max())
         f["delta"] = fraction(max(largest, 2.0**-8), width - 1)
     return Formats(f, max(inputs.width, targets.width if network.cost is not None else 2))
+
+
+def _room(largest: float, learns: bool) -> float:
+    """Range for states and row sums, which grow in training."""
+    return (_GROWTH if learns else 1.5) * largest
 
 
 def _outputs(network: Network, samples: Samples) -> float:

@@ -48,7 +48,7 @@ class ChipDevice(Device):
         self.fresh = program != design.program_id
         if self.fresh:
             self._load()
-        self.response, self.gain = design.response, 0
+        self.response, self.gain = design.response, design.gain
 
     def _check_hardware(self) -> None:
         magic, abi, hardware = self.link.read(address("magic"), 3)

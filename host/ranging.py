@@ -78,8 +78,7 @@ class Ranging:
     def settle(self, run: Run, words: Words, weaker: int = 0) -> bool:
         """Choose settings for the same samples again, with 2^weaker times smaller nudges; False once they fit."""
         self.used = self.device.gain
-        leading, unit = run.response.bit_length() - 1, self.design.fractions["state"]
-        apart = max(leading - (unit - 3 - weaker), 0) + min(leading - (unit - 4 - weaker), 0)
+        apart = run.response.bit_length() - 1 - (self.design.fractions["state"] - 3 - weaker)
         response = min(max(self.device.response - apart, 0), _LIMIT)
         largest = max((int(np.abs(g).max(initial=0)) for g in words.values()), default=0)
         free = gradient_width(self.design.hardware.width) - 1 - _ROOM - largest.bit_length()

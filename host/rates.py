@@ -24,11 +24,11 @@ def encode(factor: float, width: int) -> Rate:
     """Mantissa and coarse shift with mantissa * 2^-rate_shift(coarse) nearest to ``factor``."""
     limit = 1 << (width - 1)
     for coarse in (3, 2, 1, 0):
-        mantissa = round(factor * 2.0 ** rate_shift(width, coarse))
+        mantissa = round(factor * 2.0 ** rate_shift(coarse))
         if abs(mantissa) < limit:
             return mantissa, coarse
     raise RangeError("the learning rate is too large for the gradient's format; divide it by at least "
-                     f"{abs(factor) * 2.0 ** rate_shift(width, 0) / limit:.3g}")
+                     f"{abs(factor) * 2.0 ** rate_shift(0) / limit:.3g}")
 
 
 def rates(design: Design, learning_rate: float, momentum: float, samples: int, gain: int, change: int
@@ -41,7 +41,7 @@ def rates(design: Design, learning_rate: float, momentum: float, samples: int, g
              for p in design.placements if any(p.learned)}
     found.update({f"vector{i}": encode(-step * v.gradient_scale * 2.0**v.fraction, width)
                   for i, v in enumerate(design.vectors) if v.learned})
-    found["decay"] = (round(momentum * 2.0 ** (rate_shift(width, 0) + change)), 0)
+    found["decay"] = encode(momentum * 2.0**change, width)
     return found
 
 

@@ -89,7 +89,7 @@ class UnitPath(wiring.Component):
         source = Mux(c.spread, Context.PAIR, c.context)
         source_slot = Mux(c.spread, sample, second)
         m.d.comb += [self.q_r_addr.eq(Cat(unit, source)), self.p_r_addr.eq(Cat(source_slot, unit, source))]
-        nudge = self._nudges(m, unit, source_slot)
+        nudge = self._nudges(m, unit, sample)
         element = Signal(Unit)
         m.d.sync += [
             element.valid.eq(pulse | second), element.slot.eq(second), element.sample.eq(sample),

@@ -20,7 +20,7 @@ class UpdateTail(wiring.Component):
 
     def __init__(self, *, width: int):
         self.width = width
-        self.change_bits = 3 * width - 1 - arith.rate_shift(width, 0) + 2
+        self.change_bits = 3 * width - 1 - arith.rate_shift(0) + 2
         super().__init__({
             "high": In(signed(2 * width)), "low": In(signed(2 * width)), "coarse": In(2),
             "change": Out(signed(self.change_bits)), "word": In(signed(2 * width)),

@@ -14,7 +14,7 @@ __all__ = [
     "sat", "shr", "table_address", "table_fraction", "update", "wrap",
 ]
 
-RATE_STEP = 8  # the coarse shifts of an update are rate_shift(width, 0..3), RATE_STEP apart
+RATE_STEP = 8  # the coarse shifts of an update are rate_shift(0..3), RATE_STEP apart
 
 
 def _hardware(x: Any) -> bool:
@@ -120,9 +120,9 @@ def gradient_width(width: int) -> int:
     return 2 * width - 1
 
 
-def rate_shift(width: int, coarse: int) -> int:
+def rate_shift(coarse: int) -> int:
     """Right shift of ``gradient * mantissa`` for a coarse exponent 0..3."""
-    return width - 13 + RATE_STEP * coarse
+    return 1 + RATE_STEP * coarse
 
 
 def update(product: Any, width: int, coarse: Any) -> Any:
@@ -130,7 +130,7 @@ def update(product: Any, width: int, coarse: Any) -> Any:
 
     ``product`` is gradient * mantissa. The shifted value is truncated only by its natural width.
     """
-    shifted = [product >> (rate_shift(width, c) - 1) for c in range(4)]
+    shifted = [product >> (rate_shift(c) - 1) for c in range(4)]
     if _hardware(product):
         from amaranth.hdl import Mux
 

@@ -57,7 +57,7 @@ class IntegerModel:
 
     def __init__(self, design: Design):
         self.design, self.hw = design, design.hardware
-        self.response, self.gain = design.response, 0
+        self.response, self.gain = design.response, design.gain
         self.masters = {b.name: np.zeros((b.rows, b.columns), np.int64) for b in design.blocks}
         self.vectors = [np.zeros(v.length, np.int64) for v in design.vectors]
         self.clear()
@@ -109,7 +109,7 @@ class IntegerModel:
         w = self._swept("readout")
         x = np.concatenate([q, np.full((len(q), 1), 1 << self.design.fractions["state"])], axis=1)[:, :w.shape[1]]
         out = self._run("cost", acc=_dot(x, w.T), target=target)
-        return out["y"], out["delta"]
+        return out["y"], out.get("delta", out["y"])
 
     def nudge(self, delta: Array, exponent: Array) -> Array:
         """Scaled cost derivatives back at the units."""
@@ -210,7 +210,7 @@ class IntegerModel:
         for step in range(d.steps * d.substeps - 1, 0, -1):
             yield step, (step - 1) // d.substeps
 
-    def learn(self, x: Array, target: Array, copy: bool = True) -> tuple[Array, Outcome]:
+    def learn(self, x: Array, target: Array) -> tuple[Array, Outcome]:
         """Accumulate the gradient of (samples, steps, inputs) and (samples, read-outs, outputs) words.
 
         Returns the outputs of the free phase, as `predict`."""
@@ -228,40 +228,48 @@ class IntegerModel:
         exponent = arith.exponent(self.response, arith.msb(leading), self.gain, SHIFT_LIMIT)
         out.leading = int(np.bitwise_or.reduce(leading))
         self._echo(x, target, s, c, exponent, out)
-        if copy:
-            self._retrace(x, s, c, out)
         self._wrap_gradients()
         return np.stack(rows, axis=1), out
 
     def _echo(self, x: Array, target: Array, s: State, c: Array, exponent: Array, out: Outcome) -> None:
-        """Both nudged copies, back from the last read-out point, as one batch (plus first, minus second)."""
-        d, n = self.design.dynamics, len(x)
-        sign = np.repeat([1, -1], n)[:, None]
+        """The un-nudged copy ``s`` and both nudged ones in lock-step, back from the last read-out point; the nudged
+        ones are one batch, plus first, minus second."""
+        d = self.design.dynamics
+        last = d.steps * d.substeps
         both = State(np.tile(s.q, (2, 1)), np.tile(s.p, (2, 1)))
-        e2 = np.tile(exponent, 2)
-        delta = self.readout(s.q, target[:, -1])[1]
-        self._move(both, 0, sign * np.tile(self.nudge(delta, exponent), (2, 1)), True,
-                   ("echo", d.steps * d.substeps), out)
+        self._move(both, 0, self._nudges(s, target[:, -1], exponent), True, ("echo", last), out)
         self._respond(both, out)
-        c2 = np.tile(c, (2, 1))
+        self._move(s, 0, 0, True, ("return", last), out)
         for step, row in self._steps_back():
             nudge: Array | int = 0
             if step % d.substeps == 0:
-                u = x[:, row]
-                c2 = np.tile(self.drive(u), (2, 1))
+                c = self.drive(x[:, row])
                 if d.cost_at == "every":
-                    delta = self.readout(both.q, np.tile(target[:, row], (2, 1)))[1]
-                    nudge = sign * self.nudge(delta, e2)
-            t = self.activation(both.q, c2)
-            ts = arith.shr(t, e2[:, None] - self.gain) * sign
-            self._outer("hidden", ts, both.q)
-            self._outer("drive", ts, np.tile(x[:, row] << self.hw.input_shift, (2, 1)), self._one)
-            f = self.force(both.q, t)
-            for i in range(len(self.vectors)):
-                g = arith.shr(f[f"g{i}"], e2[:, None] - self.gain) * sign
-                self.vector_gradients[i] += g.sum(0) if len(self.vectors[i]) == g.shape[1] else g.sum()
-            self._move(both, f["force"], nudge, True, ("echo", step), out)
-            self._respond(both, out)
+                    nudge = self._nudges(s, target[:, row], exponent)
+            self._echo_step(both, x[:, row], np.tile(c, (2, 1)), nudge, np.tile(exponent, 2), step, out)
+            self._move(s, self.force(s.q, self.activation(s.q, c))["force"], 0, True, ("return", step), out)
+        out.echo |= bool(s.q.any() or s.p.any())
+
+    def _nudges(self, s: State, target: Array, exponent: Array) -> Array:
+        """Of both echoes, from the un-nudged copy's cost derivative."""
+        nudge = self.nudge(self.readout(s.q, target)[1], exponent)
+        return np.concatenate([nudge, -nudge])
+
+    def _echo_step(self, both: State, u: Array, drive: Array, nudge: Array | int, exponent: Array, step: int,
+                   out: Outcome) -> None:
+        """Gradients at the position, then kick, nudge and drift back."""
+        sign = np.repeat([1, -1], len(both.q) // 2)[:, None]
+        scale = exponent[:, None] - self.gain
+        t = self.activation(both.q, drive)
+        ts = arith.shr(t, scale) * sign
+        self._outer("hidden", ts, both.q)
+        self._outer("drive", ts, np.tile(u << self.hw.input_shift, (2, 1)), self._one)
+        f = self.force(both.q, t)
+        for i in range(len(self.vectors)):
+            g = arith.shr(f[f"g{i}"], scale) * sign
+            self.vector_gradients[i] += g.sum(0) if len(self.vectors[i]) == g.shape[1] else g.sum()
+        self._move(both, f["force"], nudge, True, ("echo", step), out)
+        self._respond(both, out)
 
     def _own(self, delta: Array) -> Array:
         """Operand of the readout's own gradient."""
