@@ -44,6 +44,25 @@ def test_package_data_that_is_read_at_run_time_is_packaged():
         assert any(path.match(p) for p in patterns), path
 
 
+def test_the_readmes_example_runs(tmp_path):
+    code = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    (tmp_path / "example.py").write_text(code)  # a file: capture quotes source lines
+    done = subprocess.run([sys.executable, "example.py"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "dV/dq" in done.stdout and (tmp_path / "build" / "net.echolith").exists()
+
+
+def test_the_readme_names_every_verb_and_target():
+    text = (ROOT / "README.md").read_text()
+    from echolith.host.cli import app
+
+    for command in app.registered_commands:
+        assert f"echolith {command.name}" in text or f"make {command.name}" in text, command.name
+    for target in ("demo", "test", "lint", "slow", "bench"):
+        assert f"make {target}" in text
+        assert f"\n{target}:" in (ROOT / "Makefile").read_text()
+
+
 class Net(nn.Module):
     states, inputs, outputs = {"q": 3}, 2, 2
 
