@@ -15,9 +15,10 @@ test: $(VENV)/ready
 slow: $(VENV)/ready
 	$(PYTEST) -m slow
 
+# pyright looks through .ns, where every package has its import name.
 lint: $(VENV)/ready
 	$(BIN)/ruff check
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright -p .ns --pythonpath $(BIN)/python
 
 bench: $(VENV)/ready
 	$(BIN)/python bench/accuracy.py
