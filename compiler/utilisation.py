@@ -10,8 +10,8 @@ Counted as useful, with K = steps * substeps integrator steps, the coupling W (r
               (K - 1) forces of two passes through W, and as many outer products for W and for B
               one drive per input row, shared by the copies
               one outer product for C per read-out of the forward run
-              the transposed pass of C that turns a cost derivative into a nudge: one for both copies at the last
-              read-out; with the cost at every step also one, and one pass through C, per copy at every earlier one
+              the transposed pass of C that turns a cost derivative into a nudge, for both copies; at read-outs
+              before the last also the pass through C that finds the derivative again instead of storing it
     update    one multiplication per learned word of the array, once per batch
 
 Not counted as useful: padding of tiles, pipelines filling and draining, instruction fetch, and copy 0, the un-nudged
@@ -63,7 +63,7 @@ def work(design: Design) -> Work:
     if not design.hardware.learn:
         return Work(predict, 0, 0)
     echo = 2 * s.forces * (3 * s.hidden + s.drive) + s.driven * s.drive
-    costs = s.reads * s.readout + s.nudge + 2 * (s.reads - 1) * (s.readout + s.nudge)
+    costs = s.reads * (s.readout + s.nudge) + (s.reads - 1) * s.readout
     update = sum(p.columns * design.block(p.block).rows for p in design.placements if any(p.learned))
     return Work(predict, predict + echo + costs, update)
 
