@@ -21,6 +21,7 @@ lint: $(VENV)/ready
 	$(BIN)/pyright -p .ns --pythonpath $(BIN)/python
 
 bench: $(VENV)/ready
+	$(BIN)/python bench/machine.py
 	$(BIN)/python bench/accuracy.py
 
 # torch first and by its number: a plain newest torch pulls gigabytes of CUDA.
