@@ -7,14 +7,18 @@ Contexts are places of a pair of samples (a, b) in the state memory: 0 holds (a,
 
 from enum import IntEnum
 
-__all__ = ["Context", "Dest", "Field", "Opcode", "Setting", "UpdateMode", "exec_word", "loop_word", "set_word"]
+__all__ = [
+    "LOOP_BITS", "Context", "Dest", "Field", "Opcode", "Setting", "UpdateMode", "exec_word", "loop_word", "set_word",
+]
+
+LOOP_BITS = 16  # of a loop's count
 
 
 class Opcode(IntEnum):
     HALT = 0
     LOOP = 1  # repeat up to END, value times (at least once)
     PAIRS = 2  # repeat up to END, once per pair of samples
-    END = 3
+    END = 3  # the value is the address of the loop's first word
     SET = 4  # setting <- value
     NEXT = 5  # take the next two entries of the order memory, forget the leading bits of their costs
     ROW = 6  # move the record offset by a signed value
@@ -91,5 +95,5 @@ def set_word(setting: Setting, value: int) -> int:
 
 
 def loop_word(opcode: Opcode, value: int = 0) -> int:
-    """LOOP with a count, ROW with a signed offset, GUARD with an address, or any opcode without options."""
+    """LOOP with a count, ROW with a signed offset, END or GUARD with an address, or any opcode without options."""
     return opcode << 28 | value & 0xFFFFFF

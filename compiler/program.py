@@ -10,7 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from echolith.compiler.design import Block, Dynamics, Hardware
-from echolith.compiler.isa import Context, Dest, Opcode, Setting, UpdateMode, exec_word, loop_word, set_word
+from echolith.compiler.errors import CompileError
+from echolith.compiler.isa import (
+    LOOP_BITS,
+    Context,
+    Dest,
+    Opcode,
+    Setting,
+    UpdateMode,
+    exec_word,
+    loop_word,
+    set_word,
+)
 
 __all__ = ["Program", "Schedule", "build"]
 
@@ -54,9 +65,11 @@ class _Assembler:
     @contextmanager
     def loop(self, count: int | None) -> Iterator[None]:
         """Repeat what is emitted inside: ``count`` times, or once per pair if None."""
-        self.emit(loop_word(Opcode.PAIRS) if count is None else loop_word(Opcode.LOOP, count))
+        if count is not None and count >= 1 << LOOP_BITS:
+            raise CompileError(f"rows and substeps must be below {1 << LOOP_BITS}, not {count}")
+        first = self.emit(loop_word(Opcode.PAIRS) if count is None else loop_word(Opcode.LOOP, count)) + 1
         yield
-        self.emit(loop_word(Opcode.END))
+        self.emit(loop_word(Opcode.END, first))
 
     def use(self, name: str) -> None:
         """Point the sweeps at a block."""

@@ -32,7 +32,7 @@ REGISTERS = (
     Register("control", 3, "w", "bit 0: go; bit 1: stop and return to idle; bit 2, with go: inputs are streamed"),
     Register("status", 2, "r", "bit 0: busy; bit 1: waiting for streamed input"),
     Register("entry", 16, "rw", "program address at which go starts"),
-    Register("count", 24, "rw", "pairs of samples in this run"),
+    Register("count", 16, "rw", "pairs of samples in this run"),
     Register("flags", 8, "r", "see Flag; cleared by go"),
     Register("cycles", 32, "r", "cycles from go to done of the last run"),
     Register("stalls", 32, "r", "of these, cycles that waited for streamed input"),

@@ -5,8 +5,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.timing import SUM, tree_levels
-from echolith.rtl.lane import Lane, LaneControl, Mode, RowWrite
+from echolith.compiler.timing import tree_levels
+from echolith.rtl.lane import Lane, LaneControl, Mode, row_write
 from echolith.rtl.pipeline import delay
 from echolith.sim import arith
 
@@ -25,15 +25,16 @@ class SynapseArray(wiring.Component):
         tile of a column.
     x_a, x_b : In(signed)
         Stage 1: the broadcast operands, or the mantissa.
-    drain_valid, drain_acc, drain_slot, drain_lane, drain_tile : Out
+    drain_valid, drain : Out
         Sums of a forward sweep, one per cycle: slot a, slot b of lane 0, then of lane 1 ...
     y_valid, y_a, y_b : Out
         One column's sums of a transposed sweep.
-    row_* : In
+    row_a, row_b : In
         Writes of row operands.
     alarm, large, clipped : Out
         A gradient word near wrapping, or getting there; number of clipped masters in this cycle.
-    host_* : access while idle; ``host_lane`` picks the lane, reads are valid two cycles after ``host_r_en``.
+    host_* : access after a cycle of ``host_en`` and while it lasts; ``host_lane`` picks the lane, reads are valid two
+        cycles after the address, writes happen one cycle after their enable.
     """
 
     def __init__(self, hw: Hardware):
@@ -44,14 +45,13 @@ class SynapseArray(wiring.Component):
             "mode": In(Mode), "coarse": In(2), "update": In(2),
             "valid": In(1), "first": In(1), "last": In(1), "address": In(address), "tile": In(tile),
             "x_a": In(word), "x_b": In(word),
-            "drain_valid": Out(1), "drain_acc": Out(acc), "drain_slot": Out(1), "drain_lane": Out(8),
-            "drain_tile": Out(tile),
+            "drain_valid": Out(1), "drain": Out(acc),
             "y_valid": Out(1), "y_a": Out(acc), "y_b": Out(acc),
-            "row_t": In(RowWrite), "row_s": In(RowWrite), "row_tile_t": In(tile), "row_tile_s": In(tile),
-            "row_data_t": In(word), "row_data_s": In(word),
+            "row_a": In(row_write(hw)), "row_b": In(row_write(hw)),
             "alarm": Out(1), "large": Out(1), "clipped": Out(range(hw.lanes + 1)),
-            "host_addr": In(address), "host_lane": In(8), "host_r_en": In(1), "host_w_en": In(1), "host_g_en": In(1),
-            "host_data": In(2 * w), "host_w_data": Out(2 * w), "host_g_data": Out(arith.gradient_width(w)),
+            "host_addr": In(address), "host_lane": In(range(hw.lanes + 1)), "host_en": In(1), "host_w_en": In(1),
+            "host_g_en": In(1), "host_data": In(2 * w), "host_w_data": Out(2 * w),
+            "host_g_data": Out(arith.gradient_width(w)),
         })
 
     def elaborate(self, platform):
@@ -63,8 +63,10 @@ class SynapseArray(wiring.Component):
         for stage in range(7):
             stages.append(delay(m, stages[-1], 1, f"element_{stage + 1}"))
         control = self._control(m, [s[0] for s in stages], [s[0] & s[1] for s in stages], stages)
-        self._addresses(m, lanes, control)
-        self._drain(m, lanes, stages[SUM])
+        self._addresses(m, lanes)
+        self._operands(m, lanes, control)
+        self._host(m, lanes)
+        self._drain(m, lanes, control.load)
         self._tree(m, lanes, stages)
         m.d.comb += [self.alarm.eq(Cat(lane.alarm for lane in lanes).any()),
                      self.large.eq(Cat(lane.large for lane in lanes).any()),
@@ -75,7 +77,7 @@ class SynapseArray(wiring.Component):
         control = Signal(LaneControl)
         updating = self.mode == Mode.UPDATE
         m.d.comb += [
-            control.mode.eq(self.mode), control.coarse.eq(self.coarse),
+            control.mode.eq(self.mode), control.coarse.eq(self.coarse), control.idle.eq(self.host_en),
             control.first.eq(first[3]),
             control.load.eq(stages[4][0] & stages[4][2] & (self.mode == Mode.FORWARD)),
             control.outer.eq(valid[5] & (self.mode == Mode.OUTER)),
@@ -85,66 +87,64 @@ class SynapseArray(wiring.Component):
         ]
         return control
 
-    def _addresses(self, m: Module, lanes: list, control) -> None:
-        updating, host = self.mode == Mode.UPDATE, self.host_r_en | self.host_w_en | self.host_g_en
+    def _addresses(self, m: Module, lanes: list) -> None:
+        """Reads while the host is at it, or at the stage of each mode; writes from the last stages."""
+        updating, host = self.mode == Mode.UPDATE, self.host_en
         later = [self.address]
-        for stage in range(7):
-            later.append(delay(m, later[-1], 1, f"address_{stage + 1}"))
-        for index, lane in enumerate(lanes):
-            chosen = self.host_lane == index
-            above = lanes[index + 1] if index + 1 < len(lanes) else None
+        for stage in range(1, 8):
+            # A host's write follows its enable by one cycle, as the last two stages do anyway.
+            from_host = stage in (5, 7)
+            later.append(delay(m, Mux(host, self.host_addr, later[-1]) if from_host else later[-1], 1,
+                               f"address_{stage}"))
+        for lane in lanes:
             m.d.comb += [
-                lane.control.eq(control),
                 lane.w_addr.eq(Mux(host, self.host_addr, Mux(updating, later[4], self.address))),
-                lane.w_en.eq(1),
                 lane.g_addr.eq(Mux(host, self.host_addr, Mux(updating, self.address, later[3]))),
-                lane.g_en.eq(1),
                 lane.t_addr.eq(Cat(self.tile, self.mode == Mode.OUTER)),
-                lane.gw_addr.eq(Mux(host, self.host_addr, later[5])),
-                lane.ww_addr.eq(Mux(host, self.host_addr, later[7])),
-                lane.x_a.eq(self.x_a), lane.x_b.eq(self.x_b),
-                lane.previous_a.eq(above.drain_a if above else 0), lane.previous_b.eq(above.drain_b if above else 0),
-                lane.row_t.eq(self.row_t), lane.row_s.eq(self.row_s),
-                lane.row_tile_t.eq(self.row_tile_t), lane.row_tile_s.eq(self.row_tile_s),
-                lane.row_data_t.eq(self.row_data_t), lane.row_data_s.eq(self.row_data_s),
-                lane.host_w_en.eq(self.host_w_en & chosen), lane.host_g_en.eq(self.host_g_en & chosen),
-                lane.host_data.eq(self.host_data),
+                lane.gw_addr.eq(later[5]), lane.ww_addr.eq(later[7]),
             ]
+
+    def _operands(self, m: Module, lanes: list, control) -> None:
+        for lane in lanes:
+            m.d.comb += [lane.control.eq(control), lane.x_a.eq(self.x_a), lane.x_b.eq(self.x_b),
+                         lane.row_a.eq(self.row_a), lane.row_b.eq(self.row_b)]
+
+    def _host(self, m: Module, lanes: list) -> None:
+        data = Signal(2 * self.hw.width)
+        m.d.comb += data.eq(Mux(self.host_en, self.host_data, 0))
+        for lane in lanes:
+            chosen = self.host_lane == lane.index
+            m.d.comb += [lane.host_w_en.eq(self.host_w_en & chosen), lane.host_g_en.eq(self.host_g_en & chosen),
+                         lane.host_data.eq(data)]
         pick = delay(m, self.host_lane, 1, "host_lane")
         with m.Switch(pick):
-            for index, lane in enumerate(lanes):
-                with m.Case(index):
+            for lane in lanes:
+                with m.Case(lane.index):
                     m.d.sync += [self.host_w_data.eq(lane.w_data), self.host_g_data.eq(lane.g_data)]
-        m.d.comb += control.shift.eq(self.drain_slot)
 
-    def _drain(self, m: Module, lanes: list, element) -> None:
+    def _drain(self, m: Module, lanes: list, load) -> None:
         """After a tile's last column: both slots of every lane, lane 0 first."""
-        tiles = delay(m, self.tile, SUM, "tile")
-        loaded = element[0] & element[2] & (self.mode == Mode.FORWARD)
-        m.d.comb += self.drain_acc.eq(Mux(self.drain_slot, lanes[0].drain_b, lanes[0].drain_a))
-        with m.If(self.drain_valid):
-            m.d.sync += self.drain_slot.eq(~self.drain_slot)
-            with m.If(self.drain_slot):
-                m.d.sync += self.drain_lane.eq(self.drain_lane + 1)
-                with m.If(self.drain_lane == self.hw.lanes - 1):
-                    m.d.sync += self.drain_valid.eq(0)
-        with m.If(loaded):
-            m.d.sync += [self.drain_valid.eq(1), self.drain_slot.eq(0), self.drain_lane.eq(0),
-                         self.drain_tile.eq(tiles)]
+        for lane, above in zip(lanes, lanes[1:], strict=False):
+            m.d.comb += lane.previous.eq(above.drain)
+        left = Signal(range(2 * self.hw.lanes + 1))
+        m.d.comb += [self.drain.eq(lanes[0].drain), self.drain_valid.eq(left != 0)]
+        with m.If(load):
+            m.d.sync += left.eq(2 * self.hw.lanes)
+        with m.Elif(self.drain_valid):
+            m.d.sync += left.eq(left - 1)
 
     def _tree(self, m: Module, lanes: list, stages: list) -> None:
         """Registered adder tree over the lanes, then the sum over tiles."""
         levels = tree_levels(self.hw.lanes)
         here = delay(m, Mux(self.mode == Mode.TRANSPOSED, stages[3], 0), levels, "tree")
-        with m.If(here[0] & here[2]):
-            m.d.sync += self.y_valid.eq(1)
-        with m.Else():
-            m.d.sync += self.y_valid.eq(0)
+        m.d.sync += self.y_valid.eq(here[0] & here[2])
         for products, out in (([lane.pa for lane in lanes], self.y_a), ([lane.pb for lane in lanes], self.y_b)):
             for _ in range(levels):
                 products = [self._add(m, products[i:i + 2]) for i in range(0, len(products), 2)]
+            total = Signal.like(out, reset_less=True)
             with m.If(here[0]):
-                m.d.sync += out.eq(Mux(here[1], 0, out) + products[0])
+                m.d.sync += total.eq(Mux(here[1], products[0], total + products[0]))
+            m.d.comb += out.eq(total)
 
     @staticmethod
     def _add(m: Module, pair: list):

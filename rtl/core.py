@@ -1,19 +1,22 @@
 """The core: array, neuron unit, sequencer and memories, connected. Reached through the register window only."""
 
+import dataclasses
+
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Design, Hardware
 from echolith.compiler.isa import Context, Dest, Opcode, Setting
-from echolith.compiler.registers import Bank as BankId
 from echolith.compiler.registers import ERRORS, Flag
+from echolith.compiler.registers import Bank as BankId
 from echolith.compiler.timing import tails
 from echolith.rtl.array import SynapseArray
 from echolith.rtl.lane import Mode
 from echolith.rtl.memory import Bank
 from echolith.rtl.pipeline import delay
 from echolith.rtl.rows import RowUnit
+from echolith.rtl.scale import EXPONENT_BITS
 from echolith.rtl.sequencer import Sequencer
 from echolith.rtl.sweep import Sweep
 from echolith.rtl.units import UnitPath
@@ -47,12 +50,16 @@ class Core(wiring.Component):
     def elaborate(self, platform):
         hw, m = self.hw, Module()
         masters = (BankId.WEIGHTS, BankId.GRADIENTS, BankId.VECTORS, BankId.VECTOR_GRADIENTS)
-        m.submodules.window = self.window = Window(hardware_id=hw.hardware_id,
-                                                   wide=masters if 2 * hw.width > 32 else ())
+        m.submodules.window = self.window = Window(
+            hardware_id=hw.hardware_id, wide=masters if 2 * hw.width > 32 else (), index_bits=_index_bits(hw),
+            entry_bits=max(2 * hw.width, 32))
         m.submodules.sequencer = self.sequencer = Sequencer(hw)
-        bits = self.sequencer.settings
-        m.submodules.sweep = self.sweep = Sweep(count_bits=max(bits[s] for s in bits if s != Setting.RATE) + 1,
-                                                address_bits=(hw.depths.weights - 1).bit_length())
+        bits, self.tails = self.sequencer.settings, tails(hw)
+        m.submodules.sweep = self.sweep = Sweep(
+            inner_bits=max(bits[Setting.PERIOD], bits[Setting.LENGTH] + 1),
+            outer_bits=max(bits[Setting.COLUMNS], bits[Setting.TILES]),
+            address_bits=(hw.depths.weights - 1).bit_length(),
+            tail_bits=max(dataclasses.astuple(self.tails)).bit_length())
         m.submodules.array = self.array = SynapseArray(hw)
         m.submodules.rows = self.rows = RowUnit(hw)
         m.submodules.units = self.units = UnitPath(hw)
@@ -79,12 +86,13 @@ class Core(wiring.Component):
         wiring.connect(m, w.pull, wiring.flipped(self.pull))
         m.d.comb += [
             self.bus_r_data.eq(w.bus_r_data), self.busy.eq(s.busy), w.busy.eq(s.busy | w.go),
-            s.go.eq(w.go), s.stop.eq(w.stop), s.entry.eq(w.entry), s.pairs.eq(w.count), s.guard.eq((w.flags & ERRORS).any()),
+            s.go.eq(w.go), s.stop.eq(w.stop), s.entry.eq(w.entry), s.pairs.eq(w.count),
+            s.guard.eq((w.flags & ERRORS).any()),
         ]
 
     def _sweeps(self, m: Module) -> None:
         """Counters of the sweep engine from opcode and settings; the array's controls."""
-        s, e, a, t = self.sequencer, self.sweep, self.array, tails(self.hw)
+        s, e, a, t = self.sequencer, self.sweep, self.array, self.tails
         with m.Switch(s.opcode):
             with m.Case(Opcode.FORWARD):
                 m.d.comb += [e.outer.eq(s.setting_tiles), e.period.eq(s.setting_period),
@@ -110,9 +118,8 @@ class Core(wiring.Component):
             with m.Default():
                 m.d.comb += [e.outer.eq(2), e.period.eq(s.setting_length), e.active.eq(s.setting_length),
                              e.tail.eq(t.fetch)]
-        started = delay(m, s.start, 0)
         m.d.comb += [
-            e.start.eq(started), s.done.eq(e.done), e.base.eq(s.setting_base),
+            e.start.eq(s.start), s.done.eq(e.done), e.base.eq(s.setting_base),
             e.inner_step.eq(Mux(self._is(Opcode.TRANSPOSED), s.setting_columns, 1)),
             e.outer_step.eq(Mux(self._is(Opcode.TRANSPOSED), 1, s.setting_columns)),
             a.valid.eq(e.valid & (self._is(Opcode.FORWARD) | self._is(Opcode.OUTER) | self._is(Opcode.TRANSPOSED)
@@ -167,9 +174,11 @@ class Core(wiring.Component):
         region = Mux(s.command.source, Context.INPUT, s.command.context)
         swept = self._is(Opcode.FORWARD) | self._is(Opcode.OUTER)
         input_write = self.fetched_at[0] & ~s.command.target
-        host = w.host_bank == BankId.POSITIONS
+        host, fetching = w.host_bank == BankId.POSITIONS, self._is(Opcode.FETCH)
+        self.host_word = Signal(signed(2 * hw.width))
+        m.d.comb += self.host_word.eq(Mux(w.host_en, w.host_data, 0))
         for slot in range(2):
-            write = Mux(s.busy, (u.w_en & (u.q_w_slot == slot)) | (input_write & (self.fetched_at[1] == slot)),
+            write = Mux(s.busy, (u.q_w_en & (u.q_w_slot == slot)) | (input_write & (self.fetched_at[1] == slot)),
                         w.host_w_en & host & (w.host_index[0] == slot))
             m.d.comb += [
                 q[slot].r_addr.eq(Mux(s.busy, Mux(swept, Cat(column, region), u.q_r_addr), w.host_index[1:])),
@@ -177,8 +186,8 @@ class Core(wiring.Component):
                 q[slot].w_en.eq(write),
                 q[slot].w_addr.eq(Mux(s.busy, Mux(input_write, self.fetched_at[2:2 + bits] | Context.INPUT << bits,
                                                   u.q_w_addr), w.host_index[1:])),
-                q[slot].w_data.eq(Mux(s.busy, Mux(input_write, self.fetched << hw.input_shift, u.q_w_data),
-                                      w.host_data[:hw.width].as_signed())),
+                # One of the three is not zero.
+                q[slot].w_data.eq(u.q_w_data | Mux(fetching, self.fetched << hw.input_shift, 0) | self.host_word),
             ]
         sample = [Mux(s.command.source, s.command.context == 2, 0),
                   Mux(s.command.source & (s.command.context == 1), 0, 1)]
@@ -190,26 +199,23 @@ class Core(wiring.Component):
         m.d.comb += [
             p.r_addr.eq(Mux(s.busy, u.p_r_addr, w.host_index)), p.r_en.eq(1), u.p.eq(p.r_data.as_signed()),
             p.w_addr.eq(Mux(s.busy, u.p_w_addr, w.host_index)),
-            p.w_en.eq(Mux(s.busy, u.w_en, w.host_w_en & (w.host_bank == BankId.MOMENTA))),
-            p.w_data.eq(Mux(s.busy, u.p_w_data, w.host_data[:hw.width].as_signed())),
+            p.w_en.eq(Mux(s.busy, u.p_w_en, w.host_w_en & (w.host_bank == BankId.MOMENTA))),
+            p.w_data.eq(Mux(s.busy, u.p_w_data, self.host_word)),
             u.q_a.eq(q[0].r_data.as_signed()), u.q_b.eq(q[1].r_data.as_signed()),
         ]
 
     def _vectors(self, m: Module) -> None:
         """Neuron unit, row unit and array to each other; the vector parameters beside the unit path."""
         s, a, r, u, w = self.sequencer, self.array, self.rows, self.units, self.window
-        started = s.start
         m.d.comb += [
-            r.command.eq(s.command), u.command.eq(s.command), r.rows.eq(s.setting_rows), r.range.eq(w.range), r.gain.eq(w.gain),
-            r.start.eq(started), u.start.eq(started), u.sweeping.eq(self._is(Opcode.TRANSPOSED)),
-            r.acc_valid.eq(a.drain_valid), r.acc.eq(a.drain_acc), r.acc_slot.eq(a.drain_slot),
-            r.acc_lane.eq(a.drain_lane), r.acc_tile.eq(a.drain_tile),
+            r.command.eq(s.command), u.command.eq(s.command), r.rows.eq(s.setting_rows), r.range.eq(w.range),
+            r.gain.eq(w.gain),
+            r.start.eq(s.start), u.start.eq(s.start), u.sweeping.eq(self._is(Opcode.TRANSPOSED)),
+            r.acc_valid.eq(a.drain_valid), r.acc.eq(a.drain), a.row_a.eq(r.row_a), a.row_b.eq(r.row_b),
             u.y_valid.eq(a.y_valid), u.y_a.eq(a.y_a), u.y_b.eq(a.y_b),
             u.tick.eq(self.sweep.valid & self._is(Opcode.UNITS)),
         ]
-        for name in ("row_t", "row_s", "row_tile_t", "row_tile_s", "row_data_t", "row_data_s"):
-            m.d.comb += getattr(a, name).eq(getattr(r, name))
-        exponent = Mux(u.g_sample, r.scales[5:], r.scales[:5])
+        exponent = (Mux(u.g_sample, r.exponent_b, r.exponent_a) - w.gain)[:EXPONENT_BITS]
         updating = self._is(Opcode.UPDATE) & self.sweep.valid
         for index, bank in enumerate(self.vectors):
             chosen = w.host_en & ((w.host_index >> u.bits) == index)
@@ -220,7 +226,7 @@ class Core(wiring.Component):
                 bank.update_valid.eq(updating & (s.command.vector == index + 1)), bank.update.eq(s.command.dest),
                 bank.update_addr.eq(self.sweep.address), bank.mantissa.eq(s.setting_rate[:self.hw.width].as_signed()),
                 bank.coarse.eq(s.setting_rate[22:24]),
-                bank.host.eq(w.host_en), bank.host_addr.eq(w.host_index), bank.host_data.eq(w.host_data),
+                bank.host.eq(w.host_en), bank.host_addr.eq(w.host_index), bank.host_data.eq(self.host_word),
                 bank.host_w_en.eq(w.host_w_en & chosen & (w.host_bank == BankId.VECTORS)),
                 bank.host_g_en.eq(w.host_w_en & chosen & (w.host_bank == BankId.VECTOR_GRADIENTS)),
             ]
@@ -240,25 +246,31 @@ class Core(wiring.Component):
 
     def _flags(self, m: Module) -> None:
         """Sticky flags and counters of a run, cleared by go."""
-        w, s, u, a = self.window, self.sequencer, self.units, self.array
+        hw, w, s, u, a = self.hw, self.window, self.sequencer, self.units, self.array
         alarm = a.alarm | Cat(bank.alarm for bank in self.vectors).any()
-        m.d.comb += w.status.eq(Cat(s.busy | w.go, self.sweep.hold))
+        words = hw.lanes * hw.depths.weights + len(hw.vectors) * hw.depths.units
+        response, leading = Signal(hw.width), Signal(hw.width)
+        saturated = Signal(range(words + 1))  # every word is clipped once at most
+        m.d.comb += [w.status.eq(Cat(s.busy | w.go, self.sweep.hold)), w.response.eq(response),
+                     w.leading.eq(leading), w.saturated.eq(saturated)]
         with m.If(w.go):
-            m.d.sync += [w.response.eq(0), w.leading.eq(0), w.cycles.eq(0), w.stalls.eq(0), w.saturated.eq(0)]
+            m.d.sync += [response.eq(0), leading.eq(0), w.cycles.eq(0), w.stalls.eq(0), saturated.eq(0)]
         with m.Elif(s.busy):
             m.d.sync += [
-                w.response.eq(w.response | u.response), w.leading.eq(w.leading | self.rows.leading), w.cycles.eq(w.cycles + 1), w.stalls.eq(w.stalls + self.sweep.hold),
-                w.saturated.eq(w.saturated + a.clipped + sum(bank.clipped for bank in self.vectors)),
+                response.eq(response | u.response), leading.eq(leading | self.rows.leading),
+                w.cycles.eq(w.cycles + 1), w.stalls.eq(w.stalls + self.sweep.hold),
+                saturated.eq(saturated + a.clipped + sum(bank.clipped for bank in self.vectors)),
             ]
         large = a.large | Cat(bank.large for bank in self.vectors).any()
-        for flag, raised in ((Flag.LARGE, large), (Flag.WRAPPED, u.wrapped), (Flag.ECHO, u.moved), (Flag.GRADIENT, alarm)):
+        for flag, raised in ((Flag.WRAPPED, u.wrapped), (Flag.ECHO, u.moved), (Flag.GRADIENT, alarm),
+                             (Flag.LARGE, large)):
             with m.If(w.go):
                 m.d.sync += w.flags[flag].eq(0)
             with m.Elif(raised):
                 m.d.sync += w.flags[flag].eq(1)
 
     def _host(self, m: Module) -> None:
-        """Memory banks behind the window, while idle."""
+        """Memory banks behind the window, while idle. Program, tables, order and data can only be written."""
         hw, w, s, a, r, u = self.hw, self.window, self.sequencer, self.array, self.rows, self.units
         depth = (hw.depths.weights - 1).bit_length()
         pushed = {bank: w.host_w_en & (w.host_bank == bank) for bank in BankId}
@@ -274,17 +286,17 @@ class Core(wiring.Component):
                                        for i in range(len(unit.table_w_en)))),
             ]
         m.d.comb += [
-            s.program_w_en.eq(pushed[BankId.PROGRAM]), s.program_addr.eq(w.host_index), s.program_w_data.eq(w.host_data),
+            s.program_w_en.eq(pushed[BankId.PROGRAM]), s.program_addr.eq(w.host_index),
+            s.program_w_data.eq(w.host_data),
             self.order.w_en.eq(pushed[BankId.ORDER]), self.order.w_addr.eq(w.host_index),
             self.order.w_data.eq(w.host_data),
             self.data.w_en.eq(pushed[BankId.DATA]), self.data.w_addr.eq(w.host_index),
             self.data.w_data.eq(w.host_data),
-            a.host_addr.eq(w.host_index), a.host_lane.eq(w.host_index >> depth), a.host_data.eq(w.host_data),
-            a.host_r_en.eq(w.host_en), a.host_w_en.eq(pushed[BankId.WEIGHTS]),
+            a.host_addr.eq(w.host_index), a.host_lane.eq(w.host_index >> depth), a.host_data.eq(self.host_word),
+            a.host_en.eq(w.host_en), a.host_w_en.eq(pushed[BankId.WEIGHTS]),
             a.host_g_en.eq(pushed[BankId.GRADIENTS]),
         ]
-        read = {BankId.PROGRAM: s.program_r_data, BankId.ORDER: self.order.r_data, BankId.DATA: self.data.r_data,
-                BankId.WEIGHTS: a.host_w_data, BankId.GRADIENTS: a.host_g_data,
+        read = {BankId.WEIGHTS: a.host_w_data, BankId.GRADIENTS: a.host_g_data,
                 BankId.RESULTS: self.results.r_data,
                 BankId.POSITIONS: Mux(w.host_index[0], self.q[1].r_data, self.q[0].r_data),
                 BankId.MOMENTA: self.p.r_data}
@@ -298,3 +310,11 @@ class Core(wiring.Component):
                         for index, vector in enumerate(self.vectors):
                             with m.Case(index):
                                 m.d.comb += w.host_read.eq(getattr(vector, port))
+
+
+def _index_bits(hw: Hardware) -> int:
+    """Bits of an index into the largest bank."""
+    d = hw.depths
+    entries = (d.program, hw.tables << hw.segments + 1, d.order, d.data, hw.lanes * d.weights,
+               len(hw.vectors) * d.units, 8 * d.units, d.results)
+    return (max(entries) - 1).bit_length()

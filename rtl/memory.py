@@ -4,7 +4,7 @@ from amaranth.hdl import Module, unsigned
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Bank"]
+__all__ = ["Bank", "weight_bank"]
 
 
 class Bank(wiring.Component):
@@ -35,3 +35,10 @@ class Bank(wiring.Component):
             write.addr.eq(self.w_addr), write.data.eq(self.w_data), write.en.eq(self.w_en),
         ]
         return m
+
+
+def weight_bank(platform, *, width: int, depth: int) -> wiring.Component:
+    """Memory of one lane's master words: what the platform names as ``weight_bank``, else a `Bank`.
+
+    Sweeps only read it, and an update reads and writes it in turn, so one port for both is enough."""
+    return getattr(platform, "weight_bank", Bank)(width=width, depth=depth)

@@ -1,8 +1,9 @@
 """Hardware of an element-wise pipeline: one register stage per unit of `compiler.pipeline.LATENCY`."""
 
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
 
 from echolith.compiler.pipeline import LATENCY, Op, Pipeline, apply, latency, schedule
 from echolith.rtl.memory import Bank
@@ -21,7 +22,7 @@ def delay(m: Module, value, stages: int, name: str = "delay"):
 
 
 class ElementPipeline(wiring.Component):
-    """One element per cycle; every output is valid ``latency`` cycles after its inputs.
+    """One element per cycle; every output is valid ``ready[name]`` cycles after its inputs.
 
     Parameters
     ----------
@@ -30,6 +31,8 @@ class ElementPipeline(wiring.Component):
         Bits of a table's argument and words.
     segments : int
         log2 of the pieces of a table.
+    early : collection of str
+        Outputs that are not held back until the last one, ``latency`` cycles after the inputs.
 
     Members
     -------
@@ -37,9 +40,10 @@ class ElementPipeline(wiring.Component):
     table_w_* : write port of the tables, one slot per table op in order; ``table_w_half`` picks value or difference.
     """
 
-    def __init__(self, pipeline: Pipeline, *, width: int, segments: int):
+    def __init__(self, pipeline: Pipeline, *, width: int, segments: int, early: tuple[str, ...] = ()):
         self.pipeline, self.width, self.segments = pipeline, width, segments
-        self.latency = latency(pipeline)
+        self.latency, done = latency(pipeline), schedule(pipeline)
+        self.ready = {name: done[index] if name in early else self.latency for name, index in pipeline.outputs}
         widths = _widths(pipeline, width)
         super().__init__({
             **{name: In(signed(bits)) for name, bits in pipeline.inputs},
@@ -68,7 +72,7 @@ class ElementPipeline(wiring.Component):
             else:
                 values.append(apply(op, *args))
         for name, index in self.pipeline.outputs:
-            value = self._aligned(m, values[index], self.pipeline.ops[index], self.latency - ready[index])
+            value = self._aligned(m, values[index], self.pipeline.ops[index], self.ready[name] - ready[index])
             m.d.comb += getattr(self, name).eq(value)
         return m
 
@@ -91,7 +95,10 @@ class ElementPipeline(wiring.Component):
         fraction = delay(m, arith.table_fraction(x, w, s), 1)
         product, out = Signal(signed(2 * w - s + 1), reset_less=True), Signal(signed(w), reset_less=True)
         m.d.sync += product.eq(halves[1] * fraction)
-        m.d.sync += out.eq(arith.wrap(delay(m, halves[0], 1) + arith.rnd(product, w - s), w))
+        # Rounding half up adds the highest bit dropped: as the carry into the one adder.
+        value = delay(m, halves[0], 1)
+        summed = Cat(1, value).as_signed() + Cat(product[w - s - 1], product >> w - s).as_signed()
+        m.d.sync += out.eq(arith.wrap(summed >> 1, w))
         return out
 
 
@@ -106,6 +113,6 @@ def _widths(pipeline: Pipeline, width: int) -> list[int]:
         else:
             result = apply(op, *(values[a] for a in op.args))
             values.append(result if isinstance(result, int) else Signal(signed(len(result))))
-    return [v.bit_length() + 1 if isinstance(v, int) else len(v) for v in values]
+    return [bits_for(v, require_sign_bit=True) if isinstance(v, int) else len(v) for v in values]
 
 

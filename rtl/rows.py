@@ -1,34 +1,27 @@
 """The way of a forward sweep's sums to row operands: drive, activation, cost derivative."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Dest
 from echolith.rtl.command import Command, slot_sample
-from echolith.rtl.lane import RowWrite
+from echolith.rtl.lane import row_write
+from echolith.rtl.leading import Leading
 from echolith.rtl.memory import Bank
 from echolith.rtl.pipeline import ElementPipeline, delay
+from echolith.rtl.scale import EXPONENT_BITS, Scale
 from echolith.sim import arith
-from echolith.sim.model import SHIFT_LIMIT
 
 __all__ = ["RowUnit"]
 
 
-class Element(data.Struct):
-    """Where a sum belongs, carried beside it through the pipelines; ``real`` if its row exists."""
-
-    valid: 1
-    real: 1
-    slot: 1
-    sample: 1
-    lane: 8
-    tile: 12
-
-
 class RowUnit(wiring.Component):
     """One sum per cycle in, row operands, outputs and leading bits out.
+
+    Sums come in order: slot a and b of lane 0, lane 1, ..., then the next tile. Both ends count, so that beside a sum
+    only two bits travel: ``valid``, and ``real`` if its row exists.
 
     Members
     -------
@@ -42,15 +35,13 @@ class RowUnit(wiring.Component):
         A new pair of samples: forget the costs' leading bits.
     masked : In(2)
         Samples of the pair that have no cost.
-    range : In(8)
-        Response exponent R.
-    gain : In(5)
-        Gradient words are 2^gain times finer; exponents are at least this.
-    exponents, scales : Out
-        Nudge exponent of sample a and of sample b; the same less the gain.
+    range, gain : In
+        Response exponent R. Gradient words are 2^gain times finer; exponents are at least this.
+    exponent_a, exponent_b : Out
+        Nudge exponents of the samples.
     leading : Out
         Magnitude bits of this cycle's free cost derivative.
-    row_*, result_* : Out
+    row_a, row_b, result_* : Out
         Operand writes; output words in order of rows, slot a before slot b.
     target_w_*, table_w_* : In
         Writes of targets and tables; tables of the activation come before those of the cost.
@@ -58,18 +49,15 @@ class RowUnit(wiring.Component):
 
     def __init__(self, hw: Hardware):
         self.hw = hw
-        w, tile = signed(hw.width), (hw.depths.tiles - 1).bit_length()
+        w = signed(hw.width)
         self.row_bits = (hw.depths.rows - 1).bit_length()
         self.output_bits = max(1, (hw.depths.outputs - 1).bit_length())
         super().__init__({
             "command": In(Command), "rows": In(self.row_bits + 1), "start": In(1), "next": In(1), "masked": In(2),
-            "range": In(8), "gain": In(5),
-            "acc_valid": In(1), "acc": In(signed(hw.accumulator)), "acc_slot": In(1), "acc_lane": In(8),
-            "acc_tile": In(tile),
-            "exponents": Out(10), "scales": Out(10), "leading": Out(hw.width),
-            "row_t": Out(RowWrite), "row_s": Out(RowWrite), "row_tile_t": Out(tile), "row_tile_s": Out(tile),
-            "row_data_t": Out(w), "row_data_s": Out(w),
-            "result_valid": Out(1), "result": Out(w),
+            "range": In(8), "gain": In(EXPONENT_BITS), "leading": Out(hw.width),
+            "acc_valid": In(1), "acc": In(signed(hw.accumulator)),
+            "exponent_a": Out(EXPONENT_BITS), "exponent_b": Out(EXPONENT_BITS),
+            "row_a": Out(row_write(hw)), "row_b": Out(row_write(hw)), "result_valid": Out(1), "result": Out(w),
             "target_w_en": In(1), "target_w_addr": In(self.output_bits + 1), "target_w_data": In(hw.data_width),
             "table_w_addr": In(hw.segments), "table_w_data": In(hw.width), "table_w_half": In(1),
             "table_w_en": In(max(1, hw.tables)),
@@ -77,117 +65,117 @@ class RowUnit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        self._scaled, self._scaled_at = Signal(signed(self.hw.width)), Signal(Element)
-        row, sample = Signal(self.row_bits + 1), Signal()
-        m.d.comb += sample.eq(slot_sample(self.command.context, self.acc_slot))
+        row, slot, sample = Signal(self.row_bits + 1), Signal(), Signal()
+        m.d.comb += sample.eq(slot_sample(self.command.context, slot))
         with m.If(self.start):
-            m.d.sync += row.eq(0)
-        with m.Elif(self.acc_valid & self.acc_slot):
-            m.d.sync += row.eq(row + 1)
-        element = Signal(Element)
-        m.d.comb += [
-            element.valid.eq(self.acc_valid), element.real.eq(self.acc_valid & (row < self.rows)),
-            element.slot.eq(self.acc_slot), element.sample.eq(sample), element.lane.eq(self.acc_lane),
-            element.tile.eq(self.acc_tile),
-        ]
-        now = delay(m, element, 1, "element")  # beside the words read from the drive and target memories
+            m.d.sync += [row.eq(0), slot.eq(0)]
+        with m.Elif(self.acc_valid):
+            m.d.sync += [row.eq(row + slot), slot.eq(~slot)]
+        # Beside the words read from the drive and target memories.
+        now = delay(m, Cat(self.acc_valid, self.acc_valid & (row < self.rows)), 1, "now")
+        place = Signal(self.row_bits + 1)
+        m.d.comb += place.eq(Cat(sample, row))
         acc = delay(m, self.acc, 1, "acc")
-        drive = self._drives(m, row, sample, acc, now)
-        self._activation(m, acc, drive, now)
-        if self.hw.cost is not None:
-            self._cost(m, acc, row, sample, now)
+        activate = self._activation(m, acc, self._drives(m, place, acc, now))
+        hidden = self.command.dest == Dest.HIDDEN
+        if self.hw.cost is None:
+            at = delay(m, now, activate.latency, "at")
+            self._write(m, Cat(at[0] & hidden, at[1]), activate.t, 0, 0)
+            return m
+        cost = self._cost(m, acc, place)
+        ends, costing = [now], self.command.dest == Dest.COST
+        for stage in range(max(activate.latency, cost.latency)):
+            ends.append(delay(m, ends[-1], 1, f"at_{stage + 1}"))
+        early = ends[cost.ready["y"]]
+        m.d.comb += [self.result.eq(cost.y), self.result_valid.eq(early[1] & costing & self.command.emit)]
+        at = Mux(costing, ends[cost.latency], ends[activate.latency])
+        if self.hw.learn:
+            self._learn(m, at, activate.t, cost.delta, costing)
+        else:
+            self._write(m, Cat(at[0] & hidden, at[1]), activate.t, 0, 0)
         return m
 
-    def _exponent(self, sample):
-        return Mux(sample, self.exponents[5:], self.exponents[:5])
-
-    def _drives(self, m: Module, row, sample, acc, now):
+    def _drives(self, m: Module, place, acc, now):
         """Drives of both samples, kept from one drive sweep to the next."""
         w = self.hw.width
         m.submodules.drives = bank = Bank(width=w, depth=2 * self.hw.depths.rows)
-        kept = delay(m, Cat(sample, row), 1, "kept")
         m.d.comb += [
-            bank.r_addr.eq(Cat(sample, row)), bank.r_en.eq(1),
-            bank.w_addr.eq(kept), bank.w_en.eq(now.real & (self.command.dest == Dest.DRIVE)),
+            bank.r_addr.eq(place), bank.r_en.eq(1), bank.w_addr.eq(delay(m, place, 1, "kept")),
+            bank.w_en.eq(now[1] & (self.command.dest == Dest.DRIVE)),
             bank.w_data.eq(arith.sat(arith.rnd(acc, self.hw.drive_shift), w)),
         ]
         return bank.r_data.as_signed()
 
-    def _activation(self, m: Module, acc, drive, now):
-        hw = self.hw
-        m.submodules.activate = pipe = ElementPipeline(hw.activate, width=hw.width, segments=hw.segments)
-        count = len(hw.activate.tables())
-        m.d.comb += [pipe.acc.eq(acc), pipe.drive.eq(drive), pipe.table_w_addr.eq(self.table_w_addr),
-                     pipe.table_w_data.eq(self.table_w_data), pipe.table_w_half.eq(self.table_w_half),
-                     pipe.table_w_en.eq(self.table_w_en[:count])]
-        entry = Signal(Element)
-        m.d.comb += [entry.eq(now), entry.valid.eq(now.valid & (self.command.dest == Dest.HIDDEN))]
-        at = delay(m, entry, pipe.latency, "activated")
-        with m.If(self.command.dest == Dest.HIDDEN):
-            self._write(m, at, pipe.t, arith.shr(pipe.t, Mux(at.sample, self.scales[5:], self.scales[:5])), 1, self.command.echo)
-        m.d.sync += [  # the scaled twin follows one cycle behind
-            self.row_s.enable.eq(self._scaled_at.valid), self.row_s.lane.eq(self._scaled_at.lane),
-            self.row_s.slot.eq(self._scaled_at.slot), self.row_tile_s.eq(self._scaled_at.tile),
-            self.row_data_s.eq(self._scaled),
-        ]
+    def _pipeline(self, m: Module, pipeline, first: int, early: tuple[str, ...] = ()) -> ElementPipeline:
+        """With its tables' share of the write port, ``first`` on."""
+        pipe = ElementPipeline(pipeline, width=self.hw.width, segments=self.hw.segments, early=early)
+        m.d.comb += [pipe.table_w_addr.eq(self.table_w_addr), pipe.table_w_data.eq(self.table_w_data),
+                     pipe.table_w_half.eq(self.table_w_half),
+                     pipe.table_w_en.eq(self.table_w_en[first:first + len(pipeline.tables())])]
+        return pipe
 
-    def _write(self, m: Module, at, t, scaled, t_on, s_on) -> None:
-        """Register an operand and its scaled twin. Rows beyond the block are written as 0."""
-        m.d.sync += [
-            self.row_t.enable.eq(at.valid & t_on), self.row_t.lane.eq(at.lane), self.row_t.slot.eq(at.slot),
-            self.row_tile_t.eq(at.tile), self.row_data_t.eq(Mux(at.real, t, 0)),
-            self._scaled_at.eq(at), self._scaled_at.valid.eq(at.valid & s_on),
-            self._scaled.eq(Mux(at.real, scaled, 0)),
-        ]
+    def _activation(self, m: Module, acc, drive) -> ElementPipeline:
+        m.submodules.activate = pipe = self._pipeline(m, self.hw.activate, 0)
+        m.d.comb += [pipe.acc.eq(acc), pipe.drive.eq(drive)]
+        return pipe
 
-    def _cost(self, m: Module, acc, row, sample, now) -> None:
-        """Free phase: outputs, leading bits, the readout's own operands. Echo: derivatives scaled to the response."""
-        hw, w = self.hw, self.hw.width
-        m.submodules.cost = pipe = ElementPipeline(hw.cost, width=w, segments=hw.segments)
-        m.submodules.targets = targets = Bank(width=hw.data_width, depth=2 * hw.depths.outputs)
-        first = len(hw.activate.tables())
+    def _cost(self, m: Module, acc, place) -> ElementPipeline:
+        m.submodules.cost = pipe = self._pipeline(m, self.hw.cost, len(self.hw.activate.tables()), ("y",))
+        m.d.comb += pipe.acc.eq(acc)
+        if self.hw.learn:
+            m.submodules.targets = targets = Bank(width=self.hw.data_width, depth=2 * self.hw.depths.outputs)
+            m.d.comb += [
+                targets.r_addr.eq(place), targets.r_en.eq(1), targets.w_en.eq(self.target_w_en),
+                targets.w_addr.eq(self.target_w_addr), targets.w_data.eq(self.target_w_data),
+                pipe.target.eq(targets.r_data.as_signed()),
+            ]
+        return pipe
+
+    def _learn(self, m: Module, at, t, delta, costing) -> None:
+        """Activations: t, and in the echo t * 2^-exponent for the gradient. Cost derivatives: in the free phase with
+        the slot's sign for the readout's own gradient, in the echo scaled to the wanted response."""
+        echo, w = self.command.echo, signed(self.hw.width)
+        slot = Signal()
+        sample = slot_sample(self.command.context, slot)
+        masked = self.masked.bit_select(sample, 1)
+        m.submodules.scale = scale = Scale(self.hw)
+        own, operand, other = Signal(w), Signal(w), Signal(w)
         m.d.comb += [
-            targets.r_addr.eq(Cat(sample, row)), targets.r_en.eq(1), targets.w_en.eq(self.target_w_en),
-            targets.w_addr.eq(self.target_w_addr), targets.w_data.eq(self.target_w_data),
-            pipe.acc.eq(acc), pipe.target.eq(targets.r_data.as_signed()), pipe.table_w_addr.eq(self.table_w_addr),
-            pipe.table_w_data.eq(self.table_w_data), pipe.table_w_half.eq(self.table_w_half),
-            pipe.table_w_en.eq(self.table_w_en[first:first + len(hw.cost.tables())]),
+            scale.value.eq(Mux(costing, delta, t)), scale.down.eq(~costing), scale.echo.eq(echo),
+            scale.exponent.eq(Mux(sample, self.exponent_b, self.exponent_a)), scale.gain.eq(self.gain),
+            own.eq(Mux(slot, ~(scale.own - 1), scale.own)),
+            operand.eq(Mux(costing, scale.nudge, t)), other.eq(Mux(costing, own, scale.lowered)),
         ]
-        entry, cost = Signal(Element), self.command.dest == Dest.COST
-        m.d.comb += [entry.eq(now), entry.valid.eq(now.valid & cost), entry.real.eq(now.real & cost)]
-        at = delay(m, entry, pipe.latency, "costed")
-        m.d.comb += [self.result.eq(pipe.y), self.result_valid.eq(at.real & self.command.emit)]
-        if hw.learn:
-            self._derivative(m, at, pipe.delta)
+        valid, real = at[0] & (self.command.dest != Dest.DRIVE), at[1] & ~(costing & masked)
+        self._write(m, Cat(valid, real), operand, other, echo ^ costing, ~costing | echo, slot)
+        m.submodules.leading = leading = Leading(width=self.hw.width)
+        m.d.comb += [
+            leading.clear.eq(self.next), leading.valid.eq(real & costing & ~echo), leading.sample.eq(sample),
+            leading.word.eq(delta), leading.range.eq(self.range), leading.gain.eq(self.gain),
+            self.leading.eq(leading.magnitude),
+            self.exponent_a.eq(leading.exponent_a), self.exponent_b.eq(leading.exponent_b),
+        ]
 
-    def _derivative(self, m: Module, at, value) -> None:
-        hw, w = self.hw, self.hw.width
-        delta = Signal(signed(w))
-        m.d.comb += delta.eq(Mux(self.masked.bit_select(at.sample, 1), 0, value))
-        shifted = delta << Mux(self.command.echo, self._exponent(at.sample), self.gain)  # one shifter for both
-        own = Signal(signed(w))
-        m.d.comb += own.eq(arith.sat(arith.rnd(shifted, hw.readout_shift), w - 1))
-        nudge = arith.sat(arith.rnd(shifted, hw.delta_shift), w)
-        signed_delta = Mux(at.slot, -own, own)
-        with m.If(self.command.dest == Dest.COST):
-            self._write(m, at, nudge, signed_delta, self.command.echo, ~self.command.echo)
-        self._leading(m, at, delta)
-
-    def _leading(self, m: Module, at, delta) -> None:
-        """OR of the cost derivatives' magnitudes per sample; its leading bit sets the sample's exponent."""
-        with m.If(at.real & ~self.command.echo):
-            m.d.comb += self.leading.eq(arith.abs_bits(delta))
-        for sample in range(2):
-            bits = Signal(self.hw.width, name=f"leading_{sample}")
-            with m.If(self.next):
-                m.d.sync += bits.eq(0)
-            with m.Elif(at.real & ~self.command.echo & (at.sample == sample)):
-                m.d.sync += bits.eq(bits | arith.abs_bits(delta))
-            position = Signal(range(self.hw.width))
-            for index in range(self.hw.width):
-                with m.If(bits[index]):
-                    m.d.comb += position.eq(index)
-            exponent = Signal(5)
-            m.d.comb += exponent.eq(arith.exponent(self.range, position, self.gain, SHIFT_LIMIT))
-            m.d.sync += [self.exponents[5 * sample:5 * sample + 5].eq(exponent),
-                         self.scales[5 * sample:5 * sample + 5].eq(exponent - self.gain)]
+    def _write(self, m: Module, at, operand, other, other_on, operand_on=1, slot=None) -> None:
+        """Register an operand and, a cycle behind it, its scaled twin: while slot b's operand is written, slot a's
+        twin is, and the other way round. Rows beyond the block are written as 0."""
+        slot = Signal() if slot is None else slot
+        lane, tile = Signal.like(self.row_a.lane), Signal.like(self.row_a.tile)
+        twin, pending = Signal(signed(self.hw.width)), delay(m, at[0], 1, "pending")
+        with m.If(self.start):
+            m.d.sync += [slot.eq(0), lane.eq(0), tile.eq(0)]
+        with m.Elif(at[0]):
+            m.d.sync += slot.eq(~slot)
+            with m.If(slot):
+                m.d.sync += lane.eq(lane + 1)
+                with m.If(lane == self.hw.lanes - 1):
+                    m.d.sync += [lane.eq(0), tile.eq(tile + 1)]
+        kept = Mux(at[1], operand, 0)
+        m.d.sync += [
+            twin.eq(Mux(at[1], other, 0)),
+            self.row_a.scaled.eq(slot), self.row_a.lane.eq(lane), self.row_a.tile.eq(tile),
+            self.row_a.enable.eq(at[0] & Mux(slot, other_on, operand_on)), self.row_a.data.eq(Mux(slot, twin, kept)),
+            self.row_b.scaled.eq(~slot), self.row_b.lane.eq(self.row_a.lane), self.row_b.tile.eq(self.row_a.tile),
+            self.row_b.enable.eq(Mux(slot, at[0] & operand_on, pending & other_on)),
+            self.row_b.data.eq(Mux(slot, kept, twin)),
+        ]

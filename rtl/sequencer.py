@@ -1,17 +1,17 @@
 """The sequencer: two cycles per program word, counted loops, one sweep at a time."""
 
-from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.isa import Opcode, Setting
+from echolith.compiler.isa import LOOP_BITS, Opcode, Setting
 from echolith.rtl.command import Command
 from echolith.rtl.memory import Bank
 
 __all__ = ["STACK", "Sequencer", "setting_bits"]
 
-STACK = 4  # nested loops
+STACK = 3  # nested loops: pairs, rows, substeps
 
 
 def setting_bits(hw: Hardware) -> dict[Setting, int]:
@@ -51,7 +51,7 @@ class Sequencer(wiring.Component):
         self.offset_bits = (hw.depths.data - 1).bit_length()
         self.settings = setting_bits(hw)
         super().__init__({
-            "go": In(1), "stop": In(1), "entry": In(pc), "pairs": In(24), "guard": In(1), "busy": Out(1),
+            "go": In(1), "stop": In(1), "entry": In(pc), "pairs": In(LOOP_BITS), "guard": In(1), "busy": Out(1),
             "opcode": Out(4), "command": Out(Command), "start": Out(1), "done": In(1), "next": Out(1),
             **{f"setting_{s.name.lower()}": Out(bits) for s, bits in self.settings.items()},
             "offset": Out(self.offset_bits),
@@ -120,18 +120,13 @@ class Sequencer(wiring.Component):
         self._loops(m, opcode, value, pc)
 
     def _loops(self, m: Module, opcode, value, pc) -> None:
-        depth = Signal(range(STACK + 1))
-        starts = Array(Signal(self.pc_bits, name=f"start_{i}") for i in range(STACK))
-        counts = Array(Signal(24, name=f"left_{i}") for i in range(STACK))
-        top = Signal(range(STACK))
-        m.d.comb += top.eq(depth - 1)
+        """The innermost loop's rounds on top; END brings the address it goes back to."""
+        left = [Signal(LOOP_BITS, name=f"left_{i}") for i in range(STACK)]
         with m.If((opcode == Opcode.LOOP) | (opcode == Opcode.PAIRS)):
-            m.d.sync += [starts[depth[:2]].eq(pc + 1), depth.eq(depth + 1),
-                         counts[depth[:2]].eq(Mux(opcode == Opcode.PAIRS, self.pairs, value))]
-        with m.If(opcode == Opcode.END):
-            with m.If(counts[top] == 1):
-                m.d.sync += depth.eq(depth - 1)
+            m.d.sync += [left[0].eq(Mux(opcode == Opcode.PAIRS, self.pairs, value)),
+                         *(below.eq(above) for above, below in zip(left, left[1:], strict=False))]
+        with m.Elif(opcode == Opcode.END):
+            with m.If(left[0] == 1):
+                m.d.sync += [above.eq(below) for above, below in zip(left, left[1:], strict=False)]
             with m.Else():
-                m.d.sync += [counts[top].eq(counts[top] - 1), pc.eq(starts[top])]
-        with m.If((opcode == Opcode.HALT) | self.stop):
-            m.d.sync += depth.eq(0)
+                m.d.sync += [left[0].eq(left[0] - 1), pc.eq(value)]

@@ -1,6 +1,6 @@
 """The sweep engine: two nested counters that walk a block of the lanes' memory, one address per cycle."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -30,46 +30,42 @@ class Sweep(wiring.Component):
         Strobe in the last cycle: outer * period + tail cycles after ``start``.
     """
 
-    def __init__(self, *, count_bits: int, address_bits: int):
-        self.count_bits, self.address_bits = count_bits, address_bits
+    def __init__(self, *, inner_bits: int, outer_bits: int, address_bits: int, tail_bits: int):
+        self.inner_bits, self.outer_bits = inner_bits, outer_bits
+        self.address_bits, self.tail_bits = address_bits, tail_bits
         super().__init__({
-            "start": In(1), "outer": In(count_bits), "period": In(count_bits), "active": In(count_bits),
+            "start": In(1), "outer": In(outer_bits), "period": In(inner_bits), "active": In(inner_bits),
             "alternate": In(1), "base": In(address_bits), "inner_step": In(address_bits),
-            "outer_step": In(address_bits), "hold": In(1), "tail": In(8),
-            "valid": Out(1), "first": Out(1), "last": Out(1), "inner_index": Out(count_bits),
-            "outer_index": Out(count_bits), "address": Out(address_bits), "done": Out(1),
+            "outer_step": In(address_bits), "hold": In(1), "tail": In(tail_bits),
+            "valid": Out(1), "first": Out(1), "last": Out(1), "inner_index": Out(inner_bits),
+            "outer_index": Out(outer_bits), "address": Out(address_bits), "done": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        running, left, row = Signal(), Signal(8), Signal(self.address_bits)
+        running, live, left, row = Signal(), Signal(), Signal(self.tail_bits), Signal(self.address_bits)
+        # Counting from the next index saves the subtractions of ones.
+        inner, outer, next_row = Signal(self.inner_bits), Signal(self.outer_bits), Signal(self.address_bits)
         round_end, sweep_end = Signal(), Signal()
         m.d.comb += [
-            round_end.eq(self.inner_index == self.period - 1),
-            sweep_end.eq(round_end & (self.outer_index == self.outer - 1)),
-            self.valid.eq(running & ~self.hold & (self.inner_index < self.active)
-                          & ~(self.alternate & self.inner_index[0])),
-            self.first.eq(self.inner_index == 0),
-            self.last.eq(self.inner_index == self.active - 1),
-            self.done.eq((left == 1)),
+            inner.eq(self.inner_index + 1), outer.eq(self.outer_index + 1), next_row.eq(row + self.outer_step),
+            round_end.eq(inner == self.period), sweep_end.eq(round_end & (outer == self.outer)),
+            self.valid.eq(live & ~self.hold & ~(self.alternate & self.inner_index[0])),
+            self.first.eq(self.inner_index == 0), self.last.eq(inner == self.active),
+            self.done.eq(left == 1),
         ]
         with m.If(left != 0):
             m.d.sync += left.eq(left - 1)
         with m.If(running & ~self.hold):
-            m.d.sync += self.inner_index.eq(Mux(round_end, 0, self.inner_index + 1))
+            m.d.sync += [self.inner_index.eq(inner), live.eq(live & ~self.last)]
             with m.If(self.valid):
                 m.d.sync += self.address.eq(self.address + self.inner_step)
             with m.If(round_end):
-                m.d.sync += [
-                    self.outer_index.eq(self.outer_index + 1),
-                    row.eq(row + self.outer_step),
-                    self.address.eq(row + self.outer_step),
-                ]
+                m.d.sync += [self.inner_index.eq(0), self.outer_index.eq(outer), live.eq(~sweep_end), row.eq(next_row),
+                             self.address.eq(next_row)]
             with m.If(sweep_end):
                 m.d.sync += [running.eq(0), left.eq(self.tail)]
         with m.If(self.start):
-            m.d.sync += [
-                running.eq(1), self.inner_index.eq(0), self.outer_index.eq(0), row.eq(self.base),
-                self.address.eq(self.base),
-            ]
+            m.d.sync += [running.eq(1), live.eq(1), self.inner_index.eq(0), self.outer_index.eq(0), row.eq(self.base),
+                         self.address.eq(self.base)]
         return m

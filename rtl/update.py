@@ -1,6 +1,6 @@
 """From the two partial products of gradient * mantissa to the words an update writes."""
 
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -13,29 +13,53 @@ class UpdateTail(wiring.Component):
     """``high`` and ``low`` are the registered products of the gradient's halves with the mantissa.
 
     Two cycles later ``change`` is valid and ``word`` must hold the master; two cycles after that ``master`` is the
-    updated, clipped word and ``clipped`` tells whether clipping changed it.
+    updated, clipped word and ``clipped`` tells whether clipping changed it. While ``host`` is set, both ``change`` and
+    ``master`` are the host's word of the cycle before: one way to the memories for both writers. ``host_data`` must be
+    zero otherwise.
+
+    A change that needs more than 2 * width + 1 bits clips any master, whatever its lower bits are: only its sign and
+    that it is large travel on.
     """
 
     latency = 4
 
     def __init__(self, *, width: int):
         self.width = width
-        self.change_bits = 3 * width - 1 - arith.rate_shift(0) + 2
         super().__init__({
             "high": In(signed(2 * width)), "low": In(signed(2 * width)), "coarse": In(2),
-            "change": Out(signed(self.change_bits)), "word": In(signed(2 * width)),
+            "change": Out(signed(2 * width + 1)), "word": In(signed(2 * width)),
             "master": Out(signed(2 * width)), "clipped": Out(1),
+            "host": In(1), "host_data": In(signed(2 * width)),
         })
 
     def elaborate(self, platform):
         m = Module()
         w = self.width
-        product, summed = Signal(signed(3 * w - 1)), Signal(signed(max(2 * w, self.change_bits) + 1))
+        product = Signal(signed(3 * w - 1), reset_less=True)
+        change = Signal.like(self.change, reset_less=True)
+        summed = Signal(signed(2 * w + 2), reset_less=True)
+        large, sign, beyond = Signal(), Signal(), Signal()
+        whole = arith.update(product, w, self.coarse)
         m.d.sync += [
             product.eq((self.high << (w - 1)) + self.low),
-            self.change.eq(arith.update(product, w, self.coarse)),
-            summed.eq(self.word + self.change),
-            self.master.eq(arith.sat(summed, 2 * w)),
-            self.clipped.eq(arith.clipped(summed, 2 * w)),
+            change.eq(whole[:2 * w + 1] | self.host_data),
+            large.eq(arith.outside(whole, 2 * w + 1)), sign.eq(whole[-1]),
+            summed.eq(self.word + change), beyond.eq(large),
         ]
+        with m.If(self.host):
+            m.d.sync += product.eq(0)
+        m.d.comb += self.change.eq(change)
+        self._master(m, summed, beyond, sign)
         return m
+
+    def _master(self, m: Module, summed, beyond, sign) -> None:
+        """Clip, or take the host's word; spelled so that one logic cell per bit decides."""
+        w = self.width
+        negative = Signal()
+        m.d.sync += negative.eq(sign)
+        outside = beyond | arith.outside(summed, 2 * w)
+        low = Mux(beyond, negative, summed[-1])
+        fixed, floor, ceiling = Signal(), Signal(), Signal()
+        m.d.comb += [fixed.eq(self.host | outside), floor.eq(~self.host & low), ceiling.eq(~self.host & ~low)]
+        limit = Cat(ceiling.replicate(2 * w - 1), floor)
+        m.d.sync += [self.master.eq(Mux(fixed, limit | self.host_data, summed[:2 * w])), self.clipped.eq(outside)]

@@ -8,6 +8,7 @@ from echolith.compiler.design import Hardware
 from echolith.compiler.registers import LARGE_BITS
 from echolith.rtl.memory import Bank
 from echolith.rtl.pipeline import delay
+from echolith.rtl.scale import EXPONENT_BITS
 from echolith.rtl.update import UpdateTail
 from echolith.sim import arith
 
@@ -26,7 +27,7 @@ class VectorBank(wiring.Component):
     update_valid, update, mantissa, coarse : In
         Update sweep over ``update_addr``, every second cycle.
     alarm, large, clipped : Out
-    host_* : access while idle
+    host_* : access while ``host``; a write happens one cycle after its enable; ``host_data`` is zero otherwise
     """
 
     def __init__(self, hw: Hardware, shared: bool):
@@ -35,7 +36,8 @@ class VectorBank(wiring.Component):
         w, g = hw.width, arith.gradient_width(hw.width)
         super().__init__({
             "addr": In(bits), "r_en": In(1), "k": Out(signed(w)),
-            "g": In(signed(2 * w - 1)), "g_valid": In(1), "g_slot": In(1), "g_unit": In(bits), "exponent": In(5),
+            "g": In(signed(2 * w - 1)), "g_valid": In(1), "g_slot": In(1), "g_unit": In(bits),
+            "exponent": In(EXPONENT_BITS),
             "update_valid": In(1), "update": In(2), "update_addr": In(bits), "mantissa": In(signed(w)),
             "coarse": In(2), "alarm": Out(1), "large": Out(1), "clipped": Out(1),
             "host": In(1), "host_addr": In(bits), "host_w_en": In(1), "host_g_en": In(1), "host_data": In(2 * w),
@@ -50,7 +52,8 @@ class VectorBank(wiring.Component):
         addresses = [self._place(self.update_addr)]
         for stage in range(7):
             updates.append(delay(m, updates[-1], 1, f"update_{stage}"))
-            addresses.append(delay(m, addresses[-1], 1, f"address_{stage}"))
+            last = Mux(self.host, self._place(self.host_addr), addresses[-1]) if stage in (4, 6) else addresses[-1]
+            addresses.append(delay(m, last, 1, f"address_{stage}"))
         busy = Signal()
         m.d.comb += [
             busy.eq(updates[4]),
@@ -58,12 +61,12 @@ class VectorBank(wiring.Component):
                                 Mux(busy, addresses[4], self._place(self.addr)))),
             words.r_en.eq(self.r_en | busy | self.host), self.k.eq(words.r_data[w:].as_signed()),
             self.host_w_data.eq(words.r_data),
-            words.w_addr.eq(Mux(self.host, self._place(self.host_addr), addresses[7])),
+            words.w_addr.eq(addresses[7]),
         ]
         if self.hw.learn:
             self._learn(m, words, updates, addresses)
         else:
-            m.d.comb += [words.w_en.eq(self.host_w_en), words.w_data.eq(self.host_data)]
+            m.d.comb += [words.w_en.eq(delay(m, self.host_w_en, 1)), words.w_data.eq(delay(m, self.host_data, 1))]
         return m
 
     def _place(self, unit):
@@ -86,17 +89,16 @@ class VectorBank(wiring.Component):
         m.d.sync += [high.eq(word[w - 1:]), low.eq(word[:w - 1]), tail.high.eq(high * self.mantissa),
                      tail.low.eq(low * self.mantissa)]
         decay, apply = updates[5] & (self.update == 2), updates[7] & (self.update == 1)
+        host_w, host_g = delay(m, self.host_w_en, 1, "host_w"), delay(m, self.host_g_en, 1, "host_g")
         m.d.comb += [
             bank.r_addr.eq(Mux(self.host, self._place(self.host_addr), Mux(adding, place, addresses[0]))),
             bank.r_en.eq(1), self.host_g_data.eq(word),
-            bank.w_en.eq(add | decay | self.host_g_en),
-            bank.w_addr.eq(Mux(self.host, self._place(self.host_addr), Mux(add, late, addresses[5]))),
-            bank.w_data.eq(Mux(self.host, self.host_data[:bits],
-                               Mux(add, (word.as_signed() + held)[:bits], tail.change[:bits]))),
-            tail.coarse.eq(self.coarse), tail.word.eq(words.r_data),
+            bank.w_en.eq(add | decay | host_g), bank.w_addr.eq(Mux(add, late, addresses[5])),
+            bank.w_data.eq(Mux(add, (word.as_signed() + held)[:bits], tail.change[:bits])),
+            tail.coarse.eq(self.coarse), tail.word.eq(words.r_data), tail.host.eq(self.host),
+            tail.host_data.eq(self.host_data),
             self.alarm.eq(updates[1] & (self.update == 0) & arith.crowded(word, bits, 1)),
             self.large.eq(updates[1] & (self.update == 0) & arith.crowded(word, bits, LARGE_BITS)),
             self.clipped.eq(apply & tail.clipped),
-            words.w_en.eq(apply | self.host_w_en),
-            words.w_data.eq(Mux(apply, tail.master, self.host_data)),
+            words.w_en.eq(apply | host_w), words.w_data.eq(tail.master),
         ]

@@ -14,6 +14,14 @@ READ_CYCLES = 3  # from address to data, the slowest bank
 class Window(wiring.Component):
     """32-bit registers, and streams that walk through a memory bank.
 
+    Parameters
+    ----------
+    hardware_id : int
+    wide : tuple of Bank
+        Banks whose entries take two stream words.
+    index_bits, entry_bits : int
+        Of the largest bank and of the widest entry.
+
     Members
     -------
     bus_* : In, Out
@@ -31,21 +39,22 @@ class Window(wiring.Component):
         Words pushed to `Bank.STREAM`.
     """
 
-    def __init__(self, *, hardware_id: int, wide: tuple[Bank, ...]):
-        self.hardware_id, self.wide = hardware_id, wide
+    def __init__(self, *, hardware_id: int, wide: tuple[Bank, ...], index_bits: int, entry_bits: int):
+        self.hardware_id, self.wide, self.index_bits, self.entry_bits = hardware_id, wide, index_bits, entry_bits
         ports = {r.name: (Out if r.access == "rw" else In)(r.width) for r in REGISTERS
                  if r.access in ("r", "rw") and r.name not in ("magic", "abi", "hardware", "bank", "pointer")}
         super().__init__({
             "bus_addr": In(8), "bus_w_data": In(32), "bus_w_stb": In(1), "bus_r_stb": In(1), "bus_r_data": Out(32),
             "push": In(stream.Signature(32)), "pull": Out(stream.Signature(32)),
             "go": Out(1), "stop": Out(1), "streaming": Out(1), "busy": In(1), **ports,
-            "host_index": Out(31), "host_bank": Out(4), "host_en": Out(1), "host_r_en": Out(1), "host_w_en": Out(1),
-            "host_data": Out(64), "host_read": In(64), "stream": Out(stream.Signature(32)),
+            "host_index": Out(index_bits), "host_bank": Out(4), "host_en": Out(1), "host_r_en": Out(1),
+            "host_w_en": Out(1), "host_data": Out(entry_bits), "host_read": In(entry_bits),
+            "stream": Out(stream.Signature(32)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        bank, pointer = Signal(8), Signal(32)
+        bank, pointer = Signal(4), Signal(self.index_bits + bool(self.wide))
         control = self.bus_w_stb & (self.bus_addr == address("control"))
         m.d.sync += [self.go.eq(control & self.bus_w_data[0]), self.stop.eq(control & self.bus_w_data[1])]
         with m.If(control & self.bus_w_data[0]):

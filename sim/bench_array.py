@@ -10,6 +10,7 @@ import cocotb
 import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, RisingEdge
+
 from echolith.sim.arith import gradient_width, rate_shift
 
 __all__ = ["Array"]
@@ -38,9 +39,8 @@ class Array:
 
     async def start(self):
         dut = self.dut
-        for name in ("valid", "first", "last", "address", "tile", "x_a", "x_b", "mode", "coarse", "update", "row_t",
-                     "row_s", "row_tile_t", "row_tile_s", "row_data_t", "row_data_s", "host_addr", "host_lane",
-                     "host_r_en", "host_w_en", "host_g_en", "host_data"):
+        for name in ("valid", "first", "last", "address", "tile", "x_a", "x_b", "mode", "coarse", "update", "row_a",
+                     "row_b", "host_addr", "host_lane", "host_en", "host_w_en", "host_g_en", "host_data"):
             getattr(dut, name).value = 0
         dut.rst.value = 1
         Clock(dut.clk, 10, unit="ns").start()
@@ -51,17 +51,21 @@ class Array:
     async def store(self, words, strobe):
         """(lanes, tiles, columns) words to the weights (``host_w_en``) or gradients (``host_g_en``)."""
         dut = self.dut
+        dut.host_en.value = 1
+        await RisingEdge(dut.clk)
         getattr(dut, strobe).value = 1
         for (lane, tile, column), word in np.ndenumerate(words):
             dut.host_lane.value, dut.host_addr.value = lane, BASE + tile * COLUMNS + column
             dut.host_data.value = int(word) & (1 << 2 * self.width) - 1
             await RisingEdge(dut.clk)
         getattr(dut, strobe).value = 0
+        await RisingEdge(dut.clk)  # a write follows its strobe by one cycle
+        dut.host_en.value = 0
 
     async def load(self, port, bits):
         """(lanes, tiles, columns) words of ``bits`` from ``host_w_data`` or ``host_g_data``."""
         dut, words = self.dut, np.zeros((self.lanes, TILES, COLUMNS), np.int64)
-        dut.host_r_en.value = 1
+        dut.host_en.value = 1
         for (lane, tile, column), _ in np.ndenumerate(words):
             dut.host_lane.value, dut.host_addr.value = lane, BASE + tile * COLUMNS + column
             for _ in range(2):
@@ -69,19 +73,19 @@ class Array:
             await FallingEdge(dut.clk)
             words[lane, tile, column] = _signed(int(getattr(dut, port).value), bits)
             await RisingEdge(dut.clk)
-        dut.host_r_en.value = 0
+        dut.host_en.value = 0
         return words
 
     async def operands(self, words, kind):
         """Row operands (slots, lanes, tiles): ``t``, or ``s`` for the scaled ones."""
-        dut = self.dut
+        ports, lane_bits = (self.dut.row_a, self.dut.row_b), max(1, (self.lanes - 1).bit_length())
+        data = len(ports[0]) - self.width
         for (slot, lane, tile), word in np.ndenumerate(words):
-            getattr(dut, f"row_{kind}").value = 1 | lane << 1 | slot << 9
-            getattr(dut, f"row_tile_{kind}").value = tile
-            getattr(dut, f"row_data_{kind}").value = int(word)
-            await RisingEdge(dut.clk)
-        getattr(dut, f"row_{kind}").value = 0
-        await RisingEdge(dut.clk)
+            place = 1 | (kind == "s") << 1 | lane << 2 | tile << 2 + lane_bits
+            ports[slot].value = place | (int(word) & (1 << self.width) - 1) << data
+            await RisingEdge(self.dut.clk)
+            ports[slot].value = 0
+        await RisingEdge(self.dut.clk)
 
     async def sweep(self, mode, elements, x, every=1, coarse=0, update=0):
         """One element per ``every`` cycles; ``elements`` are (first, last, tile, column) or None for a pause.
@@ -106,8 +110,8 @@ class Array:
             alarms += int(dut.alarm.value)
             clipped += int(dut.clipped.value)
             if dut.drain_valid.value:
-                place = int(dut.drain_slot.value), int(dut.drain_lane.value), int(dut.drain_tile.value)
-                drained[place] = dut.drain_acc.value.to_signed()
+                pair, slot = divmod(len(drained), 2)
+                drained[slot, pair % self.lanes, pair // self.lanes] = dut.drain.value.to_signed()
             if dut.y_valid.value:
                 columns.append((dut.y_a.value.to_signed(), dut.y_b.value.to_signed()))
             await RisingEdge(dut.clk)

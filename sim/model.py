@@ -14,7 +14,7 @@ from echolith.sim import arith
 
 __all__ = ["SHIFT_LIMIT", "IntegerModel", "Outcome", "State"]
 
-SHIFT_LIMIT = 31  # largest exponent of a sample
+SHIFT_LIMIT = 31  # largest exponent of a sample; all ones
 
 Array = np.ndarray
 

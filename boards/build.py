@@ -1,0 +1,202 @@
+"""From a design to a bitstream: synthesis, placement, routing, and an honest account of it."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from echolith.boards import fit
+from echolith.boards.catalog import Board
+from echolith.boards.catalog import board as find_board
+from echolith.boards.report import Timing, clocks, flip_flops, usage
+from echolith.boards.tools import Tool, ToolFailed, find
+from echolith.boards.top import BAUD, Top
+from echolith.compiler.design import Design
+from echolith.compiler.errors import ResourceError
+from echolith.sim.simulator import cache
+
+__all__ = ["Build", "build"]
+
+_PLATFORMS = {"ulx3s-85f": ("ulx3s_85f", "Ulx3s85F"), "icebreaker": ("icebreaker", "Icebreaker")}
+_SEEDS = 3  # tries if the clock is missed
+# Nothing here reads an address in the cycle in which it is written (see `rtl.memory`): without this yosys builds
+# comparators and bypasses around every memory.
+_NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2"
+
+
+@dataclass(frozen=True)
+class Build:
+    """A bitstream and what it took. ``lut`` counts logic cells on iCE40; MHz; ``network`` is in words."""
+
+    path: str
+    board: str
+    network: str
+    lanes: int
+    hardware_id: int
+    clock_mhz: float
+    fmax_mhz: dict[str, float]
+    lut: int
+    ff: int
+    dsp: int
+    bram: int
+    spram: int
+    available: dict[str, int]
+    seed: int
+    baud: int
+    seconds: float
+    tools: dict[str, str]
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Build":
+        return cls(**json.loads(path.read_text()))
+
+
+def build(design: Design, out_dir: str | Path, *, seed: int = 1, baud: int = BAUD,
+          progress: Callable[[str], None] | None = None) -> Build:
+    """Build the bitstream of ``design``'s hardware for its board, or fetch an equal one from the cache.
+
+    Parameters
+    ----------
+    design : Design
+    out_dir : path
+        Gets the bitstream, all logs and ``build.json``.
+    seed : int
+        Of placement; two more are tried if the clock is missed.
+    baud : int
+        Of the serial port.
+    progress : callable, optional
+        Called with a line of text at each step.
+
+    Raises
+    ------
+    ResourceError
+        If the design does not fit, misses the clock, or a tool is missing or fails.
+    """
+    say, out, began = progress or (lambda text: None), Path(out_dir), time.monotonic()
+    target = find_board(design.report["board"])
+    fit.check_multipliers(design, target)
+    plan = _plan(design, target, baud)
+    commands = json.loads(plan.files["build_top.json"])["commands"]
+    tools = find([command[0] for command in commands])
+    kept = cache() / "bitstreams" / _key(plan, tools, seed)
+    if not (kept / "build.json").exists():
+        out.mkdir(parents=True, exist_ok=True)
+        plan.extract(out)
+        made = _Run(design, target, out.resolve(), commands, tools, say).make(seed)
+        made = dataclasses.replace(made, baud=baud, seconds=round(time.monotonic() - began, 1))
+        made.save(out / "build.json")
+        _keep(out, Path(made.path), kept)
+        return made
+    say("the bitstream is in the cache")
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(kept, out, dirs_exist_ok=True)
+    made = Build.load(out / "build.json")
+    made = dataclasses.replace(made, path=str((out / Path(made.path).name).resolve()), network=_network(design))
+    made.save(out / "build.json")
+    return made
+
+
+def _plan(design: Design, target: Board, baud: int):
+    module, name = _PLATFORMS[target.name]
+    platform = getattr(import_module(f"echolith.boards.{module}"), name)()
+    return platform.prepare(Top(design.hardware, baud), "top", emit_src=False, script_after_read=_NO_COLLISIONS,
+                            script_after_synth="tee -q -o top.cells.json stat -json", **platform.overrides)
+
+
+def _key(plan, tools: dict[str, Tool], seed: int) -> str:
+    key = hashlib.blake2b(plan.digest(), digest_size=12)
+    for text in (str(seed), *(f"{name} {tool.version}" for name, tool in sorted(tools.items()))):
+        key.update(text.encode())
+    return key.hexdigest()
+
+
+def _keep(out: Path, bitstream: Path, kept: Path) -> None:
+    """Into the cache, complete or not at all."""
+    work = kept.with_name(f"{kept.name}.{time.monotonic_ns()}")
+    work.mkdir(parents=True)
+    for name in (bitstream.name, "top.rpt", "top.tim", "top.pnr.json", "build.json"):
+        shutil.copy(out / name, work / name)
+    if kept.exists():
+        shutil.rmtree(work)
+    else:
+        work.rename(kept)
+
+
+def _network(design: Design) -> str:
+    shape = ", ".join(f"{b.name} {b.rows} x {b.columns}" for b in design.blocks)
+    return f"{design.units} units, {design.inputs} inputs, {design.outputs} outputs ({shape})"
+
+
+class _Run:
+    """One build in ``out``: the plan's three commands, the second once per seed."""
+
+    def __init__(self, design: Design, target: Board, out: Path, commands: list[list[str]], tools: dict[str, Tool],
+                 say: Callable[[str], None]):
+        self.design, self.board, self.out, self.tools, self.say = design, target, out, tools, say
+        self.synthesis, self.routing, self.packing = commands
+
+    def make(self, seed: int) -> Build:
+        self.say(f"synthesis of {self.design.hardware.lanes} lanes for the {self.board.name}")
+        self._run(self.synthesis, "synthesis")
+        seeds = list(range(seed, seed + _SEEDS))
+        for index, attempt in enumerate(seeds):
+            self.say(f"placement and routing, seed {attempt}")
+            timing = self._route(attempt)
+            clock, slowest = min(timing.items(), key=lambda item: item[1].reached / item[1].wanted)
+            if slowest.reached >= slowest.wanted:
+                break
+            self.say(f"{clock} reaches {slowest.reached:.2f} of {slowest.wanted:.2f} MHz")
+            if index == len(seeds) - 1:
+                raise fit.too_slow(self.board, clock, slowest, seeds)
+        self.say("bitstream")
+        self._run(self.packing, "packing")
+        return self._account(attempt, timing)
+
+    def _run(self, command: list[str], step: str) -> None:
+        try:
+            self.tools[command[0]].run(command[1:], self.out, self.out / f"{step}.log")
+        except ToolFailed as failure:
+            raise ResourceError(f"{command[0]} failed, its log is {self.out / f'{step}.log'}: {failure}") from None
+
+    def _route(self, seed: int) -> dict[str, Timing]:
+        command = [*self.routing, "--seed", str(seed), "--report", "top.pnr.json", "--timing-allow-fail"]
+        log = self.out / "top.tim"
+        log.unlink(missing_ok=True)
+        try:
+            self._run(command, "routing")
+        except ResourceError:
+            cells = usage(log.read_text(), self.board.family) if log.exists() else None
+            if cells is None:
+                raise
+            raise fit.shortage(self.design, self.board, cells) from None
+        return clocks(self.out / "top.pnr.json")
+
+    def _account(self, seed: int, timing: dict[str, Timing]) -> Build:
+        cells = usage((self.out / "top.tim").read_text(), self.board.family)
+        assert cells is not None  # it was routed
+        needed, used = fit.multipliers(self.design.hardware), cells.used
+        if used["dsp"] < needed:
+            raise ResourceError(f"all {needed} multipliers must become multiplier blocks; the tools ({self._versions}) "
+                                f"made only {used['dsp']}")
+        return Build(
+            path=str(self.out / self._bitstream()), board=self.board.name, network=_network(self.design),
+            lanes=self.design.hardware.lanes, hardware_id=self.design.hardware.hardware_id,
+            clock_mhz=self.board.clock / 1e6, fmax_mhz={k: t.reached for k, t in timing.items()}, lut=used["lut"],
+            ff=flip_flops(self.out / "top.cells.json"), dsp=used["dsp"], bram=used["bram"],
+            spram=used.get("spram", 0), available=dict(cells.available), seed=seed, baud=BAUD, seconds=0.0,
+            tools={name: tool.version for name, tool in self.tools.items()})
+
+    @property
+    def _versions(self) -> str:
+        return ", ".join(tool.version for tool in self.tools.values())
+
+    def _bitstream(self) -> str:
+        return next(word for word in self.packing if word.endswith((".bit", ".bin")))

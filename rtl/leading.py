@@ -1,0 +1,59 @@
+"""Nudge exponents from the leading bits of the costs' derivatives."""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from echolith.rtl.scale import EXPONENT_BITS
+from echolith.sim import arith
+from echolith.sim.model import SHIFT_LIMIT
+
+__all__ = ["Leading"]
+
+
+class Leading(wiring.Component):
+    """OR of the magnitudes of each sample's words since ``clear``; its leading bit sets the sample's exponent.
+
+    Members
+    -------
+    clear : In(1)
+    valid, sample, word : In
+    range, gain : In
+        Response exponent R; the least exponent.
+    magnitude : Out
+        Of this cycle's word, 0 if none.
+    exponent_a, exponent_b : Out
+        R - leading bit, clamped; follow within three cycles.
+    """
+
+    def __init__(self, *, width: int):
+        self.width = width
+        super().__init__({
+            "clear": In(1), "valid": In(1), "sample": In(1), "word": In(signed(width)), "range": In(8),
+            "gain": In(EXPONENT_BITS), "magnitude": Out(width), "exponent_a": Out(EXPONENT_BITS),
+            "exponent_b": Out(EXPONENT_BITS),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        with m.If(self.valid):
+            m.d.comb += self.magnitude.eq(arith.abs_bits(self.word))
+        seen = [Signal(self.width, name=f"seen_{s}") for s in "ab"]
+        for sample, bits in enumerate(seen):
+            with m.If(self.clear):
+                m.d.sync += bits.eq(0)
+            with m.Elif(self.sample == sample):
+                m.d.sync += bits.eq(bits | self.magnitude)
+        # One encoder for both samples, in turn.
+        turn, bits, position = Signal(), Signal(self.width), Signal(range(self.width))
+        m.d.comb += bits.eq(Mux(turn, seen[1], seen[0]))
+        for index in range(self.width):
+            with m.If(bits[index]):
+                m.d.comb += position.eq(index)
+        exponent = arith.exponent(self.range, position, self.gain, SHIFT_LIMIT)
+        m.d.sync += turn.eq(~turn)
+        with m.If(turn):
+            m.d.sync += self.exponent_b.eq(exponent)
+        with m.Else():
+            m.d.sync += self.exponent_a.eq(exponent)
+        return m
