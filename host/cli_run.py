@@ -1,5 +1,6 @@
 """The verbs that run something: a simulation, a build, a fit, a comparison."""
 
+import contextlib
 import dataclasses
 import tempfile
 import time
@@ -47,19 +48,20 @@ def serve(job: Job) -> Result:
     """The simulated chip as a serial port, until interrupted."""
     from echolith.sim.pty import serve as open_port
 
-    design, path = job.design, job.model
-    if not path.endswith(".echolith"):
-        path = str(Path(tempfile.mkdtemp(prefix="echolith-")) / "design.echolith")
+    design, path, folder = job.design, job.model, None
+    if not path.endswith(".echolith"):  # the other end needs a file to open
+        folder = tempfile.TemporaryDirectory(prefix="echolith-")
+        path = str(Path(folder.name) / "design.echolith")
         design.save(path)
     with spin("building the simulator"):
         port = open_port(design)
     data = {"url": port.url, "design": path}
     return Result(data, f"{port.url}\nopen it with echolith.open({path!r}, {port.url!r}); stop with Ctrl-C",
-                  then=lambda: _wait(port))
+                  then=lambda: _wait(port, folder))
 
 
-def _wait(port: "Port") -> None:
-    with port:
+def _wait(port: "Port", folder: "tempfile.TemporaryDirectory | None") -> None:
+    with port, folder or contextlib.nullcontext():
         code = port.wait()
         raise LinkError(f"the simulator ended with exit code {code}; its last words: {port.last_words()!r}")
 
