@@ -1,6 +1,7 @@
-"""Both bitstreams, built beside the learning: one process after the other, so that one core stays free."""
+"""Both bitstreams, built beside the learning in processes of their own, which leave it the right of way."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,58 +17,58 @@ class Builds:
     Parameters
     ----------
     designs : dict
-        Board name to the path of a saved design; built in this order.
+        Board name to the path of a saved design.
     out : Path
         Directories named like the boards are made here.
 
     Attributes
     ----------
     results : dict
-        By board: what ``echolith build --json`` printed, or {"error": text}; ``seconds`` in both.
+        By board, once it is done: what ``echolith build --json`` printed, or {"error": text}; ``seconds`` in both.
     """
 
     def __init__(self, designs: dict[str, Path], out: Path):
         self.results: dict[str, dict] = {}
-        self._designs, self._out = designs, out
-        self._process: subprocess.Popen[str] | None = None
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._processes = {name: _start(path, out / name) for name, path in designs.items()}
+        self._threads = [threading.Thread(target=self._collect, args=(name,), daemon=True) for name in designs]
 
     def __enter__(self) -> "Builds":
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stopped = True
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-        self._thread.join()
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.terminate()
+        for thread in self._threads:
+            thread.join()
 
     @property
-    def current(self) -> str | None:
-        """The board being built, or None when all are done."""
-        return next((name for name in self._designs if name not in self.results), None)
+    def waiting(self) -> list[str]:
+        """The boards that are still being built."""
+        return [name for name in self._processes if name not in self.results]
 
     def wait(self, seconds: float) -> bool:
         """True as soon as all are done, False after ``seconds``."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        end = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        return not self.waiting
 
-    def _run(self) -> None:
-        for name, path in self._designs.items():
-            if self._stopped:
-                return
-            self.results[name] = self._build(path, self._out / name)
-
-    def _build(self, path: Path, out: Path) -> dict:
-        begun = time.monotonic()
-        command = [sys.executable, "-m", "echolith.host.cli", "build", str(path), str(out), "--json"]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        stdout, stderr = self._process.communicate()
+    def _collect(self, name: str) -> None:
+        begun, process = time.monotonic(), self._processes[name]
+        stdout, stderr = process.communicate()
         try:
             found = json.loads(stdout)
         except ValueError:
-            found = {"error": {"message": stderr.strip()[-1000:] or f"exit code {self._process.returncode}"}}
+            found = {"error": {"message": stderr.strip()[-1000:] or f"exit code {process.returncode}"}}
         if "error" in found:
             found = {"error": found["error"]["message"]}
-        return {**found, "seconds": time.monotonic() - begun}
+        self.results[name] = {**found, "seconds": time.monotonic() - begun}
+
+
+def _start(design: Path, out: Path) -> "subprocess.Popen[str]":
+    nice = ["nice"] if shutil.which("nice") else []
+    command = [*nice, sys.executable, "-m", "echolith.host.cli", "build", str(design), str(out), "--json"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -27,7 +27,9 @@ from echolith.host.doctor import versions
 __all__ = ["designs", "run", "summary"]
 
 _GOAL = 0.97  # test accuracy
-_FIELDS = ("path", "network", "lanes", "fmax_mhz", "lut", "dsp", "bram")
+_FIELDS = ("path", "network", "lanes", "fmax_mhz", "clock_mhz", "lut", "ff", "dsp", "bram", "spram", "available",
+           "tools")
+_SHOWN = ("path", "network", "lanes", "fmax_mhz", "lut", "dsp", "bram", "test_accuracy")
 
 
 def designs(seed: int = 0) -> dict[str, Design]:
@@ -142,10 +144,12 @@ def _built(stage: _Stage, builds: Builds, found: dict[str, Design], small_accura
     """Part (c): waits for the bitstreams."""
     with stage.part("bitstreams"):
         while not builds.wait(30):
-            stage.say(f"still building for {builds.current}")
+            stage.say(f"still building for {' and '.join(builds.waiting)}")
     report = {}
-    for board, result in builds.results.items():
-        known = result if "error" in result else {name: result.get(name) for name in _FIELDS}
+    for board, result in sorted(builds.results.items(), reverse=True):
+        known = {"error": result["error"]} if "error" in result else {name: result[name] for name in _FIELDS}
+        if "fmax_mhz" in known:
+            known["fmax_mhz"] = min(known["fmax_mhz"].values())  # every clock runs at the board's one frequency
         report[board] = {**known, "seconds": result["seconds"]}
         stage.say(f"{board}: {result.get('error') or result.get('path')}")
     if "icebreaker" in report:
@@ -174,6 +178,6 @@ def summary(report: dict, out: Path) -> str:
     ]
     for board, b in report["bitstreams"].items():
         lines.append(f"{board:<19}" + (f"FAILED: {b['error']}" if "error" in b else ", ".join(
-            f"{k} {b[k]}" for k in (*_FIELDS, "test_accuracy") if k in b)))
+            f"{k} {b[k]}" for k in _SHOWN if k in b)))
     lines.append(f"{'all as promised' if report['ok'] else 'NOT as promised'}; {out / 'report.json'}")
     return "\n".join(lines)

@@ -60,12 +60,12 @@ def _progress(columns: tuple[ProgressColumn, ...]) -> Progress:
 
 
 @contextlib.contextmanager
-def spin(text: str) -> Iterator[None]:
-    """Shows that something of unknown length goes on."""
+def spin(text: str) -> Iterator[Callable[[str], None]]:
+    """Shows that something of unknown length goes on; the function yielded changes the text."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with _progress(columns) as progress:
-        progress.add_task(text, total=None)
-        yield
+        task = progress.add_task(text, total=None)
+        yield lambda text: progress.update(task, description=text)
 
 
 @contextlib.contextmanager

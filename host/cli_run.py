@@ -69,8 +69,8 @@ def _wait(port: "Port", folder: "tempfile.TemporaryDirectory | None") -> None:
 def build(job: Job, out: Path) -> Result:
     """A bitstream."""
     design = job.design
-    with spin(f"building for {design.report['board']}"):
-        found = design.build(out)
+    with spin(f"building for {design.report['board']}") as say:
+        found = design.build(out, progress=say)
     data = dataclasses.asdict(found)
     return Result(data, table((k.replace("_", " "), v) for k, v in data.items()))
 
