@@ -176,11 +176,12 @@ def _hardware(case: _Case, formats: Formats, q: Quantised, like: Design | None) 
         short = {name: getattr(depths, name) for name in ("weights", "units", "rows", "tiles", "outputs")
                  if getattr(depths, name) > getattr(given, name)}
         depths = dataclasses.replace(given, **short)
-    response = w
+    response, shift = w, _input_shift(case, f, like)
     return Hardware(
         width=w, lanes=case.lanes, learn=case.learn, accumulator=_accumulator(case, like),
         segments=_segments(case, like), tables=len(q.tables), data_width=formats.data_width, depths=depths,
-        input_shift=_input_shift(case, f, like), drive_shift=f["drive"] + f["input"] + _input_shift(case, f, like) - f["z"], activate=q.activate, cost=q.cost, step=q.step, drift=q.drift,
+        input_shift=shift, drive_shift=f["drive"] + f["input"] + shift - f["z"],
+        activate=q.activate, cost=q.cost, step=q.step, drift=q.drift,
         nudge_shift=like.hardware.nudge_shift if like else f["readout"] + w - _NUDGE - (f["state"] - 3),
         delta_shift=like.hardware.delta_shift if like else response - (w - _NUDGE),
         readout_shift=like.hardware.readout_shift if like else 0,
@@ -211,7 +212,8 @@ def _depths(case: _Case) -> Depths:
     return Depths(
         weights=power(max(case.plan.used, 16)), units=power(max(n.units, n.inputs) + 1),
         rows=power(max(tiles) * case.lanes), tiles=power(max(tiles)), outputs=power(max(outputs, 2)),
-        data=data, order=min(power(max(data // record, 64)), 4096), results=max(case.board.results, power(words)), program=256)
+        data=data, order=min(power(max(data // record, 64)), 4096), results=max(case.board.results, power(words)),
+        program=256)
 
 
 def _program(case: _Case, hardware: Hardware) -> Program:

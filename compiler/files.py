@@ -47,7 +47,8 @@ def load(path: str | os.PathLike) -> Design:
     except (KeyError, TypeError, ValueError) as error:
         raise FileError(f"{path} is not a design of this version: {error!r}") from error
     if f"{design.program_id:08x}" != text.get("program_id"):
-        raise FileError(f"{path} is damaged: its program should be {text.get('program_id')}, not {design.program_id:08x}")
+        raise FileError(f"{path} is damaged: its program should be {text.get('program_id')}, not "
+                        f"{design.program_id:08x}")
     return design
 
 

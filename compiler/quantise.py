@@ -139,7 +139,8 @@ def quantise(network: Network, samples: Samples, formats: Formats, width: int, s
     b = Builder(("acc", accumulator), ("drive", width))
     z = b("sat", b("add", b("rnd", b.input("acc"), n=formats["hidden"] + formats["state"] - formats["z"]),
                    b.input("drive")), n=width)
-    low = lowering("activate", b, {"z": Fixed(z, formats["z"], True)}, {"z": _spread_over(samples.z, formats["z"], width)})
+    low = lowering("activate", b, {"z": Fixed(z, formats["z"], True)},
+                   {"z": _spread_over(samples.z, formats["z"], width)})
     potential = network.couplings[0].potential if network.couplings else const(0)
     t = low.word(mul(dt, derivative(potential, "z")))
     activate = b.build(t=t.node)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "RATE_STEP", "abs_bits", "clipped", "crowded", "exponent", "gradient_width", "move", "msb", "outside", "rate_shift", "rnd",
+    "RATE_STEP", "abs_bits", "clipped", "crowded", "exponent", "gradient_width", "move", "msb", "outside",
+    "rate_shift", "rnd",
     "sat", "shr", "table_address", "table_fraction", "update", "wrap",
 ]
 

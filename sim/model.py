@@ -214,7 +214,7 @@ class IntegerModel:
         """Accumulate the gradient of (samples, steps, inputs) and (samples, read-outs, outputs) words.
 
         Returns the outputs of the free phase, as `predict`."""
-        d, out, rows, leading = self.design.dynamics, Outcome(), [], np.zeros(len(x), np.int64)
+        out, rows, leading = Outcome(), [], np.zeros(len(x), np.int64)
 
         def read(s: State, row: int) -> None:
             nonlocal leading

@@ -57,8 +57,8 @@ def test_the_echo_is_exact_even_while_states_wrap(cost_at):
     torch.manual_seed(0)
     x = np.random.default_rng(0).uniform(-1, 1, (4, 20, 2)).round(2)
     y = np.ones((4, 20, 1) if cost_at == "every" else (4, 1))
-    design = el.compile(Oscillators(5, 6, 2, 1, quartic=0), dynamics=el.Leapfrog(0.25, 1), rule=el.HamiltonianEcho(cost_at),
-                        calibrate=(x, y))
+    design = el.compile(Oscillators(5, 6, 2, 1, quartic=0), dynamics=el.Leapfrog(0.25, 1),
+                        rule=el.HamiltonianEcho(cost_at), calibrate=(x, y))
     with design.open("int:") as chip:
         chip.load_state_dict({"k": np.full(5, -3.9)})
         assert chip.echo(x).exact

@@ -63,7 +63,8 @@ def expect_cycles(design, entry, run, samples=2):
 
 @pytest.mark.parametrize("build", BUILDS)
 @given(draw=st.data())
-@settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate],
+          suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_rtl_equals_the_integer_model(build, simulate, draw):
     largest = BUILDS[build][4]
     sizes = tuple(draw.draw(st.integers(1, n), label=name)

@@ -108,9 +108,10 @@ def test_a_checkpoint_of_another_design_is_refused(design, tmp_path):
 
 
 @pytest.mark.parametrize("call, text", [
-    (lambda c, x, y: c.predict(x[:, :2]), r"^X must have shape \(batch, steps, inputs\) = \(any, 3, 2\) for this design,"
-                                          r" not \(40, 2, 2\)$"),
-    (lambda c, x, y: c.fit(x, y[:5]), r"^Y must have shape \(batch, outputs\) = \(40, 2\) for this design, not \(5, 2\)$"),
+    (lambda c, x, y: c.predict(x[:, :2]), r"^X must have shape \(batch, steps, inputs\) = \(any, 3, 2\) for this "
+                                          r"design, not \(40, 2, 2\)$"),
+    (lambda c, x, y: c.fit(x, y[:5]), r"^Y must have shape \(batch, outputs\) = \(40, 2\) for this design, not "
+                                      r"\(5, 2\)$"),
     (lambda c, x, y: c.fit(x * np.nan, y), r"^X must be finite; X\[0, 0, 0\] is nan$"),
     (lambda c, x, y: c.fit(x, y, momentum=1.0), r"^momentum must be in \[0, 1\), not 1.0$"),
     (lambda c, x, y: c.fit(x, y, schedule="step"), r"^schedule must be one of constant, cosine, linear, not 'step'$"),
@@ -130,7 +131,7 @@ def test_bad_input_is_named_and_nothing_is_lost(design, call, text):
 
 
 @pytest.mark.parametrize("change, text", [
-    (dict(dynamics=el.Leapfrog(4.0)), r"^the dynamics diverge on the calibration data at input row \d+: make dt smaller"),
+    (dict(dynamics=el.Leapfrog(4.0)), r"^the dynamics diverge on the calibration data at input row \d+: make dt "),
     (dict(calibrate=(np.zeros((4, 3, 3)), np.zeros((4, 2)))), r"^X must have shape \(batch, steps, inputs\) = "
                                                              r"\(any, any, 2\), not \(4, 3, 3\)$"),
     (dict(calibrate=(np.full((4, 3, 2), np.inf), np.zeros((4, 2)))), r"^X must be finite; X\[0, 0, 0\] is inf$"),
@@ -180,5 +181,6 @@ def test_one_update_is_the_learning_rate_times_the_mean_gradient(design):
         g, before = chip.gradient(x, y), chip.state_dict()
         chip.fit(x, y, epochs=1, batch_size=16, learning_rate=0.2)
         for name, value in chip.state_dict().items():
-            np.testing.assert_allclose(value - before[name], -0.2 * g[name], rtol=0.1, atol=2e-3 * np.abs(g[name]).max())
+            step = -0.2 * g[name]
+            np.testing.assert_allclose(value - before[name], step, rtol=0.1, atol=1e-2 * np.abs(step).max())
     assert rates(design, 0.2, 0.0, 16, 0, 0)["decay"][0] == 0
