@@ -3,6 +3,7 @@
 import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, RisingEdge
+
 from echolith.sim.bench_chip import golden, replay
 
 __all__ = ["Window"]

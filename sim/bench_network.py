@@ -1,6 +1,7 @@
 """The small network that the benches learn: every unit of the chip has something to do, and sizes are not round."""
 
 import numpy as np
+
 from echolith.compiler.design import Design
 
 __all__ = ["design", "samples"]
@@ -19,9 +20,10 @@ def samples(count: int, cost_at: str = "last", seed: int = 1) -> tuple[np.ndarra
 def design(*, cost_at: str = "last", lanes: int = 3, board: str = "ulx3s-85f") -> Design:
     """A stiffness per unit, one shared by all, log-cosh of coupling and drive, and logistic outputs."""
     import torch  # here, so that the benches themselves do not need it
+    from torch import nn
+
     from echolith.compiler.build import compile
     from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
-    from torch import nn
 
     class Small(nn.Module):
         inputs, outputs = INPUTS, OUTPUTS

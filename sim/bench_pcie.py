@@ -8,6 +8,7 @@ import struct
 
 import cocotb
 from cocotbext.pcie.core import Device, MemoryEndpoint, RootComplex
+
 from echolith.sim.bench_chip import MOST, golden, replay
 from echolith.sim.bench_core import Window
 

@@ -3,6 +3,7 @@
 Needs cocotb and a simulator, nothing else; `echolith.sim.export` puts it beside the Verilog as run.py.
 """
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -59,9 +60,10 @@ def run(source: Path, top: str, module: str, work: Path, variables: dict[str, st
     try:
         runner.build(sources=[source], hdl_toplevel=top, build_dir=work / "build", timescale=("1ns", "1ps"),
                      build_args=_VERILATOR if name == "verilator" else _ICARUS, log_file=work / "build.log")
-        runner.test(test_module=module, hdl_toplevel=top, build_dir=work / "build", test_dir=work,
-                    results_xml=str(results), log_file=work / "bench.log",
-                    extra_env={"COCOTB_ANSI_OUTPUT": "0", **(variables or {})})
+        with contextlib.suppress(SystemExit):  # raised on failed tests, but only under pytest
+            runner.test(test_module=module, hdl_toplevel=top, build_dir=work / "build", test_dir=work,
+                        results_xml=str(results), log_file=work / "bench.log",
+                        extra_env={"COCOTB_ANSI_OUTPUT": "0", **(variables or {})})
     except RuntimeError as error:
         raise RuntimeError(f"{error}; see build.log and bench.log in {work}") from error
     finally:

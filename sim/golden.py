@@ -15,6 +15,7 @@ as 0.
 """
 
 import numpy as np
+
 from echolith.compiler.design import Design
 from echolith.compiler.isa import Opcode, loop_word
 from echolith.compiler.registers import ABI, MAGIC, REGISTERS, Bank, Flag

@@ -10,6 +10,7 @@ import sys
 import threading
 
 from amaranth.sim import Simulator
+
 from echolith.compiler.design import Design
 from echolith.compiler.errors import EcholithError
 from echolith.compiler.files import load

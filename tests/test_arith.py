@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from amaranth.hdl import Module, Signal, Value, signed, unsigned
 from amaranth.sim import Simulator
-from echolith.sim import arith
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
+from echolith.sim import arith
 
 WIDTHS = [2, 3, 5, 8, 16, 18, 25, 36]
 FAST = settings(max_examples=60, deadline=None)

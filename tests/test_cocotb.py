@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from echolith.compiler.pipeline import evaluate
 from echolith.rtl.array import SynapseArray
 from echolith.rtl.core import Core

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from echolith.compiler.errors import FileError
 from echolith.compiler.registers import ABI, MAGIC, Flag, address
 from echolith.host.chip import ChipDevice

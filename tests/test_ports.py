@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+
 from echolith.compiler.files import save
 from echolith.compiler.registers import address
 from echolith.host.chip import ChipDevice

@@ -9,14 +9,15 @@ from amaranth.back import rtlil
 from amaranth.hdl import Const, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
 from echolith.compiler.pipeline import table_lookup
 from echolith.compiler.registers import Flag
 from echolith.sim import arith
 from echolith.sim.bench_network import design
 from echolith.sim.device import IntegerDevice
 from echolith.sim.golden import extreme
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
 FAST = settings(max_examples=80, deadline=None)
 
@@ -86,7 +87,7 @@ def test_model_returns_even_where_states_wrap():
         device.write(extreme(small, seed))
         x = np.random.default_rng(seed).integers(-limit, limit, (20, small.dynamics.steps, small.inputs))
         flags.append(device.run("echo", x, np.zeros((20, 0, 0), np.int64)).flags)
-    assert set(flags) == {0, 1 << Flag.WRAPPED}  # with huge weights most wrap; not one fails to return
+    assert 1 << Flag.WRAPPED in flags and set(flags) <= {0, 1 << Flag.WRAPPED}  # not one fails to return
 
 
 class Shear(wiring.Component):
