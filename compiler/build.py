@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from echolith.boards.catalog import Board, board as find_board
-from echolith.compiler.calibrate import Samples, calibrate as run_calibration
+from echolith.boards.catalog import Board
+from echolith.boards.catalog import board as find_board
+from echolith.compiler.calibrate import Samples
+from echolith.compiler.calibrate import calibrate as run_calibration
 from echolith.compiler.capture import capture
 from echolith.compiler.design import Depths, Design, Dynamics, Hardware, Placement, Vector
 from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
+
 from echolith.compiler.check import check
 from echolith.compiler.differentiate import names, substitute
 from echolith.compiler.errors import CompileError

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+
 from echolith.compiler import numeric
 from echolith.compiler.errors import CompileError
 from echolith.compiler.ir import Network

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import numpy as np
+
 from echolith.compiler.ir import Expr, const
 from echolith.compiler.ops import OPS, add, apply, intern, mul
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import torch
+
 from echolith.compiler.differentiate import evaluate
 from echolith.compiler.elementwise import map_vectors
 from echolith.compiler.ir import Term, var

@@ -6,6 +6,7 @@ Arrays carry a leading batch axis: q (batch, units), u (batch, inputs), target (
 from collections.abc import Mapping
 
 import numpy as np
+
 from echolith.compiler.differentiate import derivative, evaluate, names
 from echolith.compiler.ir import Affine, Network
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 import numpy as np
+
 from echolith.compiler.ir import Expr, const
 
 __all__ = ["OPS", "Op", "Operand", "add", "apply", "div", "intern", "mul", "neg", "power", "sub"]

@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch.fx.node import map_arg
+
 from echolith.compiler.rules import RULES
 from echolith.compiler.site import FORM, Site
 from echolith.compiler.spellings import LOSSES
 from echolith.compiler.trace import Trace, float64
 from echolith.compiler.values import Fixed, Part, Store, Value
-from torch.fx.node import map_arg
 
 __all__ = ["read"]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+
 from echolith.compiler import numeric
 from echolith.compiler.capture import capture
 from echolith.compiler.differentiate import derivative, evaluate

@@ -16,9 +16,10 @@ from types import TracebackType
 
 import torch
 import torch.fx.traceback
-from echolith.compiler.errors import CompileError
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
+
+from echolith.compiler.errors import CompileError
 
 __all__ = ["Trace", "call", "double", "float64", "parameters", "refusal", "trace"]
 

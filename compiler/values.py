@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+
 from echolith.compiler.differentiate import derivative, evaluate, names, substitute
 from echolith.compiler.ir import Affine, Expr, Term, const, param, var
 from echolith.compiler.ops import add, mul

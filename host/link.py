@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+
 from echolith.compiler.errors import LinkError
 from echolith.host.frames import MAX_WORDS, Op, Parser, Status, request
 from echolith.host.transports import Transport

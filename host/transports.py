@@ -11,6 +11,7 @@ from collections import deque
 from urllib.parse import parse_qsl, urlsplit
 
 import serial
+
 from echolith.compiler.errors import LinkError
 
 __all__ = ["PipeTransport", "SerialTransport", "Transport", "open_transport"]

@@ -7,6 +7,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.crc import catalog
 from amaranth.lib.wiring import In, Out, connect, flipped
+
 from echolith.host.frames import MAX_WORDS, Op
 from echolith.rtl.slip import Decoder, Encoder
 

@@ -9,6 +9,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
+
 from echolith.host.frames import MAX_WORDS, Op, Status
 from echolith.rtl.frames import BUFFER, Receiver, Sender
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from echolith.compiler import numeric
 from echolith.compiler.capture import capture
 from echolith.compiler.errors import CompileError
 from echolith.compiler.ir import Term
 from echolith.compiler.ops import OPS, Op, apply
 from echolith.compiler.trace import float64
-from torch import nn
 
 N, M, R, Y = 6, 3, 4, 2
 

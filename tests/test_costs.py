@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from echolith.compiler import numeric
 from echolith.compiler.capture import capture
-from torch import nn
 
 N, Y = 5, 2
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from echolith.compiler.differentiate import derivative, evaluate, is_univariate, names, substitute
 from echolith.compiler.ir import const, param, var
 from echolith.compiler.ops import OPS, add, apply, div, mul, neg, power, sub

@@ -4,12 +4,13 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from echolith.compiler.errors import LinkError
 from echolith.host.frames import Op, Status, deframe, frame
 from echolith.host.link import Link
 from echolith.host.transports import Transport
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 BANK = 512  # words behind the streams
 POINTER = 15  # address of the bank pointer

@@ -3,7 +3,6 @@
 import random
 from collections import deque
 
-import echolith.rtl.link
 import numpy as np
 import pytest
 from amaranth.hdl import Module, Signal
@@ -11,6 +10,8 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
+
+import echolith.rtl.link
 from echolith.compiler.errors import LinkError
 from echolith.host.frames import Op, Status, deframe, frame, request
 from echolith.host.link import Link

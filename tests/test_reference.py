@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from echolith.compiler.capture import capture
 from echolith.compiler.errors import CompileError
 from echolith.compiler.reference import bptt, max_curvature, trajectory
-from torch import nn
 
 DT, SUBSTEPS = 0.2, 2
 

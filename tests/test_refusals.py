@@ -5,9 +5,10 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from echolith.compiler.capture import capture
 from echolith.compiler.errors import CompileError
-from torch import nn
 
 N, M, R, Y = 6, 3, 4, 2
 FORM = re.escape("write the energy as elementwise(q) + sum(v(W q + B u + b))")

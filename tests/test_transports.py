@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import serial
+
 from echolith.compiler.errors import LinkError
 from echolith.host.transports import PipeTransport, SerialTransport, open_transport
 

@@ -10,6 +10,7 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out, connect, flipped
 from amaranth.sim import Simulator
+
 from echolith.rtl.uart import Uart, baud_ratio
 from echolith.sim.bench_uart import UARTS
 
