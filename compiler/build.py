@@ -24,6 +24,7 @@ from echolith.compiler.quantise import Formats, Quantised, choose_formats, fold,
 __all__ = ["compile"]
 
 _NUDGE = 8  # bits of a nudge operand left free at the calibrated response, for stronger ones
+_SEARCH = 12  # runs until the nudge fits
 _STEPS = 1024  # integrator steps of them; longer samples are ranged while learning
 _HEADROOM = 6  # bits
 _SAMPLES = 32  # calibration samples that the integer model learns from to find the response
@@ -297,7 +298,7 @@ def _calibrated(design: Design, case: _Case, like: Design | None) -> Design:
     """Shift the nudges (or, on given hardware, the response exponent) until the echoes part by 1/16..1/8 of a unit,
     and leave the gradient words room for growth."""
     from echolith.sim.data import words
-    from echolith.sim.model import IntegerModel
+    from echolith.sim.model import IntegerModel, Outcome
     from echolith.sim.weights import load
 
     rows = min(design.dynamics.steps, max(1, _STEPS // design.dynamics.substeps))
@@ -306,20 +307,27 @@ def _calibrated(design: Design, case: _Case, like: Design | None) -> Design:
     targets = case.samples.targets[keep]
     x, y = words(design, case.samples.inputs[keep, :rows], targets[:, :rows])
     target = design.fractions["state"] - 4
-    for _ in range(8):
+
+    def learned() -> tuple[IntegerModel, Outcome]:
         model = IntegerModel(dataclasses.replace(design, dynamics=short))
         load(model, design.values)
-        _, out = model.learn(x, y)
-        if out.wrapped:
-            raise RangeError(f"a state wraps on the calibration data: {out.first}; give a wider state format or a "
-                             f"smaller dt, not {design.fractions['state']} fraction bits")
+        return model, model.learn(x, y)[1]
+
+    model, out = learned()
+    for _ in range(_SEARCH):
         error = out.response.bit_length() - 1 - target
-        if out.response == 0 or error == 0:
+        if out.wrapped:
+            if out.first["phase"] != "echo":
+                raise RangeError(f"a state wraps on the calibration data: {out.first}; give a wider state format or "
+                                 f"a smaller dt, not {design.fractions['state']} fraction bits")
+            error = max(error, 3)  # the nudge was far too strong
+        elif out.response == 0 or error == 0:
             break
-        if like is not None:
-            design = dataclasses.replace(design, response=min(max(design.response - error, 0), 31))
-        else:
+        if like is None:
             design = _shifted(design, error)
+        else:
+            design = dataclasses.replace(design, response=min(max(design.response - error, 0), 31))
+        model, out = learned()
     longer = math.ceil(math.log2(design.dynamics.steps / rows))
     if like is None:
         design = _with_headroom(design, model, _HEADROOM + longer)

@@ -40,7 +40,7 @@ def load(path: str | os.PathLike) -> Design:
     try:
         fields = json.loads(text["design"])
         hints = typing.get_type_hints(Design)
-        arguments = {name: _typed(hints[name], value) for name, value in fields.items()}
+        arguments: dict[str, typing.Any] = {name: _typed(hints[name], value) for name, value in fields.items()}
         tables = tuple(tensors[f"table{i}"] for i in range(sum(n.startswith("table") for n in tensors)))
         values = {n.removeprefix("value."): v for n, v in tensors.items() if n.startswith("value.")}
         design = Design(**arguments, tables=tables, values=values)

@@ -75,7 +75,7 @@ class ChipDevice(Device):
         positions[3, d.inputs] = 1 << d.fractions["input"] + hw.input_shift
         self._put(Bank.POSITIONS, 0, positions.reshape(-1))
         self._put(Bank.MOMENTA, 0, np.zeros(8 * hw.depths.units, np.int64))
-        zero = {b.name: np.zeros((b.rows, b.columns), np.int64) for b in d.blocks}
+        zero: Words = {b.name: np.zeros((b.rows, b.columns), np.int64) for b in d.blocks}
         zero.update({f"vector{i}": np.zeros(v.length, np.int64) for i, v in enumerate(d.vectors)})
         self.write(zero)
         if hw.learn:
@@ -236,8 +236,6 @@ class ChipDevice(Device):
         self._wait()
         first = address("flags")
         words = self.link.read(first, address("saturated") - first + 1)
-        state = {name: words[address(name) - first] for name in
-                 ("flags", "cycles", "stalls", "response", "leading", "saturated")}
         outputs = None
         if entry in ("predict", "learn"):
             d = self.design
@@ -245,7 +243,12 @@ class ChipDevice(Device):
             raw = self._take(Bank.RESULTS, 0, pairs * d.result_rows * d.outputs * 2, self.hw.width)
             raw = raw.reshape(pairs, d.result_rows, d.outputs, 2).transpose(0, 3, 1, 2)
             outputs = raw.reshape(2 * pairs, d.result_rows, d.outputs)[:samples]
-        return Run(outputs=outputs, **state)
+
+        def state(name: str) -> int:
+            return words[address(name) - first]
+
+        return Run(outputs, state("flags"), state("response"), state("leading"), state("saturated"), state("cycles"),
+                   state("stalls"))
 
     def update(self, rates: dict[str, tuple[int, int]]) -> Run:
         for name, index in self.design.rates.items():

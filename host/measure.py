@@ -66,6 +66,7 @@ class Measurement:
         """Summed gradient of at most _PART samples with a nudge 2^-weaker of the usual.
 
         A ``daring`` nudge may drive a state out of its range: then the result is empty."""
+        words = {}
         for _ in range(_TRIES):
             self.device.clear()
             run = self.device.run("learn", x, y)
