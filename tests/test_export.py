@@ -123,7 +123,7 @@ MUTANTS = {  # what is changed in the first line that matches
     "a product, lowest bit": (r"(assign \S+ +=) (\$signed\(left_a\) \* \$signed\(right_a\));", r"\1 (\2) ^ 36'h1;"),
     "a subtraction turned": (r"(= \$signed\(\w+\)) - (\$signed\(\w+\);)", r"\1 + \2"),
     "a rounding dropped": (r"(\$signed\(acc(?:_0)?\)) \+ \$signed\(\d+'h[0-9a-f]+\);", r"\1 + 1'h0;"),
-    "a shift by one less": (r"(\$signed\(\S+ \) >>>) exponent;", r"\1 (exponent >> 1);"),
+    "a shift halved": (r"(\$signed\(\S+ \) >>>) exponent;", r"\1 (exponent >> 1);"),
 }
 
 
