@@ -86,9 +86,13 @@ def _compile(design: Design, target: Path) -> None:
 
 
 def start(design: Design) -> subprocess.Popen:
-    """A running simulator that speaks the link's bytes on stdin and stdout."""
+    """A running simulator that speaks the link's bytes on stdin and stdout.
+
+    Without a C++ compiler it is Amaranth's own, a thousand times slower."""
     if have_compiler():
         command = [str(build(design))]
     else:
-        command = [sys.executable, "-m", "echolith.sim.slow"]
+        saved = cache() / "designs" / f"{design.hardware.hardware_id:08x}-{design.program_id:08x}.echolith"
+        design.save(saved)
+        command = [sys.executable, "-m", "echolith.sim.slow", str(saved)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

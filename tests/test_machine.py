@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import echolith as el
 from echolith.compiler.timing import cycles
+from echolith.host.chip import ChipDevice
 from echolith.host.rates import rates
 from echolith.sim.data import words
 from echolith.sim.device import IntegerDevice
@@ -132,3 +133,29 @@ def test_a_failed_run_raises_the_same_flags(simulate):
         same("master", twin.read(), chip.read())
         same("momentum", twin.read_gradients(), chip.read_gradients())
     assert want.saturated > 0
+
+
+def test_a_strange_chip_is_refused(simulate):
+    """A wrong bitstream always, another program unless it is to be replaced; both ids are shown."""
+    design = base("one lane")
+    other = compiled("one lane", (5, 4, 2, 3), 3, 1, "last", design)
+    link = simulate(design).link
+    with pytest.raises(el.DesignMismatch, match=rf"the design is {other.program_id:08x}, the chip has "
+                                                rf"{design.program_id:08x}$"):
+        ChipDevice(other, link)
+    assert ChipDevice(design, link).fresh is False
+    stranger = base("four lanes")
+    with pytest.raises(el.DesignMismatch, match=rf"^the bitstream was built for another hardware: load this design's "
+                                                rf"bitstream; the design is {stranger.hardware.hardware_id:08x}, the "
+                                                rf"chip {design.hardware.hardware_id:08x}$"):
+        ChipDevice(stranger, link)
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_slow_simulator_answers(monkeypatch, tmp_path):
+    monkeypatch.setattr("echolith.sim.simulator.have_compiler", lambda: False)
+    monkeypatch.setenv("ECHOLITH_CACHE", str(tmp_path))
+    design = compiled("one lane", (2, 2, 1, 1), 2, 1, "last", None)
+    x, _ = data(np.random.default_rng(0), 1, 2, 1, 1, "last")
+    with design.open("sim:") as slow, design.open("int:") as fast:
+        np.testing.assert_array_equal(slow.predict(x), fast.predict(x))
