@@ -101,6 +101,9 @@ def _case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate, st
     if len(network.couplings) > 1:
         raise CompileError("couplings with different potentials are not built yet: write the energy as "
                            f"local(q) + one sum of v(W q + B u + b), not {len(network.couplings)} such sums")
+    if not network.couplings:
+        raise CompileError("the energy has no coupling: write it as local(q) + one sum of v(W q + B u + b), not "
+                           f"{network.local} alone")
     cost_at = rule.cost_at if rule is not None else None
     if rule is not None and network.cost is None:
         raise CompileError("a rule needs a cost: give the model a method cost(q, y), or compile with rule=None")

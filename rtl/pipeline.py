@@ -83,6 +83,8 @@ class ElementPipeline(wiring.Component):
     def _table(self, m: Module, x, index: int):
         """Read value and difference, multiply the difference by the fraction, add."""
         w, s = self.width, self.segments
+        argument, x = x, Signal(signed(w))  # extends a narrow argument
+        m.d.comb += x.eq(argument)
         halves = []
         for half in range(2):
             m.submodules += (bank := Bank(width=w, depth=1 << s))
