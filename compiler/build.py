@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -91,8 +92,17 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
     if like is not None and hardware != like.hardware:
         raise DesignMismatch("the network does not fit this hardware: "
                              + "; ".join(_differences(hardware, like.hardware)))
+    _advise(case, formats)
     design = _design(case, formats, quantised, hardware, program)
     return _calibrated(design, case, like) if case.learn else design
+
+
+def _advise(case: _Case, formats: Formats) -> None:
+    """Warn of inputs so large that the last bit of their weights shows."""
+    largest = float(np.abs(case.samples.inputs).max(initial=0.0))
+    if any(b.name == "drive" for b in case.plan.blocks) and largest * 2.0 ** -formats["drive"] > 2.0**-9:
+        warnings.warn(f"inputs reach {largest:g}, and one unit of an input weight's last place moves a row by "
+                      f"{largest * 2.0 ** -formats['drive']:.2g}: divide the inputs by {largest:g}", stacklevel=3)
 
 
 def _case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate, steps: int | None, target: Board,

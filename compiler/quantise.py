@@ -63,7 +63,7 @@ def choose_formats(network: Network, samples: Samples, width: int) -> Formats:
     inputs, targets = exact(samples.inputs, width), exact(samples.targets, width)
     learns = bool(network.learned) and network.cost is not None
     f = {
-        "state": min(fraction(_room(state, learns), width, 1.0), width - 3),
+        "state": min(fraction(_room(state, learns), width, 1.0), width - (4 if learns else 3)),
         "input": inputs.frac, "target": targets.frac,
         "z": min(fraction(_room(float(np.abs(samples.z).max(initial=0)), learns), width, 1.0), width - 3),
         "output": fraction(_outputs(network, samples), width, 1.0),

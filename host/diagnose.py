@@ -33,4 +33,6 @@ def diagnose(design: Design, device: Device, run: Run, x: np.ndarray, y: np.ndar
         first = replay.run(entry, x, y).first or {}
     where = ", ".join(f"{k} {v}" for k, v in first.items()) or "not reproduced by the integer model"
     limit = 2.0 ** (design.hardware.width - 1 - design.fractions["state"])
+    wider = f"Q{design.hardware.width - design.fractions['state']}.{design.fractions['state'] - 1}"
+    advice = advice.replace("or dt", f"or dt, or compile with precision={{'state': '{wider}'}}", 1)
     return f"a state left its range of +-{limit:g} ({where}); {advice}"
