@@ -95,8 +95,7 @@ class Port:
                 reads = selectors.EVENT_READ if len(to_chip) < _MOST else 0
                 if events := reads | (selectors.EVENT_WRITE if to_client else 0):
                     selector.register(master, events)
-                if len(to_client) < _MOST:
-                    selector.register(stdout, selectors.EVENT_READ)
+                selector.register(stdout, selectors.EVENT_READ)
                 if to_chip:
                     selector.register(stdin, selectors.EVENT_WRITE)
                 ready = {key.fd: mask for key, mask in selector.select()}
@@ -118,6 +117,7 @@ class Port:
                 if not data:
                     return
                 to_client += data
+                del to_client[:-_MOST]  # nobody reads: lost, as on a wire; holding the chip back could block us all
 
 
 def serve(design: Design) -> Port:
