@@ -119,7 +119,7 @@ class Core(wiring.Component):
                 m.d.comb += [e.outer.eq(2), e.period.eq(s.setting_length), e.active.eq(s.setting_length),
                              e.tail.eq(t.fetch)]
         m.d.comb += [
-            e.start.eq(s.start), s.done.eq(e.done), e.base.eq(s.setting_base),
+            e.start.eq(s.start), e.stop.eq(s.stopping), s.done.eq(e.done), e.base.eq(s.setting_base),
             e.inner_step.eq(Mux(self._is(Opcode.TRANSPOSED), s.setting_columns, 1)),
             e.outer_step.eq(Mux(self._is(Opcode.TRANSPOSED), 1, s.setting_columns)),
             a.valid.eq(e.valid & (self._is(Opcode.FORWARD) | self._is(Opcode.OUTER) | self._is(Opcode.TRANSPOSED)

@@ -31,10 +31,12 @@ class Sequencer(wiring.Component):
     Members
     -------
     go, stop, entry, pairs, guard : In
-        ``guard``: a flag is up, GUARD jumps.
+        ``stop`` may come at any time; a run ends once its sweep has drained. ``guard``: a flag is up, GUARD jumps.
     busy : Out
     opcode, command, start : Out
         The sweep being run, held until the next; ``start`` strobes.
+    stopping : Out
+        A stop has come and the run is not over yet: sweeps end early.
     done : In
         The sweep's last cycle.
     next : Out
@@ -52,7 +54,7 @@ class Sequencer(wiring.Component):
         self.settings = setting_bits(hw)
         super().__init__({
             "go": In(1), "stop": In(1), "entry": In(pc), "pairs": In(LOOP_BITS), "guard": In(1), "busy": Out(1),
-            "opcode": Out(4), "command": Out(Command), "start": Out(1), "done": In(1), "next": Out(1),
+            "opcode": Out(4), "command": Out(Command), "start": Out(1), "stopping": Out(1), "done": In(1), "next": Out(1),
             **{f"setting_{s.name.lower()}": Out(bits) for s, bits in self.settings.items()},
             "offset": Out(self.offset_bits),
             "program_w_en": In(1), "program_addr": In(pc), "program_w_data": In(32), "program_r_data": Out(32),
@@ -68,8 +70,11 @@ class Sequencer(wiring.Component):
             program.w_addr.eq(self.program_addr), program.w_data.eq(self.program_w_data),
             program.w_en.eq(self.program_w_en), self.program_r_data.eq(word),
         ]
+        with m.If(self.stop):
+            m.d.sync += self.stopping.eq(1)
         with m.FSM():
             with m.State("IDLE"):
+                m.d.sync += self.stopping.eq(0)
                 with m.If(self.go):
                     m.d.sync += [pc.eq(self.entry), self.busy.eq(1), self.offset.eq(0)]
                     m.next = "FETCH"
@@ -85,16 +90,13 @@ class Sequencer(wiring.Component):
                 m.d.sync += self.offset.eq(0)
                 m.next = "FETCH"
             with m.State("SWEEP"):
-                with m.If(self.done | self.stop):
+                with m.If(self.done):
                     m.next = "FETCH"
-                with m.If(self.stop):
-                    m.d.sync += self.busy.eq(0)
-                    m.next = "IDLE"
         return m
 
     def _decode(self, m: Module, word, value, pc) -> None:
         opcode = word[28:]
-        with m.If(opcode >= Opcode.FETCH):
+        with m.If((opcode >= Opcode.FETCH) & ~self.stopping):
             m.d.comb += self.start.eq(1)
             m.d.sync += [self.command.eq(value), self.opcode.eq(opcode)]
             m.next = "SWEEP"
@@ -114,7 +116,7 @@ class Sequencer(wiring.Component):
             with m.Case(Opcode.GUARD):
                 with m.If(self.guard):
                     m.d.sync += pc.eq(value)
-        with m.If(self.stop):
+        with m.If(self.stopping):
             m.d.sync += self.busy.eq(0)
             m.next = "IDLE"
         self._loops(m, opcode, value, pc)

@@ -20,6 +20,8 @@ class Sweep(wiring.Component):
         Only even cycles are valid (an element takes two).
     base, inner_step, outer_step : In
         Address of the first element and its growth per valid cycle and per round.
+    stop : In(1)
+        End here: only the tail is left.
     hold : In(1)
         Freeze the counters (waiting for input).
     tail : In
@@ -36,7 +38,7 @@ class Sweep(wiring.Component):
         super().__init__({
             "start": In(1), "outer": In(outer_bits), "period": In(inner_bits), "active": In(inner_bits),
             "alternate": In(1), "base": In(address_bits), "inner_step": In(address_bits),
-            "outer_step": In(address_bits), "hold": In(1), "tail": In(tail_bits),
+            "outer_step": In(address_bits), "stop": In(1), "hold": In(1), "tail": In(tail_bits),
             "valid": Out(1), "first": Out(1), "last": Out(1), "inner_index": Out(inner_bits),
             "outer_index": Out(outer_bits), "address": Out(address_bits), "done": Out(1),
         })
@@ -63,8 +65,8 @@ class Sweep(wiring.Component):
             with m.If(round_end):
                 m.d.sync += [self.inner_index.eq(0), self.outer_index.eq(outer), live.eq(~sweep_end), row.eq(next_row),
                              self.address.eq(next_row)]
-            with m.If(sweep_end):
-                m.d.sync += [running.eq(0), left.eq(self.tail)]
+        with m.If(running & (self.stop | (sweep_end & ~self.hold))):
+            m.d.sync += [running.eq(0), live.eq(0), left.eq(self.tail)]
         with m.If(self.start):
             m.d.sync += [running.eq(1), live.eq(1), self.inner_index.eq(0), self.outer_index.eq(0), row.eq(self.base),
                          self.address.eq(self.base)]

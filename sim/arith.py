@@ -15,7 +15,7 @@ __all__ = [
     "sat", "shr", "table_address", "table_fraction", "update", "wrap",
 ]
 
-RATE_STEP = 8  # the coarse shifts of an update are rate_shift(0..3), RATE_STEP apart
+RATE_STEP = 10  # the coarse shifts of an update are rate_shift(0..3), RATE_STEP apart
 
 
 def _hardware(x: Any) -> bool:
@@ -122,8 +122,8 @@ def gradient_width(width: int) -> int:
 
 
 def rate_shift(coarse: int) -> int:
-    """Right shift of ``gradient * mantissa`` for a coarse exponent 0..3."""
-    return 1 + RATE_STEP * coarse
+    """Right shift of ``gradient * mantissa`` for a coarse exponent 0..3; the first is to the left."""
+    return RATE_STEP * coarse - 5
 
 
 def update(product: Any, width: int, coarse: Any) -> Any:
@@ -131,7 +131,8 @@ def update(product: Any, width: int, coarse: Any) -> Any:
 
     ``product`` is gradient * mantissa. The shifted value is truncated only by its natural width.
     """
-    shifted = [product >> (rate_shift(c) - 1) for c in range(4)]
+    spare = 1 - rate_shift(0)
+    shifted = [(product << spare) >> (rate_shift(c) - 1 + spare) for c in range(4)]
     if _hardware(product):
         from amaranth.hdl import Mux
 

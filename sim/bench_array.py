@@ -4,7 +4,9 @@ Environment: ARRAY, a JSON object with width, lanes, accumulator and weights (wo
 """
 
 import json
+import math
 import os
+from fractions import Fraction
 
 import cocotb
 import numpy as np
@@ -187,7 +189,8 @@ async def update_applies_and_decays(dut, coarse):
     await array.store(gradients, "host_g_en")
     x = np.full((2, COLUMNS), mantissa)
     shift = rate_shift(coarse)
-    change = [(int(g) * mantissa + (1 << shift - 1)) >> shift for g in gradients.reshape(-1)]
+    change = [math.floor(Fraction(int(g) * mantissa) / Fraction(2) ** shift + Fraction(1, 2))
+              for g in gradients.reshape(-1)]
     summed = [int(m) + c for m, c in zip(masters.reshape(-1), change, strict=True)]
     high = (1 << 2 * w - 1) - 1
     *_, clipped = await array.sweep(UPDATE, array.rows_first, x, 2, coarse, APPLY)

@@ -158,7 +158,7 @@ def test_update(width):
     gradients, mantissas = vectors(bits, 30), vectors(width, 10)[::3]
     rows = [(g * m, c) for g in gradients[::3] for m in mantissas for c in range(4)]
     got = hardware(lambda p, c: arith.update(p, width, c), [signed(3 * width - 1), unsigned(2)], rows)
-    assert got == [arith.rnd(p, 1 + 8 * c) for p, c in rows] == [arith.update(p, width, c) for p, c in rows]
+    assert got == [arith.rnd(p, 10 * c - 5) for p, c in rows] == [arith.update(p, width, c) for p, c in rows]
     for coarse in range(4):
         products = [p for p, c in rows if c == coarse]
         expected = [arith.update(p, width, coarse) for p in products]
@@ -182,9 +182,9 @@ HAND = [
     (arith.shr, (131071, 17), 1), (arith.shr, (-65536, 17), 0), (arith.abs_bits, (-1,), 0), (arith.abs_bits, (-4,), 3),
     (arith.table_address, (-131072, 18, 9), 0), (arith.table_address, (0, 18, 9), 256),
     (arith.table_address, (-1, 18, 9), 255), (arith.table_fraction, (-1, 18, 9), 511),
-    (arith.update, (3, 18, 0), 2), (arith.update, (-3, 18, 0), -1), (arith.update, (1 << 24, 18, 3), 1),
+    (arith.update, (3, 18, 0), 96), (arith.update, (48, 18, 1), 2), (arith.update, (-48, 18, 1), -1), (arith.update, (1 << 24, 18, 3), 1),
     (arith.update, ((1 << 24) - 1, 18, 3), 0), (arith.update, (-(1 << 24), 18, 3), 0),
-    (arith.update, (-(1 << 24) - 1, 18, 3), -1), (arith.rate_shift, (0,), 1), (arith.rate_shift, (3,), 25),
+    (arith.update, (-(1 << 24) - 1, 18, 3), -1), (arith.rate_shift, (0,), -5), (arith.rate_shift, (3,), 25),
     (arith.gradient_width, (18,), 35), (arith.move, (10, 3, 4, False), 7), (arith.move, (7, 3, 4, True), 6),
 ]
 
