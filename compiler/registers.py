@@ -16,7 +16,7 @@ ABI = 1  # raised by every incompatible change of the register map, the program 
 
 @dataclass(frozen=True)
 class Register:
-    """One word of the window. ``access`` is ``r``, ``w`` (strobe) or ``rw``."""
+    """One word of the window. ``access`` is ``r``, ``w`` (reads as 0) or ``rw``."""
 
     name: str
     width: int
@@ -31,19 +31,19 @@ REGISTERS = (
     Register("program", 32, "rw", "program_id, written by the host once the program is loaded; 0 after reset"),
     Register("control", 3, "w", "bit 0: go; bit 1: stop and return to idle; bit 2, with go: inputs are streamed"),
     Register("status", 2, "r", "bit 0: busy; bit 1: waiting for streamed input"),
-    Register("entry", 16, "rw", "program address at which go starts"),
-    Register("count", 16, "rw", "pairs of samples in this run"),
+    Register("entry", 16, "w", "program address at which go starts"),
+    Register("count", 16, "w", "pairs of samples in this run"),
     Register("flags", 8, "r", "see Flag; cleared by go"),
     Register("cycles", 32, "r", "cycles from go to done of the last run"),
     Register("stalls", 32, "r", "of these, cycles that waited for streamed input"),
     Register("response", 32, "r", "OR over units and steps of |q+ - q-| in the last run"),
     Register("leading", 32, "r", "OR over samples, outputs and steps of |cost derivative| in the last run"),
     Register("saturated", 32, "r", "weight words clipped by the last run's updates"),
-    Register("range", 8, "rw", "response exponent R: nudges are shifted left by R - msb(E)"),
-    Register("gain", 5, "rw", "gradient words are 2^gain times finer: operands are shifted right by exponent - gain"),
-    Register("bank", 8, "rw", "memory bank that the push and pull streams address; see Bank"),
-    Register("pointer", 32, "rw", "next 32-bit word of that bank; moves on with every word"),
-    Register("scratch", 32, "rw", "free for link tests"),
+    Register("range", 8, "w", "response exponent R: nudges are shifted left by R - msb(E)"),
+    Register("gain", 5, "w", "gradient words are 2^gain times finer: operands are shifted right by exponent - gain"),
+    Register("bank", 8, "w", "memory bank that the push and pull streams address; see Bank"),
+    Register("pointer", 32, "w", "next 32-bit word of that bank; moves on with every word"),
+    Register("scratch", 16, "rw", "free for link tests"),
 )
 
 

@@ -45,8 +45,8 @@ def tails(hw: Hardware) -> Tails:
     step = 1 + step_latency(hw)  # state read, pipeline, write
     return Tails(
         drive=drain + 1,
-        hidden=drain + latency(hw.activate) + 2,  # scaled copy, write
-        cost=drain + (latency(hw.cost) + 2 if hw.cost else 0),
+        hidden=drain + latency(hw.activate) + 1,  # scaled copy, write
+        cost=drain + (latency(hw.cost) + 1 if hw.cost else 0),
         outer=GRADIENT,
         nudge=SUM + tree_levels(hw.lanes) + 3,
         step=SUM + tree_levels(hw.lanes) + step,

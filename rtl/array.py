@@ -25,8 +25,9 @@ class SynapseArray(wiring.Component):
         tile of a column.
     x_a, x_b : In(signed)
         Stage 1: the broadcast operands, or the mantissa.
-    drain_valid, drain : Out
-        Sums of a forward sweep, one per cycle: slot a, slot b of lane 0, then of lane 1 ...
+    drain_next, drain : Out
+        Sums of a forward sweep, one per cycle: slot a, slot b of lane 0, then of lane 1 ...; each is there in the cycle
+        after its ``drain_next``.
     y_valid, y_a, y_b : Out
         One column's sums of a transposed sweep.
     row_a, row_b : In
@@ -45,7 +46,7 @@ class SynapseArray(wiring.Component):
             "mode": In(Mode), "coarse": In(2), "update": In(2),
             "valid": In(1), "first": In(1), "last": In(1), "address": In(address), "tile": In(tile),
             "x_a": In(word), "x_b": In(word),
-            "drain_valid": Out(1), "drain": Out(acc),
+            "drain_next": Out(1), "drain": Out(acc),
             "y_valid": Out(1), "y_a": Out(acc), "y_b": Out(acc),
             "row_a": In(row_write(hw)), "row_b": In(row_write(hw)),
             "alarm": Out(1), "large": Out(1), "clipped": Out(range(hw.lanes + 1)),
@@ -126,11 +127,11 @@ class SynapseArray(wiring.Component):
         """After a tile's last column: both slots of every lane, lane 0 first."""
         for lane, above in zip(lanes, lanes[1:], strict=False):
             m.d.comb += lane.previous.eq(above.drain)
-        left = Signal(range(2 * self.hw.lanes + 1))
-        m.d.comb += [self.drain.eq(lanes[0].drain), self.drain_valid.eq(left != 0)]
+        left = Signal(range(2 * self.hw.lanes))
+        m.d.comb += [self.drain.eq(lanes[0].drain), self.drain_next.eq(load | (left != 0))]
         with m.If(load):
-            m.d.sync += left.eq(2 * self.hw.lanes)
-        with m.Elif(self.drain_valid):
+            m.d.sync += left.eq(2 * self.hw.lanes - 1)
+        with m.Elif(left != 0):
             m.d.sync += left.eq(left - 1)
 
     def _tree(self, m: Module, lanes: list, stages: list) -> None:

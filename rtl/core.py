@@ -211,7 +211,7 @@ class Core(wiring.Component):
             r.command.eq(s.command), u.command.eq(s.command), r.rows.eq(s.setting_rows), r.range.eq(w.range),
             r.gain.eq(w.gain),
             r.start.eq(s.start), u.start.eq(s.start), u.sweeping.eq(self._is(Opcode.TRANSPOSED)),
-            r.acc_valid.eq(a.drain_valid), r.acc.eq(a.drain), a.row_a.eq(r.row_a), a.row_b.eq(r.row_b),
+            r.acc_next.eq(a.drain_next), r.acc.eq(a.drain), a.row_a.eq(r.row_a), a.row_b.eq(r.row_b),
             u.y_valid.eq(a.y_valid), u.y_a.eq(a.y_a), u.y_b.eq(a.y_b),
             u.tick.eq(self.sweep.valid & self._is(Opcode.UNITS)),
         ]

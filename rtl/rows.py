@@ -27,7 +27,7 @@ class RowUnit(wiring.Component):
     -------
     command, rows : In
         Held during the sweep.
-    acc_* : In
+    acc_next, acc : In
         The array's drain.
     start : In(1)
         A forward sweep begins.
@@ -55,7 +55,7 @@ class RowUnit(wiring.Component):
         super().__init__({
             "command": In(Command), "rows": In(self.row_bits + 1), "start": In(1), "next": In(1), "masked": In(2),
             "range": In(8), "gain": In(EXPONENT_BITS), "leading": Out(hw.width),
-            "acc_valid": In(1), "acc": In(signed(hw.accumulator)),
+            "acc_next": In(1), "acc": In(signed(hw.accumulator)),
             "exponent_a": Out(EXPONENT_BITS), "exponent_b": Out(EXPONENT_BITS),
             "row_a": Out(row_write(hw)), "row_b": Out(row_write(hw)), "result_valid": Out(1), "result": Out(w),
             "target_w_en": In(1), "target_w_addr": In(self.output_bits + 1), "target_w_data": In(hw.data_width),
@@ -69,20 +69,19 @@ class RowUnit(wiring.Component):
         m.d.comb += sample.eq(slot_sample(self.command.context, slot))
         with m.If(self.start):
             m.d.sync += [row.eq(0), slot.eq(0)]
-        with m.Elif(self.acc_valid):
+        with m.Elif(self.acc_next):
             m.d.sync += [row.eq(row + slot), slot.eq(~slot)]
-        # Beside the words read from the drive and target memories.
-        now = delay(m, Cat(self.acc_valid, self.acc_valid & (row < self.rows)), 1, "now")
+        # Drives and targets are read in the cycle before the sum comes.
+        now = delay(m, Cat(self.acc_next, self.acc_next & (row < self.rows)), 1, "now")
         place = Signal(self.row_bits + 1)
         m.d.comb += place.eq(Cat(sample, row))
-        acc = delay(m, self.acc, 1, "acc")
-        activate = self._activation(m, acc, self._drives(m, place, acc, now))
+        activate = self._activation(m, self._drives(m, place, now))
         hidden = self.command.dest == Dest.HIDDEN
         if self.hw.cost is None:
             at = delay(m, now, activate.latency, "at")
             self._write(m, Cat(at[0] & hidden, at[1]), activate.t, 0, 0)
             return m
-        cost = self._cost(m, acc, place)
+        cost = self._cost(m, place)
         ends, costing = [now], self.command.dest == Dest.COST
         for stage in range(max(activate.latency, cost.latency)):
             ends.append(delay(m, ends[-1], 1, f"at_{stage + 1}"))
@@ -95,14 +94,16 @@ class RowUnit(wiring.Component):
             self._write(m, Cat(at[0] & hidden, at[1]), activate.t, 0, 0)
         return m
 
-    def _drives(self, m: Module, place, acc, now):
+    def _drives(self, m: Module, place, now):
         """Drives of both samples, kept from one drive sweep to the next."""
         w = self.hw.width
         m.submodules.drives = bank = Bank(width=w, depth=2 * self.hw.depths.rows)
+        # Often the same register as the activation's first.
+        rounded = delay(m, arith.rnd(self.acc, self.hw.drive_shift), 1, "rounded")
         m.d.comb += [
-            bank.r_addr.eq(place), bank.r_en.eq(1), bank.w_addr.eq(delay(m, place, 1, "kept")),
-            bank.w_en.eq(now[1] & (self.command.dest == Dest.DRIVE)),
-            bank.w_data.eq(arith.sat(arith.rnd(acc, self.hw.drive_shift), w)),
+            bank.r_addr.eq(place), bank.r_en.eq(1), bank.w_addr.eq(delay(m, place, 2, "kept")),
+            bank.w_en.eq(delay(m, now[1], 1, "drives") & (self.command.dest == Dest.DRIVE)),
+            bank.w_data.eq(arith.sat(rounded, w)),
         ]
         return bank.r_data.as_signed()
 
@@ -114,14 +115,14 @@ class RowUnit(wiring.Component):
                      pipe.table_w_en.eq(self.table_w_en[first:first + len(pipeline.tables())])]
         return pipe
 
-    def _activation(self, m: Module, acc, drive) -> ElementPipeline:
+    def _activation(self, m: Module, drive) -> ElementPipeline:
         m.submodules.activate = pipe = self._pipeline(m, self.hw.activate, 0)
-        m.d.comb += [pipe.acc.eq(acc), pipe.drive.eq(drive)]
+        m.d.comb += [pipe.acc.eq(self.acc), pipe.drive.eq(drive)]
         return pipe
 
-    def _cost(self, m: Module, acc, place) -> ElementPipeline:
+    def _cost(self, m: Module, place) -> ElementPipeline:
         m.submodules.cost = pipe = self._pipeline(m, self.hw.cost, len(self.hw.activate.tables()), ("y",))
-        m.d.comb += pipe.acc.eq(acc)
+        m.d.comb += pipe.acc.eq(self.acc)
         if self.hw.learn:
             m.submodules.targets = targets = Bank(width=self.hw.data_width, depth=2 * self.hw.depths.outputs)
             m.d.comb += [

@@ -8,6 +8,7 @@ from echolith.compiler.registers import ABI, MAGIC, REGISTERS, Bank, address
 
 __all__ = ["Window"]
 
+_OWN = ("magic", "abi", "hardware", "control", "bank", "pointer")  # not ports
 READ_CYCLES = 3  # from address to data, the slowest bank
 
 
@@ -28,7 +29,7 @@ class Window(wiring.Component):
         The register window; ``bus_r_data`` is valid the cycle after ``bus_r_stb``.
     push, pull : the word streams
     go, stop, streaming : Out
-    <register> : values of rw registers out, of r registers in
+    <register> : values of w and rw registers out, of r registers in
     host_en : Out
         The core is idle and the bank below is being accessed.
     host_index, host_bank, host_half, host_r_en, host_w_en, host_data : Out
@@ -41,8 +42,7 @@ class Window(wiring.Component):
 
     def __init__(self, *, hardware_id: int, wide: tuple[Bank, ...], index_bits: int, entry_bits: int):
         self.hardware_id, self.wide, self.index_bits, self.entry_bits = hardware_id, wide, index_bits, entry_bits
-        ports = {r.name: (Out if r.access == "rw" else In)(r.width) for r in REGISTERS
-                 if r.access in ("r", "rw") and r.name not in ("magic", "abi", "hardware", "bank", "pointer")}
+        ports = {r.name: (In if r.access == "r" else Out)(r.width) for r in REGISTERS if r.name not in _OWN}
         super().__init__({
             "bus_addr": In(8), "bus_w_data": In(32), "bus_w_stb": In(1), "bus_r_stb": In(1), "bus_r_data": Out(32),
             "push": In(stream.Signature(32)), "pull": Out(stream.Signature(32)),
@@ -59,20 +59,21 @@ class Window(wiring.Component):
         m.d.sync += [self.go.eq(control & self.bus_w_data[0]), self.stop.eq(control & self.bus_w_data[1])]
         with m.If(control & self.bus_w_data[0]):
             m.d.sync += self.streaming.eq(self.bus_w_data[2])
-        fixed = {"magic": MAGIC, "abi": ABI, "hardware": self.hardware_id, "bank": bank, "pointer": pointer}
+        fixed = {"magic": MAGIC, "abi": ABI, "hardware": self.hardware_id}
         with m.If(self.bus_r_stb):
             m.d.sync += self.bus_r_data.eq(0)
             with m.Switch(self.bus_addr):
                 for index, register in enumerate(REGISTERS):
                     if register.access != "w":
                         with m.Case(index):
-                            m.d.sync += self.bus_r_data.eq(fixed.get(register.name, getattr(self, register.name, 0)))
+                            value = fixed.get(register.name)
+                            m.d.sync += self.bus_r_data.eq(getattr(self, register.name) if value is None else value)
         moved = Signal()
         self._streams(m, bank, pointer, moved)
         with m.If(self.bus_w_stb):
             with m.Switch(self.bus_addr):
                 for index, register in enumerate(REGISTERS):
-                    if register.access == "rw":
+                    if register.access != "r" and register.name != "control":
                         target = {"bank": bank, "pointer": pointer}.get(register.name)
                         with m.Case(index):
                             m.d.sync += (getattr(self, register.name) if target is None else target).eq(self.bus_w_data)

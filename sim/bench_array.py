@@ -95,7 +95,7 @@ class Array:
         ``x`` (slots, columns) goes out one cycle behind its element. Returns what was seen at the outputs:
         (slot, lane, tile) -> sum, one (a, b) per column, and the counts of alarm and clipped.
         """
-        dut, drained, columns, alarms, clipped, after = self.dut, {}, [], 0, 0, (0, 0)
+        dut, drained, columns, alarms, clipped, after, coming = self.dut, {}, [], 0, 0, (0, 0), False
         dut.mode.value, dut.coarse.value, dut.update.value = mode, coarse, update
         pauses = [None] * (every - 1)
         schedule = [step for element in elements for step in (element, *pauses)]
@@ -109,9 +109,10 @@ class Array:
                 dut.address.value = BASE + tile * COLUMNS + column
                 after = int(x[0][column]), int(x[1][column])
             await FallingEdge(dut.clk)
+            coming, now = bool(dut.drain_next.value), coming
             alarms += int(dut.alarm.value)
             clipped += int(dut.clipped.value)
-            if dut.drain_valid.value:
+            if now:
                 pair, slot = divmod(len(drained), 2)
                 drained[slot, pair % self.lanes, pair // self.lanes] = dut.drain.value.to_signed()
             if dut.y_valid.value:
