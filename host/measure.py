@@ -1,11 +1,13 @@
 """One precise gradient: the same samples at several nudges, because the best nudge depends on the network.
 
-A strong nudge leaves the linear response (1 - cosine grows with its fourth power), a weak one drowns in the rounding
-of the states (it grows with its inverse square). Gradients at neighbouring nudges agree best in between; that needs
-no reference.
+A strong nudge leaves the linear response (errors grow with its square, then its 4th power), a weak one drowns in the
+rounding of the states (error over nudge). Four nudges, each half of the one before, give an estimate without the
+square and the 4th power that keeps as little rounding as possible. Neighbouring estimates agree best where both errors
+are small; that needs no reference.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,12 +20,34 @@ from echolith.sim.weights import gradients
 
 __all__ = ["Measurement"]
 
-_PART = 64  # samples that are summed on the chip
+_SAMPLES = 64  # samples
+_SEARCHED = 4  # parts on which nudges are compared
 _TRIES = 4  # runs until the settings fit
 _AGREE = 2e-6  # 1 - cosine of neighbours that is good enough at once
 _FARTHEST = 5  # halvings and doublings of the nudge that are tried
 
 Gradient = dict[str, np.ndarray]
+
+
+@dataclass
+class _Part:
+    """Samples that are summed on the chip, and the response exponent of their usual nudge once it is known."""
+
+    x: np.ndarray
+    y: np.ndarray
+    response: int | None = None
+
+
+def _weights(nudges: int, powers: int) -> np.ndarray:
+    """Of nudges 1, 1/2, 1/4 ..: those that sum to 1, cancel ``powers`` even powers, and pass on the least rounding."""
+    sizes = 2.0 ** -np.arange(nudges)
+    conditions = sizes ** (2 * np.arange(powers + 1)[:, None])
+    noise = np.diag(sizes**-2)
+    inverse = np.linalg.inv(noise) @ conditions.T
+    return inverse @ np.linalg.inv(conditions @ inverse)[:, 0]
+
+
+_WEIGHTS = _weights(4, 2)
 
 
 class Measurement:
@@ -35,38 +59,55 @@ class Measurement:
     def gradient(self, x: np.ndarray, y: np.ndarray) -> Gradient:
         """Mean gradient over data words; the device's settings are restored, its gradient words cleared."""
         settings = self.ranging.text()
+        parts = [_Part(x[i:i + _SAMPLES], y[i:i + _SAMPLES]) for i in range(0, len(x), _SAMPLES)]
         try:
-            weaker, first = self._best(x[:_PART], y[:_PART])
-            parts = [first] + [self._at(weaker, x[i:i + _PART], y[i:i + _PART]) for i in range(_PART, len(x), _PART)]
+            weaker, first = self._best(parts[:_SEARCHED])
+            rest = [self._estimate(weaker, [part]) for part in parts[_SEARCHED:]]
         finally:
             self.device.clear()
             self.ranging.restore(settings)
-        return {name: np.sum([part[name] for part in parts], axis=0) / len(x) for name in first}
+        return {name: np.sum([part[name] for part in (first, *rest)], axis=0) / len(x) for name in first}
 
-    def _best(self, x: np.ndarray, y: np.ndarray) -> tuple[int, Gradient]:
-        """Halvings of the usual nudge at which the gradient agrees best with the next weaker one's, and it."""
-        found = {0: self._at(0, x, y), 1: self._at(1, x, y)}
-        apart = {0: _apart(found[0], found[1])}
+    def _best(self, parts: list[_Part]) -> tuple[int, Gradient]:
+        """Halvings of the usual nudge at which the estimate agrees best with the next weaker one's, and it."""
+        nudges = len(_WEIGHTS)
+        found = {w: self._at(w, parts) for w in range(nudges + 1)}
+        apart = {0: _agreement(found, 0)}
         for direction in (-1, 1):  # stronger first: where that helps, rounding is what hurts
             weaker = direction
             while min(apart.values()) > _AGREE and abs(weaker) <= _FARTHEST:
-                new = weaker if direction < 0 else weaker + 1
-                gradient = self._at(new, x, y, new < 0)
+                new = weaker if direction < 0 else weaker + nudges
+                gradient = self._at(new, parts, new < 0)
                 if not gradient:
                     break
                 found[new] = gradient
-                apart[weaker] = _apart(found[weaker], found[weaker + 1])
+                apart[weaker] = _agreement(found, weaker)
                 if apart[weaker] > min(apart.values()):
                     break
                 weaker += direction
         best = min(apart, key=apart.__getitem__)
-        return best, found[best]
+        return best, _extrapolated(found, best)
 
-    def _at(self, weaker: int, x: np.ndarray, y: np.ndarray, daring: bool = False) -> Gradient:
-        """Summed gradient of at most _PART samples with a nudge 2^-weaker of the usual.
+    def _estimate(self, weaker: int, parts: list[_Part]) -> Gradient:
+        """From this nudge and weaker ones, or from the first at which no state leaves its range."""
+        strongest = self._at(weaker, parts, weaker < 0)
+        if not strongest:
+            return self._estimate(weaker + 1, parts)
+        found = {w: self._at(w, parts) for w in range(weaker + 1, weaker + len(_WEIGHTS))}
+        return _extrapolated({weaker: strongest, **found}, weaker)
+
+    def _at(self, weaker: int, parts: list[_Part], daring: bool = False) -> Gradient:
+        """Summed gradient with a nudge 2^-weaker of the usual.
 
         A ``daring`` nudge may drive a state out of its range: then the result is empty."""
-        words = {}
+        sums = [self._one(weaker, part, daring) for part in parts]
+        return {name: np.sum([g[name] for g in sums], axis=0) for name in sums[0]} if all(sums) else {}
+
+    def _one(self, weaker: int, part: _Part, daring: bool = False) -> Gradient:
+        """`_at` for one part."""
+        if weaker and part.response is None:
+            self._one(0, part)
+        x, y, words, response = part.x, part.y, {}, None if part.response is None else part.response - weaker
         for _ in range(_TRIES):
             self.device.clear()
             run = self.device.run("learn", x, y)
@@ -74,12 +115,24 @@ class Measurement:
                 return {}
             self.good(run, x, y, "learn")
             words = self.device.read_gradients()
-            if not self.ranging.settle(run, words, weaker):
+            if not self.ranging.settle(run, words, response):
                 break
+        part.response = self.device.response if response is None else part.response
         if self.ranging.crowded(words):
             raise RangeError("gradient words wrap even for few samples: calibrate with data like these")
         found = gradients(self.design, words, 1)
         return {name: g * 2.0**-self.ranging.used for name, g in found.items()}
+
+
+def _extrapolated(found: dict[int, Gradient], weaker: int) -> Gradient:
+    """The limit of no nudge from ``weaker`` and the ones below."""
+    return {name: np.sum([c * found[weaker + i][name] for i, c in enumerate(_WEIGHTS)], axis=0)
+            for name in found[weaker]}
+
+
+def _agreement(found: dict[int, Gradient], weaker: int) -> float:
+    """How far apart two neighbouring estimates are."""
+    return _apart(_extrapolated(found, weaker), _extrapolated(found, weaker + 1))
 
 
 def _apart(a: Gradient, b: Gradient) -> float:

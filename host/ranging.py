@@ -75,11 +75,13 @@ class Ranging:
         limit = 1 << gradient_width(self.design.hardware.width) - 1 - room
         return any(int(np.abs(g).max(initial=0)) >= limit for g in words.values())
 
-    def settle(self, run: Run, words: Words, weaker: int = 0) -> bool:
-        """Choose settings for the same samples again, with 2^weaker times smaller nudges; False once they fit."""
+    def settle(self, run: Run, words: Words, response: int | None = None) -> bool:
+        """Choose settings for the same samples again, with this R or the usual one; False once they fit."""
         self.used = self.device.gain
-        apart = run.response.bit_length() - 1 - (self.design.fractions["state"] - 3 - weaker)
-        response = min(max(self.device.response - apart, 0), _LIMIT)
+        if response is None:
+            apart = run.response.bit_length() - 1 - (self.design.fractions["state"] - 3)
+            response = self.device.response - apart
+        response = min(max(response, 0), _LIMIT)
         largest = max((int(np.abs(g).max(initial=0)) for g in words.values()), default=0)
         free = gradient_width(self.design.hardware.width) - 1 - _ROOM - largest.bit_length()
         before = self.device.response, self.device.gain

@@ -54,7 +54,8 @@ class Sequencer(wiring.Component):
         self.settings = setting_bits(hw)
         super().__init__({
             "go": In(1), "stop": In(1), "entry": In(pc), "pairs": In(LOOP_BITS), "guard": In(1), "busy": Out(1),
-            "opcode": Out(4), "command": Out(Command), "start": Out(1), "stopping": Out(1), "done": In(1), "next": Out(1),
+            "opcode": Out(4), "command": Out(Command), "start": Out(1), "stopping": Out(1), "done": In(1),
+            "next": Out(1),
             **{f"setting_{s.name.lower()}": Out(bits) for s, bits in self.settings.items()},
             "offset": Out(self.offset_bits),
             "program_w_en": In(1), "program_addr": In(pc), "program_w_data": In(32), "program_r_data": Out(32),

@@ -1,4 +1,4 @@
-"""Stopping a run: the core is idle once its sweep has drained, wherever it was, and the next run is as if nothing had happened."""
+"""Stopping a run: the core is idle once its sweep has drained; the next run is as if nothing had happened."""
 
 import dataclasses
 
