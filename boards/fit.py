@@ -6,7 +6,7 @@ from echolith.boards.catalog import Board
 from echolith.boards.report import Timing, Usage
 from echolith.compiler.design import Design, Hardware
 from echolith.compiler.errors import ResourceError
-from echolith.compiler.layout import power
+from echolith.compiler.layout import size
 from echolith.sim.arith import gradient_width
 
 __all__ = ["check_multipliers", "multipliers", "shortage", "too_slow"]
@@ -29,7 +29,7 @@ def blocks(words: int, bits: int, family: str) -> int:
 
 def multipliers(hw: Hardware) -> int:
     """Multiplier blocks: two per lane, one per table, one per product of a pipeline, two per vector bank."""
-    pipelines = [p for p in (hw.activate, hw.cost, hw.step, hw.drift) if p is not None]
+    pipelines = [p for p in (*hw.activate, hw.cost, *hw.step, hw.drift) if p is not None]
     products = sum(op.kind in ("mul", "table") for p in pipelines for op in p.ops)
     return 2 * hw.lanes + products + 2 * len(hw.vectors) * hw.learn
 
@@ -37,8 +37,8 @@ def multipliers(hw: Hardware) -> int:
 def lane(design: Design, board: Board, lanes: int, words: int | None = None) -> dict[str, int]:
     """Cells of one lane if there are so many, or if each held ``words`` weights."""
     hw = design.hardware
-    words = words or power(max(sum(-(-b.rows // lanes) * b.columns for b in design.blocks), 16))
-    tiles = power(max((-(-b.rows // lanes) for b in design.blocks), default=2))
+    words = words or size(max(sum(-(-b.rows // lanes) * b.columns for b in design.blocks), 16))
+    tiles = size(max((-(-b.rows // lanes) for b in design.blocks), default=2))
     banks = [(2 * tiles, hw.width), (2 * tiles, hw.width)]
     banks += [(words, gradient_width(hw.width))] if hw.learn else []
     banks += [(words, 2 * hw.width)] if not board.spram else []

@@ -13,14 +13,22 @@ from echolith.boards.catalog import board as find_board
 from echolith.compiler.calibrate import Samples
 from echolith.compiler.calibrate import calibrate as run_calibration
 from echolith.compiler.capture import capture
+from echolith.compiler.circuits import Circuits
+from echolith.compiler.describe import describe
 from echolith.compiler.design import Depths, Design, Dynamics, Hardware, Placement, Vector
 from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
 from echolith.compiler.errors import CompileError, DesignMismatch, RangeError, ResourceError
-from echolith.compiler.formats import Format, fraction
-from echolith.compiler.ir import Network, const
-from echolith.compiler.layout import Plan, plan, power
+from echolith.compiler.flow import Flow, derive
+from echolith.compiler.fold import folded
+from echolith.compiler.formats import Format
+from echolith.compiler.graph import Graph
+from echolith.compiler.ir import var
+from echolith.compiler.isa import Opcode
+from echolith.compiler.layout import Plan, plan, size
+from echolith.compiler.ops import mul, power
 from echolith.compiler.program import Program, Schedule, build
-from echolith.compiler.quantise import Formats, Quantised, choose_formats, fold, quantise
+from echolith.compiler.quantise import Formats, Quantised, choose_formats, cost, quantise
+from echolith.compiler.select import Pass, select
 
 __all__ = ["compile"]
 
@@ -35,7 +43,10 @@ _SAMPLES = 32  # calibration samples that the integer model learns from to find 
 class _Case:
     """Everything that does not change while formats and response are searched."""
 
-    network: Network
+    graph: Graph
+    flow: Flow
+    passes: tuple[Pass, ...]
+    vectors: tuple[str, ...]  # parameters of the neuron unit
     samples: Samples
     dynamics: Dynamics
     board: Board
@@ -43,6 +54,10 @@ class _Case:
     learn: bool
     plan: Plan
     capacity: int  # data words wanted
+
+    @property
+    def units(self) -> int:
+        return sum(self.graph.states.values())
 
 
 def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate=None, steps: int | None = None,
@@ -82,17 +97,17 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
         raise CompileError(f"lanes must be a whole number from 1 to 128, not {lanes!r}")
     case = _case(model, dynamics, rule, calibrate, steps, find_board(board), lanes, samples, like)
     formats = _formats(case, precision, like, calibrate is None)
-    quantised = quantise(case.network, case.samples, formats, case.board.width, _segments(case, like),
-                         _accumulator(case, like), dynamics.dt, case.learn)
+    quantised = quantise(case, formats, _segments(case, like), _accumulator(case, like), case.learn)
     hardware = _hardware(case, formats, quantised, like)
-    program = _program(case, hardware)
+    program = _program(case, hardware, quantised)
     if len(program.words) > hardware.depths.program:
-        depths = dataclasses.replace(hardware.depths, program=power(len(program.words)))
+        depths = dataclasses.replace(hardware.depths, program=size(len(program.words)))
         hardware = dataclasses.replace(hardware, depths=depths)
     if like is not None and hardware != like.hardware:
         raise DesignMismatch("the network does not fit this hardware: "
                              + "; ".join(_differences(hardware, like.hardware)))
     _advise(case, formats)
+    formats = dataclasses.replace(formats, fractions=quantised.circuits.fractions)
     design = _design(case, formats, quantised, hardware, program)
     return _calibrated(design, case, like) if case.learn else design
 
@@ -107,26 +122,31 @@ def _advise(case: _Case, formats: Formats) -> None:
 
 def _case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate, steps: int | None, target: Board,
           lanes: int, room: int | None, like: Design | None) -> _Case:
-    network = capture(model)
-    if len(network.couplings) > 1:
-        raise CompileError("couplings with different potentials are not built yet: write the energy as "
-                           f"local(q) + one sum of v(W q + B u + b), not {len(network.couplings)} such sums")
-    if not network.couplings:
-        raise CompileError("the energy has no coupling: write it as local(q) + one sum of v(W q + B u + b), not "
-                           f"{network.local} alone")
+    graph = folded(capture(model))
+    for state, kinetic in graph.kinetic.items():
+        if kinetic != mul(0.5, power(var("p"), 2)):
+            raise CompileError("kinetic: only p**2 / 2 is built on the chip yet; scale the state, not "
+                               f"{kinetic} of {state}")
     cost_at = rule.cost_at if rule is not None else None
-    if rule is not None and network.cost is None:
+    if rule is not None and not graph.cost:
         raise CompileError("a rule needs a cost: give the model a method cost(q, y), or compile with rule=None")
-    x, y = _data(network, calibrate, steps, cost_at)
-    samples = run_calibration(network, x, y, dynamics.dt, dynamics.substeps, cost_at)
+    if graph.readout is not None and any(t.source not in map(var, graph.states) for t in graph.readout.terms):
+        raise CompileError("predict: a readout of functions of the states is not built on the chip yet; return "
+                           f"R q + b, not {' + '.join(str(t.source) for t in graph.readout.terms)}")
+    x, y = _data(graph, calibrate, steps, cost_at)
+    flow = derive(graph, float(dynamics.dt), rule is not None)
+    passes = tuple(select(flow, tuple(graph.states)))
+    samples = run_calibration(graph, passes, flow, x, y, dynamics.dt, dynamics.substeps, cost_at)
     timing = Dynamics(float(dynamics.dt), dynamics.substeps, x.shape[1], cost_at)
     width = like.hardware.lanes if like else lanes
-    record = x.shape[1] * network.inputs + y.shape[1] * y.shape[2] * (rule is not None)
-    return _Case(network, samples, timing, target, width, rule is not None, plan(network, width),
-                 (len(x) if room is None else room) * record)
+    record = x.shape[1] * graph.inputs + y.shape[1] * y.shape[2] * (rule is not None)
+    used = {n for p in passes for e in (p.expr, *(e for _, e in p.learn)) if e is not None for n in e.variables()}
+    vectors = tuple(sorted(used & set(flow.values)))
+    return _Case(graph, flow, passes, vectors, samples, timing, target, width, rule is not None,
+                 plan(graph, flow, passes, width), (len(x) if room is None else room) * record)
 
 
-def _data(network: Network, calibrate, steps: int | None, cost_at: str | None) -> tuple[np.ndarray, np.ndarray]:
+def _data(network: Graph, calibrate, steps: int | None, cost_at: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Checked (batch, steps, inputs) and (batch, read-outs, outputs) float64 arrays."""
     if calibrate is None:
         if steps is None:
@@ -161,14 +181,17 @@ def check_array(name: str, value, dimensions: int, shape: tuple[int | None, ...]
 def _formats(case: _Case, precision: Mapping[str, str] | None, like: Design | None, uncalibrated: bool) -> Formats:
     if like is not None:
         return Formats(dict(like.fractions), like.hardware.data_width, {k: tuple(v) for k, v in like.lowered.items()})
-    formats = choose_formats(case.network, case.samples, case.board.width)
+    formats = choose_formats(case)
     fractions = dict(formats.fractions)
     if uncalibrated:
         fractions["state"] = min(case.board.width - 6, fractions["state"])
+        fractions |= {s: fractions["state"] for s in case.graph.states}
     for name, text in (precision or {}).items():
         if name not in fractions:
             raise CompileError(f"precision names are {', '.join(fractions)}, not {name!r}")
         fractions[name] = Format.parse(text).frac
+        if name == "state":
+            fractions |= {s: fractions[name] for s in case.graph.states}
     return dataclasses.replace(formats, fractions=fractions)
 
 
@@ -186,59 +209,65 @@ def _accumulator(case: _Case, like: Design | None) -> int:
 
 def _hardware(case: _Case, formats: Formats, q: Quantised, like: Design | None) -> Hardware:
     f, w = formats.fractions, case.board.width
-    depths = _depths(case)
+    depths = _depths(case, q.circuits)
     if like is not None:
         given = like.hardware.depths
         short = {name: getattr(depths, name) for name in ("weights", "units", "rows", "tiles", "outputs")
                  if getattr(depths, name) > getattr(given, name)}
         depths = dataclasses.replace(given, **short)
-    response, shift = w, _input_shift(case, f, like)
+    response, shift = w, f["u"] - f["input"]
     return Hardware(
         width=w, lanes=case.lanes, learn=case.learn, accumulator=_accumulator(case, like),
         segments=_segments(case, like), tables=len(q.tables), data_width=formats.data_width, depths=depths,
+        general=like.hardware.general if like else _general(q.circuits),
         input_shift=shift, drive_shift=f["drive"] + f["input"] + shift - f["z"],
         activate=q.activate, cost=q.cost, step=q.step, drift=q.drift,
         nudge_shift=like.hardware.nudge_shift if like else f["readout"] + w - _NUDGE - (f["state"] - 3),
         delta_shift=like.hardware.delta_shift if like else response - (w - _NUDGE),
         readout_shift=like.hardware.readout_shift if like else 0,
-        vectors=tuple(case.network.units > 1 and np.size(case.network.values[name]) == 1
-                      for name in fold(case.network)[1]) if like is None or case.network.units > 1 else
-        like.hardware.vectors,
+        vectors=tuple(case.units > 1 and np.size(case.flow.values[name]) == 1
+                      for name in case.vectors) if like is None or case.units > 1 else like.hardware.vectors,
     )
 
 
-def _input_shift(case: _Case, f: dict[str, int], like: Design | None) -> int:
-    """Inputs use the multiplier's operand up to a factor of two, so that their gradients are as fine as the others."""
-    if like is not None:
-        return like.hardware.input_shift
-    largest = float(np.abs(case.samples.inputs).max(initial=0.0))
-    return max(0, min(fraction(max(largest, 2.0 ** -f["input"]), case.board.width), case.board.width - 2) - f["input"])
+def _general(circuits: Circuits) -> bool:
+    """Whether a sweep needs an offset, a choice of circuit, or another way for its result than the built-in one."""
+    return any(s.kind or s.source or s.first or s.second or s.place or s.tile or s.drive or s.value or s.force
+               or (s.rows and s.opcode != Opcode.FORWARD) for s in circuits.sweeps)
 
 
-def _depths(case: _Case) -> Depths:
-    n, tiles = case.network, [-(-b.rows // case.lanes) for b in case.plan.blocks] or [1]
+def _depths(case: _Case, circuits: Circuits) -> Depths:
+    n, tiles = case.graph, [-(-b.rows // case.lanes) for b in case.plan.blocks] or [1]
     outputs = -(-n.outputs // case.lanes) * case.lanes
-    words = 2 * n.outputs if n.readout else 2 * n.units  # of one read-out of a pair
+    words = 2 * n.outputs if n.readout else 2 * case.units  # of one read-out of a pair
     words *= case.dynamics.steps if case.dynamics.cost_at == "every" else 1
     if words > case.board.data_bits // 32:
         raise ResourceError(f"the outputs of two samples must fit the result memory: read out fewer steps or outputs; "
                             f"{case.board.name} has room for {case.board.data_bits // 32} words, not {words}")
     record = max(1, case.dynamics.steps * n.inputs + (case.samples.targets[0].size if case.learn else 0))
-    data = min(power(max(case.capacity, 16)), case.board.data_bits // 4)
+    data = min(size(max(case.capacity, 16)), case.board.data_bits // 4)
     return Depths(
-        weights=power(max(case.plan.used, 16)), units=power(max(n.units, n.inputs) + 1),
-        rows=power(max(tiles) * case.lanes), tiles=power(max(tiles)), outputs=power(max(outputs, 2)),
-        data=data, order=min(power(max(data // record, 64)), 4096), results=max(case.board.results, power(words)),
+        weights=size(max(case.plan.used, 16)), units=size(max(circuits.elements, n.inputs + 1)),
+        rows=size(max(max(tiles) * case.lanes, circuits.drives)),
+        tiles=size(max(*tiles, circuits.tiles)), outputs=size(max(outputs, 2)),
+        data=data, order=min(size(max(data // record, 64)), 4096), results=max(case.board.results, size(words)),
         program=256)
 
 
-def _program(case: _Case, hardware: Hardware) -> Program:
+def _program(case: _Case, hardware: Hardware, q: Quantised) -> Program:
     blocks = {b.name: b for b in case.plan.blocks}
-    updates = {f"{c.block}{c.start}": (blocks[c.block], c.start, c.count) for c in case.plan.columns
-               if any(t.parameter in case.network.learned for t in c.terms)}
-    vectors = tuple(int(np.size(case.network.values[name])) for name in fold(case.network)[1])
-    return build(Schedule(hardware, case.dynamics, case.network.units, case.network.inputs, case.network.outputs,
-                          blocks, updates, vectors if case.learn else (), case.plan.used))
+    updates = {f"{c.block}.{c.start}": (blocks[c.block], c.start, c.count)
+               for c in case.plan.columns if any(name in case.graph.learned for name, _ in c.parameters)}
+    vectors = tuple(int(np.size(case.flow.values[name])) for name in case.vectors)
+    return build(Schedule(hardware, case.dynamics, case.units, case.graph.inputs, case.graph.outputs, blocks,
+                          tuple(q.circuits.sweeps), _drives(case, q.circuits), updates, vectors if case.learn else (),
+                          case.plan.used))
+
+
+def _drives(case: _Case, circuits: Circuits) -> dict[str, int]:
+    """Blocks whose sums are kept over the substeps, with their first row."""
+    return {case.plan.names[p.drive]: s.drive for p, s in zip(case.passes, circuits.sweeps, strict=True)
+            if p.drive}
 
 
 def _differences(wanted: Hardware, given: Hardware) -> list[str]:
@@ -256,21 +285,23 @@ def _differences(wanted: Hardware, given: Hardware) -> list[str]:
 
 
 def _design(case: _Case, formats: Formats, q: Quantised, hw: Hardware, program: Program) -> Design:
-    f, n = formats.fractions, case.network
+    f, n = formats.fractions, case.graph
     response = hw.width - _NUDGE + hw.delta_shift
     placements = _placements(case, f, q, hw)
     vectors = tuple(
-        Vector(name, int(np.size(n.values[name])), name in n.learned, f[f"vector{i}"] + hw.width,
-               -_half(f, hw) * case.dynamics.dt * 2.0 ** -q.gradient_fracs[i] if case.learn else 0.0)
-        for i, name in enumerate(fold(n)[1]))
+        Vector(name, int(np.size(case.flow.values[name])), name in n.learned, f[f"vector{i}"] + hw.width,
+               -_half(f, hw) * case.dynamics.dt * 2.0 ** -q.circuits.gradients.get(name, 0) if case.learn else 0.0)
+        for i, name in enumerate(case.vectors))
+    used = {name for p in placements for name in p.parameters} | set(case.vectors)
     return Design(
-        hardware=hw, dynamics=case.dynamics, units=n.units, inputs=n.inputs,
-        outputs=n.outputs if n.readout else n.units,
+        hardware=hw, dynamics=case.dynamics, units=case.units, inputs=n.inputs,
+        outputs=n.outputs if n.readout else case.units,
         learned=tuple(sorted(n.learned)), blocks=case.plan.blocks, placements=placements, vectors=vectors,
+        states=dict(n.states), sweeps=tuple(q.circuits.sweeps), kept_drives=_drives(case, q.circuits),
+        passes=case.passes, matrices=case.flow.matrices, drives=case.flow.drives,
         program=program.words, entries=program.entries, rates=program.rates, tables=q.tables,
-        values={k: np.asarray(v, np.float64) for k, v in n.values.items()}, fractions=f, lowered=q.lowered,
-        response=response, gain=0, local=fold(n)[0], potential=n.couplings[0].potential if n.couplings else const(0),
-        cost=n.cost if case.learn else None, report=_report(case))
+        values={k: np.asarray(v, np.float64) for k, v in case.flow.values.items() if k in used}, fractions=f,
+        lowered=q.lowered, response=response, gain=0, cost=cost(n) if case.learn else None, report=_report(case))
 
 
 def _half(f: dict[str, int], hw: Hardware) -> float:
@@ -279,31 +310,30 @@ def _half(f: dict[str, int], hw: Hardware) -> float:
 
 
 def _placements(case: _Case, f: dict[str, int], q: Quantised, hw: Hardware) -> tuple[Placement, ...]:
+    grain = {case.plan.names[p.matrix]: f[p.t] + f[p.x] for p in case.passes
+             if p.opcode == Opcode.OUTER}
     placements = []
     for c in case.plan.columns:
-        scale = c.terms[0].scale
         if not case.learn:
             gradient = 0.0
         elif c.block == "readout":
-            gradient = scale * 2.0 ** -(f["delta"] - hw.readout_shift + f["state"])
+            gradient = c.scale * 2.0 ** -(f["delta"] - hw.readout_shift + f["state"])
         else:
-            x = f["state"] if c.block == "hidden" else f["input"] + hw.input_shift
-            gradient = -scale * _half(f, hw) * 2.0 ** -(q.t_frac + x)
-        names = tuple(t.parameter for t in c.terms)
-        placements.append(Placement(c.block, c.start, c.count, names, tuple(t.transposed for t in c.terms),
-                                    tuple(n in case.network.learned for n in names), scale, f[c.block] + hw.width,
-                                    gradient))
+            gradient = -c.scale * _half(f, hw) * 2.0 ** -grain.get(c.block, 0)
+        placements.append(Placement(
+            c.block, c.start, c.count, tuple(n for n, _ in c.parameters), tuple(t for _, t in c.parameters),
+            tuple(n in case.graph.learned for n, _ in c.parameters), c.scale, f[c.block] + hw.width, gradient))
     return tuple(placements)
 
 
 def _report(case: _Case) -> dict:
-    n = case.network
+    ranges = {name: float(np.abs(v).max(initial=0.0)) for name, v in case.samples.values.items()}
     return {
         "board": case.board.name,
-        "energy": {"local": str(n.local), "potential": str(n.couplings[0].potential) if n.couplings else "0",
-                   "cost": str(n.cost) if n.cost is not None else None},
-        "ranges": {"q": float(np.abs(case.samples.q).max()), "p": case.samples.p,
-                   "z": float(np.abs(case.samples.z).max()), "y": float(np.abs(case.samples.y).max())},
+        **describe(case.graph, cost(case.graph), case.learn),
+        "ranges": {**ranges, "q": max(ranges[s] for s in case.graph.states), "p": case.samples.p,
+                   "z": max([ranges[p.acc] for p in case.passes if p.opcode == Opcode.FORWARD], default=0.0),
+                   "y": float(np.abs(case.samples.y).max())},
     }
 
 

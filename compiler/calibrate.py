@@ -1,89 +1,114 @@
-"""Ranges from data: the float64 trajectory of the network over the calibration batch."""
+"""Ranges from data: the float64 trajectory of the passes over the calibration batch."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from echolith.compiler.differentiate import derivative, evaluate
+from echolith.compiler.design import Design
+from echolith.compiler.differentiate import evaluate
 from echolith.compiler.errors import CompileError
-from echolith.compiler.ir import Affine, Network, const
+from echolith.compiler.flow import Drive, Flow, dense
+from echolith.compiler.graph import Affine, Dense, Graph
+from echolith.compiler.isa import Opcode
+from echolith.compiler.select import Pass
 
-__all__ = ["Samples", "affine_matrix", "calibrate"]
+__all__ = ["Samples", "affine", "calibrate", "force"]
 
 _DIVERGED = 1e6
 _KEEP = 4096  # rows of samples kept per quantity
 
+Values = dict[str, np.ndarray]
+
 
 @dataclass(frozen=True)
 class Samples:
-    """Calibrated values: q, z, y (samples, size), p's largest magnitude, the data themselves."""
+    """Calibrated values: of every vector and sum by name (samples, size), p's largest magnitude, outputs, the data."""
 
-    q: np.ndarray
+    values: Values
     p: float
-    z: np.ndarray
     y: np.ndarray
     inputs: np.ndarray  # (batch, steps, inputs)
     targets: np.ndarray  # (batch, read-outs, outputs)
 
 
-def affine_matrix(network: Network, affine: Affine, source: str, columns: int) -> np.ndarray:
-    """The summed matrix (rows, columns) with which ``source`` enters; a column for ``one``."""
-    total = np.zeros((affine.rows, columns))
-    for term in affine.terms:
-        if term.source == source:
-            value = np.asarray(network.values[term.parameter], np.float64)
-            value = value.T if term.transposed else value
-            total += term.scale * (value.reshape(affine.rows, columns))
+def affine(form: Affine | Drive, values: Mapping[str, np.ndarray], vectors: Mapping[str, np.ndarray], samples: int
+           ) -> np.ndarray:
+    """(samples, length) of terms and biases."""
+    total = np.zeros((samples, form.length))
+    for term in form.terms:
+        assert isinstance(term.matrix, Dense)
+        total = total + term.scale * (evaluate(term.source, dict(vectors)) @ dense(term.matrix, values).T)
+    for bias in form.biases:
+        total = total + bias.scale * np.asarray(values[bias.parameter]).reshape(-1)
     return total
 
 
-class _Map:
-    """An affine form as matrices."""
+def force(passes: Sequence[Pass], flow: Flow | Design, vectors: Values, values: Mapping[str, np.ndarray]
+          ) -> tuple[Values, Values]:
+    """All vectors and sums, and the kicks by state, at ``vectors`` (states and u, each (samples, size)).
 
-    def __init__(self, network: Network, affine: Affine):
-        self.q = affine_matrix(network, affine, "q", network.units)
-        self.u = affine_matrix(network, affine, "u", network.inputs)
-        self.one = affine_matrix(network, affine, "one", 1)[:, 0]
+    ``flow`` has the matrices and drives, ``values`` the parameters."""
+    env: Values = {**{name: np.asarray(v).reshape(-1) for name, v in values.items()}, **vectors}
+    kicks: Values = {}
+    samples = len(vectors["u"])
+    for made in passes:
+        if made.opcode == Opcode.OUTER:
+            continue
+        if made.acc:
+            env[made.acc] = _sum(made, flow, env, values, samples)
+        if made.expr is None or not (made.result or made.state):
+            continue
+        value = np.broadcast_to(evaluate(made.expr, env), (samples, made.length))
+        if made.state:
+            kicks[made.state] = kicks.get(made.state, 0.0) + value
+        else:
+            env[made.result] = value
+    return env, kicks
 
-    def __call__(self, q: np.ndarray, u: np.ndarray) -> np.ndarray:
-        return q @ self.q.T + u @ self.u.T + self.one
+
+def _sum(made: Pass, flow: Flow | Design, env: Values, values: Mapping[str, np.ndarray], samples: int) -> np.ndarray:
+    if made.matrix in flow.drives:
+        return affine(flow.drives[made.matrix], values, {"u": env["u"]}, samples)
+    matrix = dense(flow.matrices[made.matrix], values)
+    total = env[made.x] @ (matrix if made.opcode == Opcode.TRANSPOSED else matrix.T)
+    if made.drive:
+        total = total + affine(flow.drives[made.drive], values, {"u": env["u"]}, samples)
+    return total
 
 
-def calibrate(network: Network, x: np.ndarray, targets: np.ndarray, dt: float, substeps: int, cost_at: str | None
-              ) -> Samples:
+def calibrate(graph: Graph, passes: Sequence[Pass], flow: Flow, x: np.ndarray, targets: np.ndarray, dt: float,
+              substeps: int, cost_at: str | None) -> Samples:
     """Run forward in float64 from rest; ``x`` is (batch, steps, inputs)."""
-    q = p = np.zeros((len(x), network.units))
-    qs, zs, ys, largest = [], [], [], 0.0
-    local_force = derivative(network.local, "q")
-    hidden = _Map(network, network.couplings[0].affine) if network.couplings else None
-    slope = derivative(network.couplings[0].potential, "z") if network.couplings else const(0)
-    readout = _Map(network, network.readout) if network.readout else None
+    q = {s: np.zeros((len(x), n)) for s, n in graph.states.items()}
+    p = {s: np.zeros((len(x), n)) for s, n in graph.states.items()}
+    seen: dict[str, list[np.ndarray]] = {}
+    ys: list[np.ndarray] = []
+    largest = 0.0
     for row in range(x.shape[1]):
         for substep in range(substeps):
-            q = q + dt * p
-            force = np.broadcast_to(evaluate(local_force, {**network.values, "q": q}), q.shape)
-            if hidden:
-                z = hidden(q, x[:, row])
-                force = force + np.broadcast_to(evaluate(slope, {"z": z}), z.shape) @ hidden.q
-                zs.append(z)
-            qs.append(q)
-            if readout and substep == substeps - 1 and (cost_at == "every" or row == x.shape[1] - 1):
-                ys.append(readout(q, x[:, row]))
-            p = p - dt * force
-            largest = max(largest, float(np.abs(p).max(initial=0.0)))
+            q = {s: v + dt * p[s] for s, v in q.items()}
+            env, kicks = force(passes, flow, {**q, "u": x[:, row]}, flow.values)
+            for name, value in env.items():
+                if name not in flow.values:
+                    seen.setdefault(name, []).append(value)
+            if flow.readout and substep == substeps - 1 and (cost_at == "every" or row == x.shape[1] - 1):
+                ys.append(affine(flow.readout, flow.values, q, len(x)))
+            p = {s: v - kicks.get(s, 0.0) for s, v in p.items()}
+            largest = max(largest, *(float(np.abs(v).max(initial=0.0)) for v in p.values()))
             if not largest < _DIVERGED:
                 raise CompileError(
                     f"the dynamics diverge on the calibration data at input row {row}: make dt smaller "
                     f"(leapfrog needs dt^2 * lambda_max < 4) or scale the weights, not dt={dt:g}")
-    return Samples(_thin(qs), largest, _thin(zs), _thin(ys), x, targets)
+    return Samples(_thin(seen), largest, _thin({"y": ys})["y"] if ys else np.zeros((1, 1)), x, targets)
 
 
-def _thin(values: list[np.ndarray]) -> np.ndarray:
-    """Some rows, among them the one with the largest magnitude of every column."""
-    if not values:
-        return np.zeros((1, 1))
-    rows = np.concatenate(values)
-    if len(rows) <= _KEEP:
-        return rows
-    keep = np.unique(np.concatenate([np.linspace(0, len(rows) - 1, _KEEP).astype(int), np.abs(rows).argmax(0)]))
-    return rows[keep]
+def _thin(values: dict[str, list[np.ndarray]]) -> Values:
+    """The same samples of every quantity, among them the one with the largest magnitude of every column."""
+    whole = {name: np.concatenate(rows) for name, rows in values.items()}
+    count = max(map(len, whole.values()))
+    if count <= _KEEP:
+        return whole
+    largest = [np.abs(rows).argmax(0)[:_KEEP] for rows in whole.values()]
+    keep = np.unique(np.concatenate([np.linspace(0, count - 1, _KEEP).astype(int), *largest]))
+    return {name: rows[keep] for name, rows in whole.items()}

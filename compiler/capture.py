@@ -1,199 +1,215 @@
-"""From the user's module to a `Network`: trace the methods, read them, assemble, and check against autograd."""
+"""From the user's module to a `Graph`: trace the methods, read them, make them canonical, check against autograd."""
 
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import numpy as np
 import torch
 
+from echolith.compiler.canonical import Canonical, split
 from echolith.compiler.check import check
 from echolith.compiler.differentiate import names, substitute
 from echolith.compiler.errors import CompileError
-from echolith.compiler.ir import Affine, Coupling, Expr, Network, Term, const, var
-from echolith.compiler.ops import add, div, sub
+from echolith.compiler.graph import Graph, Sum
+from echolith.compiler.ir import Expr, const, var
+from echolith.compiler.ops import add, intern, mul, power
+from echolith.compiler.prune import prune
 from echolith.compiler.read import read
-from echolith.compiler.site import FORM, Site
+from echolith.compiler.readout import Readout, find_readout, predicted
+from echolith.compiler.site import Site
 from echolith.compiler.trace import double, parameters, trace
-from echolith.compiler.values import Piece, Root, Scalar, Space, Store, Value, Vector, settle
+from echolith.compiler.values import Array, Classes, Fixed, Nodes, Store, Value
 
 __all__ = ["capture"]
 
-_RESERVED = frozenset(("q", "u", "y", "z", "target"))
+_RESERVED = re.compile(r"u|y|p|target|[zc]\d+")
+_METHODS = "energy(self, q, u), a scalar in PyTorch"
 
 
-def capture(model: torch.nn.Module, points: Iterable[tuple[np.ndarray, np.ndarray]] = ()) -> Network:
-    """The network that ``model`` describes; ``model`` is not changed.
+def capture(model: torch.nn.Module, points: Iterable[tuple[np.ndarray, np.ndarray]] = ()) -> Graph:
+    """The graph that ``model`` describes; ``model`` is not changed.
 
     Parameters
     ----------
     model
-        A module with ``states``, ``inputs``, ``energy(q, u)`` and, where they apply, ``outputs``, ``cost(q, y)`` and
-        ``predict(q)``.
+        A module with ``states`` (units or shape by name), ``inputs``, ``energy(q1, q2, ..., u)`` with the states in
+        order and, where they apply, ``kinetic(p1, p2, ...)``, ``outputs``, ``cost(q1, q2, ..., y)`` and
+        ``predict(q1, q2, ...)``.
     points
-        States and inputs, shapes (units,) and (inputs,), at which the result is compared with autograd in addition
-        to a few random ones.
+        States, one after the other and flat, and inputs, shapes (units,) and (inputs,), at which the result is
+        compared with autograd in addition to a few random ones.
 
     Raises
     ------
     CompileError
         The model is not of the supported form; the text names method, operation, source line and remedy.
     """
-    units, inputs, outputs = _sizes(model)
-    copied = double(model)
-    store = _store(copied)
-    local, couplings = _energy(copied, store, units, inputs)
-    readout, cost = _cost(copied, store, units, outputs)
-    used = names(local) | {t.parameter for c in couplings for t in c.affine.terms}
-    used |= {t.parameter for t in readout.terms} if readout else set()
-    network = Network(
-        units, inputs, outputs, local, couplings, readout, cost,
-        {name: value for name, value in store.values.items() if name in used}, frozenset(store.learned & used),
+    sizes = _sizes(model)
+    reader = _Reader(double(model), sizes)
+    energy = _energy(reader)
+    kinetic = _kinetic(reader)
+    readout, classes = _cost(reader)
+    graph = prune(
+        Graph(
+            {name: prod(shape) for name, shape in sizes.states.items()}, sizes.inputs, sizes.outputs, kinetic,
+            reader.nodes.nodes, energy, readout.form, readout.cost_nodes, readout.cost, classes,
+            reader.store.values, reader.store.learned,
+        )
     )  # fmt: skip
-    check(network, copied, points)
-    return network
+    check(graph, reader.model, points)
+    return graph
 
 
-def _sizes(model: torch.nn.Module) -> tuple[int, int, int]:
-    """(units, inputs, outputs) as the model declares them."""
+@dataclass(frozen=True)
+class _Sizes:
+    states: dict[str, tuple[int, ...]]
+    inputs: int
+    outputs: int
+
+
+def _sizes(model: torch.nn.Module) -> _Sizes:
+    """Shapes and widths as the model declares them."""
     name = type(model).__name__
     if not callable(getattr(model, "energy", None)):
-        raise CompileError(f"{name} must define energy(self, q, u), a scalar in PyTorch, not {name} without it")
-    states = getattr(model, "states", None)
-    if not isinstance(states, Mapping) or not states:
-        raise CompileError(f'{name}.states must map one state to its units, e.g. {{"q": 40}}, not {states!r}')
-    if len(states) > 1:
-        raise CompileError(f"{name}.states must hold one state; several belong to a later release, not {states!r}")
-    units = next(iter(states.values()))
-    units = units[0] if isinstance(units, tuple | list) and len(units) == 1 else units
-    units = _positive(units, f"{name}.states must give a positive number of units in one axis, not {states!r}")
+        raise CompileError(f"{name} must define {_METHODS}, not {name} without it")
+    states = _states(name, getattr(model, "states", None))
     inputs = getattr(model, "inputs", None)
     inputs = _positive(inputs, f"{name}.inputs must be the width of u, a positive integer, not {inputs!r}")
     needed = callable(getattr(model, "cost", None)) or callable(getattr(model, "predict", None))
-    outputs = getattr(model, "outputs", None if needed else units)
+    outputs = getattr(model, "outputs", None if needed else sum(map(prod, states.values())))
     outputs = _positive(outputs, f"{name}.outputs must be the width of y, a positive integer, not {outputs!r}")
-    return units, inputs, outputs
+    return _Sizes(states, inputs, outputs)
 
 
-def _positive(value: object, message: str) -> int:
+def _states(model: str, states: object) -> dict[str, tuple[int, ...]]:
+    if not isinstance(states, Mapping) or not states:
+        raise CompileError(f'{model}.states must map names to units or shapes, e.g. {{"q": 40}}, not {states!r}')
+    found = {}
+    for name, shape in states.items():
+        if not isinstance(name, str) or not name.isidentifier() or _RESERVED.fullmatch(name):
+            raise CompileError(
+                f"{model}.states must have names of their own (u, y, p, target, z0 and c0 are taken), not {name!r}"
+            )
+        axes = shape if isinstance(shape, tuple | list) and shape else (shape,)
+        message = f"{model}.states must give positive numbers of units, not {dict(states)!r}"
+        found[name] = tuple(_positive(size, message) for size in axes)
+    return found
+
+
+def _positive(value: Any, message: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
         raise CompileError(message)
     return value
 
 
-def _store(model: torch.nn.Module) -> Store:
-    values = {name: value.detach().to(torch.float64).numpy() for name, value in parameters(model).items()}
-    for name in sorted(_RESERVED & set(values)):
-        raise CompileError(f"{name} must not be the name of a parameter: it is a variable of the energy, not {name!r}")
-    return Store(values, (name for name, p in model.named_parameters() if p.requires_grad))
+class _Reader:
+    """Reads the methods of a float64 model into expressions over one set of canonical nodes."""
+
+    def __init__(self, model: torch.nn.Module, sizes: _Sizes):
+        self.model, self.sizes = model, sizes
+        values = parameters(model)
+        for name in values:
+            if name in sizes.states or _RESERVED.fullmatch(name):
+                raise CompileError(
+                    f"{name} must not be the name of a parameter: it is a variable of the energy, not {name!r}"
+                )
+        self.integers = {n: v for n, v in values.items() if not v.is_floating_point()}
+        arrays = {n: v.detach().to(torch.float64).numpy() for n, v in values.items()}
+        given = {n: prod(shape) for n, shape in sizes.states.items()} | {"u": sizes.inputs, "target": sizes.outputs}
+        self.store = Store(arrays, (n for n, p in model.named_parameters() if p.requires_grad), given)
+        self.nodes = Nodes(given)
+
+    def has(self, method: str) -> bool:
+        return callable(getattr(self.model, method, None))
+
+    def arguments(self, prefix: str = "") -> dict[str, tuple[torch.Tensor, Value]]:
+        """Samples and values of the states."""
+        shapes = self.sizes.states
+        return {prefix + n: (_sample(shape), Array(shape, intern(var(n)))) for n, shape in shapes.items()}
+
+    def vector(self, name: str, size: int) -> tuple[torch.Tensor, Value]:
+        return _sample((size,)), Array((size,), intern(var(name)))
+
+    def read(
+        self, method: str, arguments: Mapping[str, tuple[torch.Tensor, Value]], readout: bool = False
+    ) -> tuple[Site, Expr]:
+        """The canonical expression of what ``method`` returns."""
+        traced = trace(self.model, method, {n: sample for n, (sample, _) in arguments.items()})
+        site, value = read(traced, self.store, {n: v for n, (_, v) in arguments.items()}, self.integers)
+        if method != "predict" and site.shape != ():
+            raise site.refuse(f"the {method} must be a scalar", "sum it with .sum()", f"shape {site.shape}")
+        if not isinstance(value, Array | Fixed):
+            raise site.refuse(f"the {method} must be one tensor", "return one tensor", type(value).__name__)
+        array = site.array(value)
+        joined = frozenset(self.sizes.states) if readout else frozenset()
+        return site, Canonical(self.store, self.nodes, joined).expr(array.expr, array.size)
 
 
-def _sample(size: int) -> torch.Tensor:
-    return torch.linspace(0.1, 0.9, size, dtype=torch.float64)
+def _sample(shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.linspace(0.1, 0.9, prod(shape), dtype=torch.float64).reshape(shape)
 
 
-def _argument(kind: str, size: int) -> Vector:
-    return Vector((Piece(Space(kind, size), var(kind)),), (size,))
+def _energy(reader: _Reader) -> tuple[Sum, ...]:
+    site, expr = reader.read("energy", reader.arguments() | {"u": reader.vector("u", reader.sizes.inputs)})
+    terms = split(reader.nodes, expr)
+    moving = [t for t in terms if reader.nodes.given(t.expr) - {"u"}]
+    if not moving:
+        raise site.refuse("the energy does not depend on the states", "use the states", "a constant")
+    for term in terms:
+        if term.expr.op != "const" and term not in moving:
+            raise site.refuse("a term does not depend on the states", "remove it: it moves no state", term.expr)
+    return terms
 
 
-def _energy(model: torch.nn.Module, store: Store, units: int, inputs: int) -> tuple[Expr, tuple[Coupling, ...]]:
-    traced = trace(model, "energy", {"q": _sample(units), "u": _sample(inputs)})
-    site, value = read(traced, store, {"q": _argument("q", units), "u": _argument("u", inputs)})
-    scalar = _scalar(site, value)
-    local = const(scalar.constant / units + 0.0)  # + 0.0: never -0
-    couplings = []
-    for piece in settle(store, scalar.pieces):
-        if piece.space.kind == "q":
-            local = add(local, piece.expr)
-        elif piece.space.affine is None or all(t.source != "q" for t in piece.space.affine.terms):
-            raise site.refuse("a term does not depend on the states", "remove it: it moves no state", piece.space)
-        elif piece.expr.op != "const":
-            couplings.append(Coupling(piece.space.affine, piece.expr))
-    return local, tuple(couplings)
+def _kinetic(reader: _Reader) -> dict[str, Expr]:
+    """By state, over var("p")."""
+    if not reader.has("kinetic"):
+        return {name: mul(0.5, power(intern(var("p")), 2)) for name in reader.sizes.states}
+    prefix = "p_" if len(reader.sizes.states) > 1 else "p"
+    arguments = reader.arguments(prefix)
+    if prefix == "p":
+        arguments = {"p": next(iter(arguments.values()))}
+    site, expr = reader.read("kinetic", arguments)
+    found: dict[str, Expr] = {}
+    for term in split(reader.nodes, expr):
+        of = [n for n in names(term.expr) if n in reader.sizes.states]
+        state = of[0] if of else next(iter(reader.sizes.states))
+        units = reader.nodes.lengths[state]
+        spread = const(term.expr.value / units) if term.expr.op == "const" else term.expr
+        apart = len(of) == 1 and term.length == units and not names(term.expr) & set(reader.nodes.nodes)
+        if not apart and term.expr.op != "const":
+            raise site.refuse(
+                "the kinetic energy is not separable", "sum functions of single momenta, e.g. (p**2 / m).sum() / 2",
+                term.expr,
+            )  # fmt: skip
+        found[state] = add(found.get(state, const(0)), substitute(spread, {state: var("p")}))
+    for state in reader.sizes.states:
+        if "p" not in names(found.get(state, const(0))):
+            raise site.refuse(f"the kinetic energy does not depend on the momenta of {state}", "add p**2 / 2", "it")
+    return {state: found[state] for state in reader.sizes.states}
 
 
-def _scalar(site: Site, value: Value) -> Scalar:
-    if site.shape != ():
-        raise site.refuse(f"the {site.method} must be a scalar", "sum it with .sum()", f"shape {site.shape}")
-    if isinstance(value, Vector):  # one element, viewed as a scalar
-        return Scalar(value.pieces)
-    if isinstance(value, Root):
-        raise site.refuse("a norm couples all units", "raise it to its own power, e.g. norm(q)**2", "a bare norm")
-    if not isinstance(value, Scalar):
-        raise site.refuse(f"the {site.method} does not depend on the states", FORM, type(value).__name__)
-    return value
-
-
-def _cost(model: torch.nn.Module, store: Store, units: int, outputs: int) -> tuple[Affine | None, Expr | None]:
-    """(readout, cost): y = readout(q), shared by both methods; None where the model has none."""
-    predicted = _predict(model, store, units, outputs) if callable(getattr(model, "predict", None)) else None
-    if not callable(getattr(model, "cost", None)):
-        return (_form(store, predicted) if predicted and predicted.space.kind == "rows" else None), None
-    traced = trace(model, "cost", {"q": _sample(units), "y": _sample(outputs)})
-    site, value = read(traced, store, {"q": _argument("q", units), "y": _argument("target", outputs)})
-    scalar = _scalar(site, value)
-    pieces = settle(store, scalar.pieces, single=True)
-    if len(pieces) > 1:
-        spaces = " and ".join(f"[{p.space}]" for p in pieces)
-        raise site.refuse("the cost uses more than one readout", "compute one y = R q + b and use only y", spaces)
-    return _readout(site, store, pieces[0], scalar.constant, predicted, outputs)
-
-
-def _predict(model: torch.nn.Module, store: Store, units: int, outputs: int) -> Piece:
-    traced = trace(model, "predict", {"q": _sample(units)})
-    site, value = read(traced, store, {"q": _argument("q", units)})
-    if site.shape != (outputs,):
-        raise site.refuse("predict disagrees with outputs", f"return shape {(outputs,)}", f"shape {site.shape}")
-    pieces = settle(store, value.pieces, single=True) if isinstance(value, Vector) else []
-    piece = pieces[0] if len(pieces) == 1 else None
-    if piece is not None and piece.space.kind == "q" and piece.expr != var("q"):
-        piece = store.affine(piece)
-    if piece is None or store.linear(piece) is None or piece.space.kind not in ("q", "rows"):
-        raise site.refuse("predict is not affine in the states", "return R q + b", site.operator)
-    return piece
-
-
-def _line(piece: Piece) -> tuple[float, float]:
-    """(s, r) of an affine piece ``s * z + r`` over rows."""
-    zero, one = (substitute(piece.expr, {"z": const(x)}).value for x in (0.0, 1.0))
-    return one - zero, zero
-
-
-def _form(store: Store, piece: Piece) -> Affine:
-    """An affine piece over rows as the affine form of its value."""
-    assert piece.space.affine is not None
-    slope, offset = _line(piece)
-    form = piece.space.affine
-    terms = [Term(t.parameter, t.source, t.transposed, t.scale * slope) for t in form.terms]
-    if offset != 0:
-        terms.append(Term(store.constant(np.full(form.rows, offset)), "one"))
-    return Affine(form.rows, tuple(terms))
-
-
-def _readout(
-    site: Site, store: Store, piece: Piece, constant: float, predicted: Piece | None, outputs: int
-) -> tuple[Affine, Expr]:
-    """The readout that the cost uses, and the cost over y and target."""
-    expr = add(piece.expr, constant / outputs)
-    if piece.space.kind not in ("q", "rows") or piece.space.variable not in names(expr):
-        raise site.refuse("the cost does not depend on the states", "use q or a readout of it", piece.space)
-    if piece.space.length != outputs:
-        found = f"{piece.space.length} values"
-        raise site.refuse("the cost disagrees with outputs", f"compare y with {outputs} outputs", found)
-    extra = names(expr) - {piece.space.variable, "target"}
-    if extra:
-        raise site.refuse("the cost uses parameters besides the readout", "put them in y = R q + b", sorted(extra))
-    if predicted is not None and predicted.space != piece.space:
-        remedy = f"use [{piece.space}] in both"
-        raise site.refuse("cost and predict use different readouts", remedy, f"[{predicted.space}]")
-    if piece.space.kind == "q":
-        identity = Term(store.constant(np.eye(outputs)), "q")
-        return Affine(outputs, (identity,)), substitute(expr, {"q": var("y")})
-    return _rescaled(store, piece, predicted, expr)
-
-
-def _rescaled(store: Store, piece: Piece, predicted: Piece | None, expr: Expr) -> tuple[Affine, Expr]:
-    """The readout in the user's scale: y = s z + r as predict returns it, z itself without one."""
-    assert piece.space.affine is not None
-    if predicted is None:
-        return piece.space.affine, substitute(expr, {"z": var("y")})
-    slope, offset = _line(predicted)
-    return _form(store, predicted), substitute(expr, {"z": div(sub(var("y"), offset), slope)})
+def _cost(reader: _Reader) -> tuple[Readout, bool]:
+    """The readout and the cost over it; whether targets are class numbers."""
+    predict = None
+    if reader.has("predict"):
+        site, expr = reader.read("predict", reader.arguments(), readout=True)
+        predict = predicted(site, reader.nodes, expr, reader.sizes.outputs, reader.store, len(reader.sizes.states))
+    if not reader.has("cost"):
+        return Readout(predict.form if predict else None), False
+    targets = [reader.vector("target", reader.sizes.outputs)]
+    targets += [(torch.zeros(shape, dtype=torch.int64), Classes(shape)) for shape in ((), (1,))]
+    errors: list[CompileError] = []
+    for target in targets:
+        try:
+            site, expr = reader.read("cost", reader.arguments() | {"y": target}, readout=True)
+        except CompileError as error:
+            errors.append(error)
+            continue
+        found = find_readout(site, reader.nodes, expr, predict, reader.sizes.outputs, reader.store.learned)
+        return found, isinstance(target[1], Classes)
+    read = [e for e in errors[1:] if e.__cause__ is None]  # PyTorch wants a class, and the reader says what is missing
+    raise read[0] if errors[0].__cause__ is not None and read and "as a number" not in str(read[0]) else errors[0]

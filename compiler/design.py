@@ -11,8 +11,11 @@ from functools import cached_property
 
 import numpy as np
 
+from echolith.compiler.flow import Drive, Matrix
 from echolith.compiler.ir import Expr
 from echolith.compiler.pipeline import Pipeline
+from echolith.compiler.select import Pass
+from echolith.compiler.sweep import Sweep
 
 __all__ = ["Block", "Depths", "Design", "Dynamics", "Hardware", "Placement", "Vector"]
 
@@ -52,9 +55,10 @@ class Hardware:
     depths: Depths
     input_shift: int  # data word << this is the array's operand
     drive_shift: int  # sum -> drive
-    activate: Pipeline  # acc, drive -> t
+    general: bool  # sweeps and passes take offsets (the settings from SOURCE on); else these are all zero
+    activate: tuple[Pipeline, ...]  # by kind: acc, drive -> t
     cost: Pipeline | None  # acc, target -> y, delta
-    step: Pipeline  # acc, q, k0... -> force, g0...
+    step: tuple[Pipeline, ...]  # by kind: acc, q, r, k0... -> force, g0...; r is the second operand
     drift: Pipeline  # p -> the change of q
     nudge_shift: int  # sum -> nudge
     delta_shift: int  # delta << exponent -> t
@@ -98,7 +102,7 @@ class Placement:
     @property
     def key(self) -> str:
         """Name of this placement's update in `Design.rates`."""
-        return f"{self.block}{self.column}"
+        return f"{self.block}.{self.column}"
 
 
 @dataclass(frozen=True)
@@ -128,13 +132,19 @@ class Design:
 
     hardware: Hardware
     dynamics: Dynamics
-    units: int
+    states: dict[str, int]
+    units: int  # of all states
     inputs: int
     outputs: int  # words per sample and read-out: outputs, or units without a readout
     learned: tuple[str, ...]
     blocks: tuple[Block, ...]
     placements: tuple[Placement, ...]
     vectors: tuple[Vector, ...]
+    sweeps: tuple[Sweep, ...]  # one evaluation of the force, with its gradients
+    kept_drives: dict[str, int]  # blocks whose sums are kept over the substeps -> their first row
+    passes: tuple[Pass, ...]  # the same in float: what every sweep means
+    matrices: dict[str, Matrix]
+    drives: dict[str, Drive]
     program: tuple[int, ...]
     entries: dict[str, int]
     rates: dict[str, int]  # name of an update -> index of the program word that holds its RATE
@@ -144,8 +154,6 @@ class Design:
     lowered: dict[str, tuple[int, ...]]  # fraction bits chosen inside the pipelines
     response: int  # response exponent R and gain found at calibration
     gain: int
-    local: Expr  # element-wise potential of q and vector parameters
-    potential: Expr  # of z
     cost: Expr | None  # of y and target
     report: dict = field(default_factory=dict)  # what explain() prints: ranges, energy text, dt^2 lambda_max, board
 
@@ -162,6 +170,11 @@ class Design:
 
     def tiles(self, block: Block) -> int:
         return -(-block.rows // self.hardware.lanes)
+
+    @property
+    def elements(self) -> int:
+        """Elements of a context's vectors: the states, the constant one, the results that are kept."""
+        return max([self.units + 1, *(s.place + s.length for s in self.sweeps if s.value)])
 
     @property
     def record(self) -> int:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from echolith.compiler.design import Design, Placement
-from echolith.compiler.differentiate import derivative
 from echolith.compiler.estimate import BATCH, estimate, memories
 from echolith.compiler.formats import Format
-from echolith.compiler.ir import Expr
+from echolith.compiler.isa import Opcode
+from echolith.compiler.sweep import Sweep
 
 __all__ = ["estimate", "explain", "stability"]
 
@@ -18,7 +18,8 @@ _LABEL = 24
 def explain(design: Design) -> str:
     """The design for humans: energy, forces, updates, formats, schedule, memories, figures. Ends without newline."""
     sections = {
-        "network": _network(design), "energy as understood": _energy(design), "derived": _derived(design),
+        "network": _network(design), "energy as understood": _lines(design, "energy"),
+        "derived": _lines(design, "derived"),
         "formats": _formats(design), "schedule": _schedule(design), "memory": _memory(design),
         "figures": _figures(design),
     }
@@ -55,70 +56,8 @@ def _owners(design: Design, block: str) -> list[Placement]:
     return [p for p in design.placements if p.block == block]
 
 
-def _bias(design: Design, placement: Placement) -> bool:
-    """Whether the placement is the column of the constant one."""
-    sources = {"hidden": design.units, "drive": design.inputs, "readout": design.units}
-    return placement.column == sources[placement.block]
-
-
-def _sum(design: Design, block: str, sources: tuple[str, str]) -> str:
-    """A block's affine form, e.g. ``W q + B u + b``; ``sources`` name the leading columns and the constant one."""
-    terms = []
-    for p in _owners(design, block):
-        source = sources[_bias(design, p)]
-        for name, transposed in zip(p.parameters, p.transposed, strict=True):
-            scale = "" if p.scale == 1 else f"{p.scale:g} "
-            terms.append(f"{scale}{name}{chr(39) if transposed else ''}{' ' + source if source else ''}")
-    return " + ".join(terms)
-
-
-def _coupled(design: Design) -> bool:
-    return any(b.name == "hidden" for b in design.blocks)
-
-
-def _energy(design: Design) -> Iterator[tuple[str, str]]:
-    hidden = _coupled(design)
-    local = [] if design.local.op == "const" else [design.local]
-    yield "V(q, u)", " + ".join(f"sum {_bare(e)}" for e in [*local, *([design.potential] if hidden else [])]) or "0"
-    if hidden:
-        yield "z", " + ".join(filter(None, (_sum(design, "hidden", ("q", "q")), _sum(design, "drive", ("u", "")))))
-    if _owners(design, "readout"):
-        yield "y", _sum(design, "readout", ("q", ""))
-    if design.cost is not None:
-        yield "cost", f"sum {_bare(design.cost)}"
-
-
-def _bare(expr: Expr) -> str:
-    """Without the outermost parentheses of a product or quotient."""
-    text = str(expr)
-    return text[1:-1] if expr.op in ("mul", "div") else text
-
-
-def _derived(design: Design) -> Iterator[tuple[str, str]]:
-    slope = _bare(derivative(design.potential, "z"))
-    force = _bare(derivative(design.local, "q"))
-    force = "" if force == "0" else force
-    if _coupled(design):
-        matrix = " + ".join(n for p in _owners(design, "hidden") for n in p.parameters)
-        force += f"{' + ' if force else ''}{_grouped(matrix)}' t"
-        yield "t", f"{slope}   (at the rows, z above)"
-    yield "dV/dq", force or "0"
-    if design.cost is None:
-        return
-    yield "dcost/dy", _bare(derivative(design.cost, "y"))
-    for p in design.placements:
-        signal = "dcost/dy" if p.block == "readout" else "contrast of t"
-        other = "" if _bias(design, p) else " u'" if p.block == "drive" else " q'"
-        for name, learned in zip(p.parameters, p.learned, strict=True):
-            if learned:
-                yield f"d{name}", signal + other + ("" if p.scale == 1 else f", times {p.scale:g}")
-    for v in design.vectors:
-        if v.learned:
-            yield f"d{v.parameter}", f"contrast of {_bare(derivative(design.local, v.parameter))}"
-
-
-def _grouped(text: str) -> str:
-    return f"({text})" if " " in text else text
+def _lines(design: Design, section: str) -> Iterator[tuple[str, str]]:
+    yield from design.report[section]
 
 
 _WORDS = {"input": "inputs u", "target": "targets", "state": "states q, p", "z": "rows z", "output": "outputs y",
@@ -151,12 +90,19 @@ def _schedule(design: Design) -> Iterator[tuple[str, str]]:
         yield b.name, (f"{b.rows} rows x {b.columns} columns in {design.tiles(b)} tiles of {design.hardware.lanes}, "
                        f"{design.tiles(b) * b.columns} words per lane")
     d = design.dynamics
-    yield "predict", f"per row {d.substeps} x (forward, transposed + kick + drift), then the read-out"
+    yield "force", "; ".join(filter(None, map(_sweep, design.sweeps)))
+    yield "predict", f"per row {d.substeps} x the force with kick and drift, then the read-out"
     if design.hardware.learn:
-        yield "learn", "predict, then copies +, -, 0 back to the start: per step forward, outer, transposed"
+        yield "learn", "predict, then copies +, -, 0 back to the start: per step the force and its outer products"
         yield "update", "check every gradient word, apply, decay by momentum"
     for name, value in found["cycles"].items():
         yield f"cycles, {name.replace('_', ' a ')}", f"{value:,g}" if value < 1e5 else f"{value:,.0f}"
+
+
+def _sweep(sweep: Sweep) -> str:
+    to = [word for word, on in (("vector", sweep.value), ("rows", sweep.rows), ("drift", sweep.drift)) if on]
+    name = Opcode(sweep.opcode).name.lower()
+    return " ".join(filter(None, (name, sweep.block, "-> " + ", ".join(to) if to else "")))
 
 
 def _memory(design: Design) -> Iterator[tuple[str, str]]:

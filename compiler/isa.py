@@ -3,15 +3,25 @@
 A program is straight-line code with counted loops. Sizes are set once (``SET``) and used by the sweeps that follow.
 Contexts are places of a pair of samples (a, b) in the state memory: 0 holds (a, b), 1 the echoes (a+, a-),
 2 the echoes (b+, b-); 3 is the input region. The sample that a slot works on follows from its context.
+
+In general hardware (`Hardware.general`) a context holds all vectors of a network. TRANSPOSED and UNITS are passes: at
+element i they have q = V[FIRST + i], r = V[SECOND + i], the vector parameters' word i, and acc, the column's sum (0 in
+UNITS). The step pipeline of KIND makes the result; without VALUE and ROWS it is the force of a kick, always in
+TRANSPOSED and with FORCE in UNITS. Response bits come from passes with DRIFT only. A result with ROWS is row i: lane
+i % lanes of tile TILE (TRANSPOSED: INTO) + i // lanes; the first row of a tile clears its other lanes, so that the rest
+of a last tile reads as zero. Nothing that a command reads may be written by it, but an element's result may replace
+its own operand, if no other element reads it.
 """
 
 from enum import IntEnum
 
 __all__ = [
-    "LOOP_BITS", "Context", "Dest", "Field", "Opcode", "Setting", "UpdateMode", "exec_word", "loop_word", "set_word",
+    "KIND_BITS", "LOOP_BITS", "Context", "Dest", "Field", "Opcode", "Setting", "UpdateMode", "exec_word", "loop_word",
+    "set_word",
 ]
 
 LOOP_BITS = 16  # of a loop's count
+KIND_BITS = 4
 
 
 class Opcode(IntEnum):
@@ -41,6 +51,15 @@ class Setting(IntEnum):
     PERIOD = 4  # cycles per tile of a forward sweep: max(columns, 2 * lanes)
     LENGTH = 5
     RATE = 6  # signed mantissa below, coarse shift in bits 23..22
+    # Only if `Hardware.general`, else zero: places in a context's vectors, of row operands and of drives. A run starts
+    # with zeros; the settings above keep their values from run to run.
+    SOURCE = 7  # FORWARD, OUTER: first element of x
+    FIRST = 8  # TRANSPOSED, UNITS: first element of q, of the momenta and of the nudges used (written from 0 on)
+    SECOND = 9  # TRANSPOSED, UNITS: first element of the second operand r
+    PLACE = 10  # first element of the results with VALUE
+    TILE = 11  # first tile of the row operands: read by OUTER, TRANSPOSED, written by FORWARD and UNITS with ROWS
+    DRIVE = 12  # FORWARD: first row in the drive memory
+    INTO = 13  # TRANSPOSED with ROWS: first tile of the results, none of those from TILE on that it reads
 
 
 class Context(IntEnum):
@@ -56,6 +75,7 @@ class Dest(IntEnum):
     DRIVE = 0  # rounded and kept: B u + b
     HIDDEN = 1  # plus the drive, through the activation, to the lanes
     COST = 2  # through the cost derivative, to the lanes
+    VALUE = 3  # plus the drive, through the activation of KIND, to the vectors at PLACE; general hardware only
 
 
 class UpdateMode(IntEnum):
@@ -67,8 +87,8 @@ class UpdateMode(IntEnum):
 class Field(IntEnum):
     """Bit positions of the execution words' options (the context is in bits 1..0)."""
 
-    DEST = 2  # two bits; FORWARD: Dest, TRANSPOSED: bit 2 set for nudges, UPDATE: UpdateMode
-    ECHO = 4  # FORWARD: scale by the sample's exponent
+    DEST = 2  # two bits; FORWARD: Dest, TRANSPOSED: bit 2 set for nudges (in PAIR), UPDATE: UpdateMode
+    ECHO = 4  # FORWARD, ROWS: scale by the sample's exponent
     SOURCE = 5  # FORWARD, OUTER: x is the input region instead of the context's positions
     EMIT = 6  # FORWARD to COST, UNITS: append to the results
     REVERSE = 7  # the five below: TRANSPOSED, UNITS
@@ -79,12 +99,16 @@ class Field(IntEnum):
     CLEAR = 12  # UNITS: write zeros
     CHECK = 13  # UNITS: raise Flag.ECHO unless zero; nothing is written
     TARGET = 14  # FETCH: to the target memory
-    VECTOR = 16  # UPDATE: four bits, 0 for the lanes, else 1 + vector parameter
+    # The general machine's
+    VALUE = 15  # TRANSPOSED, UNITS: the result, wrapped, goes to the vectors at PLACE; neither kick nor drift
+    KIND = 16  # four bits: which of the pipelines; UPDATE: 0 for the lanes, else 1 + vector parameter
+    ROWS = 20  # TRANSPOSED, UNITS: the result goes to the row operands (scaled twin in an echo); neither kick nor drift
+    FORCE = 21  # UNITS: the result is a force and kicks; without it the momenta keep their value
 
 
-def exec_word(opcode: Opcode, context: int = 0, dest: int = 0, vector: int = 0, **options: bool) -> int:
+def exec_word(opcode: Opcode, context: int = 0, dest: int = 0, kind: int = 0, **options: bool) -> int:
     """An execution word; ``options`` are lower-case names of `Field`."""
-    word = opcode << 28 | context | dest << Field.DEST | vector << Field.VECTOR
+    word = opcode << 28 | context | dest << Field.DEST | kind << Field.KIND
     for name, on in options.items():
         word |= bool(on) << Field[name.upper()]
     return word

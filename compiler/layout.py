@@ -1,83 +1,126 @@
 """Where parameters live: blocks of the lanes' memory, columns of the blocks, vector banks."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from echolith.compiler.design import Block, Placement
 from echolith.compiler.errors import CompileError
-from echolith.compiler.ir import Affine, Network, Term
+from echolith.compiler.flow import Drive, Flow, Matrix, dense
+from echolith.compiler.graph import Affine, Dense, Graph
+from echolith.compiler.ir import var
+from echolith.compiler.select import Pass
 
-__all__ = ["Column", "Plan", "masters", "plan", "power"]
+__all__ = ["Column", "Plan", "masters", "plan", "size"]
 
 
-def power(count: int) -> int:
+def size(count: int) -> int:
     """The smallest power of two that is at least ``count`` and at least 2."""
     return 1 << max(1, (count - 1).bit_length())
 
 
 @dataclass(frozen=True)
 class Column:
-    """A placement before formats: columns ``start .. start + count`` of a block hold the sum of ``terms``."""
+    """A placement before formats: columns ``start .. start + count`` of a block hold ``scale`` times the sum of the
+    ``parameters``, (name, transposed) each."""
 
     block: str
     start: int
     count: int
-    source: str
-    terms: tuple[Term, ...]
+    parameters: tuple[tuple[str, bool], ...]
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
 class Plan:
+    """``names`` gives the block of every matrix and drive of the flow."""
+
     blocks: tuple[Block, ...]
     columns: tuple[Column, ...]
+    names: dict[str, str]
     used: int  # words per lane
 
 
-def plan(network: Network, lanes: int) -> Plan:
-    """Blocks in the order hidden, drive, readout, one behind the other."""
+def plan(graph: Graph, flow: Flow, passes: Sequence[Pass], lanes: int) -> Plan:
+    """Blocks in the order of their first use, the readout last, one behind the other."""
     shapes: list[tuple[str, int, int]] = []
     columns: list[Column] = []
-    if network.couplings:
-        affine = network.couplings[0].affine
-        shapes.append(("hidden", affine.rows, network.units))
-        columns += _columns("hidden", affine, "q", 0, network.units)
-        biased = any(t.source == "one" for t in affine.terms)
-        if biased or any(t.source == "u" for t in affine.terms):
-            shapes.append(("drive", affine.rows, network.inputs + biased))
-            columns += _columns("drive", affine, "u", 0, network.inputs)
-            columns += _columns("drive", affine, "one", network.inputs, 1)
-    if network.readout:
-        biased = any(t.source == "one" for t in network.readout.terms)
-        shapes.append(("readout", network.readout.rows, network.units + biased))
-        columns += _columns("readout", network.readout, "q", 0, network.units)
-        columns += _columns("readout", network.readout, "one", network.units, 1)
+    names: dict[str, str] = {}
+
+    def matrix(m: Matrix) -> None:
+        names[m.key] = _numbered("hidden", names.values())
+        rows, count = dense(m, flow.values).shape
+        shapes.append((names[m.key], rows, count))
+        columns.append(Column(names[m.key], 0, count, ((m.parameter, m.transposed),)))
+
+    def drive(d: Drive) -> None:
+        names[d.name] = _numbered("drive", names.values())
+        shapes.append((names[d.name], d.length, graph.inputs + bool(d.biases)))
+        columns.extend(_affine(names[d.name], d, graph.inputs))
+
+    for made in passes:
+        for used in (made.matrix, made.drive):
+            if used in flow.drives and used not in names:
+                drive(flow.drives[used])
+            elif used and used not in names:
+                matrix(flow.matrices[used])
+    form = flow.readout
+    if form is not None:
+        shapes.append(("readout", form.length, sum(graph.states.values()) + bool(form.biases)))
+        columns += _readout(graph, form)
     blocks, base = [], 0
     for name, rows, count in shapes:
         blocks.append(Block(name, base, rows, count))
         base += -(-rows // lanes) * count
     _check_once(columns)
-    return Plan(tuple(blocks), tuple(columns), base)
+    return Plan(tuple(blocks), tuple(columns), names, base)
 
 
-def _columns(block: str, affine: Affine, source: str, start: int, count: int) -> list[Column]:
-    terms = tuple(t for t in affine.terms if t.source == source)
-    if not terms:
-        return []
-    scales = {t.scale for t in terms}
+def _numbered(name: str, taken: Iterable[str]) -> str:
+    count = sum(t.startswith(name) for t in taken)
+    return f"{name}{count}" if count else name
+
+
+def _affine(block: str, form: Affine | Drive, inputs: int) -> list[Column]:
+    """Terms over one vector of ``inputs`` elements, then the biases."""
+    found = []
+    dense = [(t.matrix, t.scale) for t in form.terms if isinstance(t.matrix, Dense)]
+    for start, count, parts in ((0, inputs, dense),
+                                (inputs, 1, [(b, b.scale) for b in form.biases])):
+        if parts:
+            parameters = tuple((x.parameter, getattr(x, "transposed", False)) for x, _ in parts)
+            found.append(Column(block, start, count, parameters, _scale(parts)))
+    return found
+
+
+def _scale(parts: list) -> float:
+    scales = {scale for _, scale in parts}
     if len(scales) > 1:
-        names = ", ".join(t.parameter for t in terms)
+        names = ", ".join(x.parameter for x, _ in parts)
         raise CompileError(f"{names} are summed with different factors; write the factors into the parameters, "
                            f"not {sorted(scales)}")
-    return [Column(block, start, count, source, terms)]
+    return scales.pop()
+
+
+def _readout(graph: Graph, form: Affine) -> list[Column]:
+    """Every state's columns, then the biases."""
+    found, start = [], 0
+    for state, units in graph.states.items():
+        parts = [(t.matrix, t.scale) for t in form.terms if t.source == var(state) and isinstance(t.matrix, Dense)]
+        if parts:
+            parameters = tuple((m.parameter, m.transposed) for m, _ in parts)
+            found.append(Column("readout", start, units, parameters, _scale(parts)))
+        start += units
+    return found + _affine("readout", Affine(form.length, (), form.biases), start)
 
 
 def _check_once(columns: list[Column]) -> None:
-    names = [t.parameter for c in columns for t in c.terms]
+    names = [name for c in columns for name, _ in c.parameters]
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
-        raise CompileError("a matrix or bias may enter the energy and the readout once; give each use its own "
-                           f"parameter, not {', '.join(twice)} twice")
+        raise CompileError("a parameter may be in one block: energy, inputs or readout; give each its own, not "
+                           f"{', '.join(twice)} twice")
 
 
 def masters(placement: Placement, values: dict[str, np.ndarray], rows: int, width: int) -> np.ndarray:

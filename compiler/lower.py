@@ -79,7 +79,8 @@ class Lowering:
             return self._const(expr.value)
         if is_univariate(expr) and not _short_polynomial(expr):
             (name,) = names(expr)
-            return self._table(expr, self.leaves[name], self.largest(var(name)))
+            argument = self.leaves[name] if self.leaves[name].word else self.word(var(name))
+            return self._table(expr, argument, self.largest(var(name)))
         if expr.op in ("add", "sub"):
             return self.sum(expr.op, *map(self, expr.args))
         if expr.op == "neg":

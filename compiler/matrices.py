@@ -1,121 +1,109 @@
-"""Matrix-vector products: rows z = W q + B u, from every spelling PyTorch has for them."""
-
-from dataclasses import replace
+"""Matrix products: parameters times vectors are nodes, whatever their spelling; other products are expanded."""
 
 import torch
 
-from echolith.compiler.differentiate import evaluate
-from echolith.compiler.elementwise import map_vectors
-from echolith.compiler.ir import Term, var
+from echolith.compiler.graph import Affine, Dense, Index, Term
+from echolith.compiler.moves import join, reindex
 from echolith.compiler.ops import mul
-from echolith.compiler.site import FORM, Argument, Site, moved, outer, single
-from echolith.compiler.values import Fixed, Part, Piece, Product, Scalar, Value, Vector, rows
+from echolith.compiler.site import Argument, Site
+from echolith.compiler.values import Array, Fixed, Part
 
-__all__ = ["dot", "linear", "matmul", "product"]
-
-
-def product(site: Site, a: Argument, b: Argument) -> Product | None:
-    """``matrix * vector`` broadcast, or None when it is something else."""
-    fixed, vector = (a, b) if isinstance(a, Fixed) else (b, a)
-    if not isinstance(fixed, Fixed) or not isinstance(vector, Vector) or len(site.shape) != 2:
-        return None
-    if fixed.tensor.numel() <= vector.length or tuple(fixed.tensor.shape) != site.shape:
-        return None
-    axis = vector.axis - len(vector.shape) + 2
-    matrix = fixed if axis == 1 else _transposed(fixed)
-    return Product(matrix, vector, site.shape, axis)
+__all__ = ["dot", "linear", "matmul"]
 
 
-def _transposed(fixed: Fixed) -> Fixed:
-    parts = tuple(replace(p, probe=p.probe.mT) for p in fixed.parts)
-    return replace(fixed, tensor=fixed.tensor.mT, parts=parts)
-
-
-def matmul(site: Site, a: Value, b: Value) -> Value:
-    if isinstance(a, Fixed) and isinstance(b, Vector):
-        return linear(site, a, b)
-    if isinstance(a, Vector) and isinstance(b, Fixed):
-        return linear(site, _transposed(b), a)
-    if isinstance(a, Vector) and isinstance(b, Vector):
+def matmul(site: Site, a: Fixed | Array, b: Fixed | Array) -> Array:
+    """``mm``, ``mv``, ``bmm`` and ``dot`` of values, at least one of which depends on vectors."""
+    if len(a.shape) == 1:
         return dot(site, a, b)
-    raise outer(site) if isinstance(a, Product) or isinstance(b, Product) else site.of_sum()
+    if len(b.shape) == 1:
+        b = reindex(site.store, b, lambda t: t[:, None])
+    if len(a.shape) == 2:
+        return Array(site.shape, _product(site, a, b).expr)
+    parts = [
+        _product(site, reindex(site.store, a, lambda t, i=i: t[i]), reindex(site.store, b, lambda t, i=i: t[i]))
+        for i in range(a.shape[0])
+    ]
+    return Array(site.shape, join(site.store, parts, 0).expr)
 
 
-def dot(site: Site, a: Value, b: Value) -> Value:
-    length = next(v.length for v in (a, b) if isinstance(v, Vector))
-    if not all(isinstance(v, Vector | Fixed) for v in (a, b)):
-        raise site.of_sum()
-    if any(size != 1 for size in site.shape):
-        raise outer(site)
-    product = map_vectors(replace(site, shape=(length,)), mul, a, b)
-    return Scalar(product.pieces, shape=site.shape)
+def _product(site: Site, a: Fixed | Array, b: Fixed | Array) -> Array:
+    """(I, K) times (K, J), of shape (I, J)."""
+    store, (rows, inner), columns = site.store, a.shape, b.shape[1]
+    if rows == columns == 1 and not (isinstance(a, Fixed) and _matrix(a)) and not (isinstance(b, Fixed) and _matrix(b)):
+        return dot(site, a, b, (1, 1))
+    if inner == 1 and rows > 1 and (columns > 1 or isinstance(a, Array)):  # nothing to sum
+        return _expanded(site, a, b, (rows, columns, inner))
+    if isinstance(a, Fixed) and isinstance(b, Array):
+        found = [linear(site, a, reindex(store, b, lambda t, j=j: t[:, j])) for j in range(columns)]
+        return join(store, found, 1)
+    if isinstance(b, Fixed) and isinstance(a, Array):
+        turned = reindex(store, b, lambda t: t.mT)
+        return join(store, [linear(site, turned, reindex(store, a, lambda t, i=i: t[i])) for i in range(rows)], 0)
+    if isinstance(a, Fixed) and isinstance(b, Fixed):
+        raise site.of_parameters(sorted({p.name for v in (a, b) if v.learned for p in v.parts}))
+    return _expanded(site, a, b, (rows, columns, inner))
 
 
-def linear(site: Site, matrix: Fixed, vector: Vector) -> Value:
-    """``matrix @ vector`` as rows z = W q or B u."""
-    two = [size for size in matrix.tensor.shape[:-2] if size != 1]
-    if two or matrix.tensor.ndim < 2:
-        raise outer(site)
-    shape = (int(matrix.tensor.shape[-2]), int(matrix.tensor.shape[-1]))
-    flat = Fixed(
-        matrix.tensor.reshape(shape),
-        tuple(replace(p, probe=p.probe.reshape(shape)) for p in matrix.parts if p.probe.numel() == shape[0] * shape[1]),
-        matrix.learned,
-    )
-    if matrix.learned and shape[0] == 1 and any(site.store.values[p.name].ndim < 2 for p in matrix.parts):
-        return dot(site, matrix, vector)
-    source, scale, bias = _source(site, flat, vector)
-    if bias is not None or isinstance(scale, torch.Tensor):
-        if matrix.learned:
-            raise site.refuse(
-                "a trained matrix is applied to a scaled or shifted vector",
-                "fold the scale and shift into the matrix and a bias", site.operator,
-            )  # fmt: skip
-        flat = Fixed(flat.tensor * scale)
-        scale = 1.0
-    parts = flat.parts if flat.parts else (site.store.anonymous(flat.tensor),)
-    terms = [_term(site, flat, p, source, float(scale)) for p in parts]
-    if bias is not None:
-        terms.append(Term(site.store.constant(bias.numpy()), "one"))
-    factor, space = rows(shape[0], terms)
-    return Vector((Piece(space, mul(factor, var("z"))),), site.shape)
+def _matrix(value: Fixed) -> bool:
+    """Whether ``value`` is stored with two axes."""
+    return any(p.probe.ndim == 2 for p in value.parts) and value.tensor.ndim == 2
 
 
-def _term(site: Site, matrix: Fixed, part: Part, source: str, scale: float) -> Term:
-    array = site.store.values[part.name]
-    if array.ndim == 2:
-        order = torch.arange(array.size).reshape(array.shape)
-        for transposed, expected in ((False, order), (True, order.T)):
-            if part.probe.shape == expected.shape and torch.equal(part.probe, expected):
-                return Term(part.name, source, transposed, part.scale * scale)
-    if matrix.learned:
-        raise moved(site, matrix)
-    return _term(site, matrix, site.store.anonymous(matrix.tensor.contiguous()), source, scale)
+def _expanded(site: Site, a: Fixed | Array, b: Fixed | Array, shape: tuple[int, int, int]) -> Array:
+    """All products, then their sums."""
+    site.bounded(shape)
+    left = site.store.expression(reindex(site.store, a, lambda t: t[:, None, :]), shape)
+    right = site.store.expression(reindex(site.store, b, lambda t: t.mT[None]), shape)
+    return _row_sums(site, Array(shape, mul(left, right)))
 
 
-def _source(
-    site: Site, matrix: Fixed, vector: Vector
-) -> tuple[str, float | torch.Tensor, torch.Tensor | None]:
-    """``(source, s, d)`` with ``matrix @ vector = matrix @ (s * source) + d``."""
-    piece = single(site, vector)
-    split = site.store.linear(piece) if piece.space.kind in ("q", "u") else None
-    if split is None:
-        what = "a matrix is applied to a function of the states (a deep energy)"
-        if site.store.affine(piece) is not None:
-            what = "two matrices in a row"
-        if piece.space.kind in ("u", "target"):
-            what = f"a matrix is applied to a function of {piece.space.kind}"
-        raise site.refuse(what, FORM, f"{site.operator} on {piece.expr} with {piece.space.variable} = {piece.space}")
-    slope, rest = split
-    bias = None
-    if not (rest.op == "const" and rest.value == 0):
-        known = Fixed(matrix.tensor, learned=matrix.learned)
-        if site.store.learned & rest.variables():
-            known = replace(known, learned=True)
-        if known.learned:
-            raise site.refuse(
-                "a matrix is applied to a shifted vector", "add the shift as a bias after the matrix", rest
-            )
-        offset = torch.as_tensor(evaluate(rest, site.store.values)).expand(piece.space.length)
-        bias = matrix.tensor @ offset
-    return piece.space.kind, float(slope) if slope.ndim == 0 else torch.as_tensor(slope), bias
+def _row_sums(site: Site, x: Array) -> Array:
+    """Sums along the last axis."""
+    *kept, inner = x.shape
+    if inner == 1 or site.store.width(x.expr) == 1:
+        return Array(tuple(kept), mul(inner, x.expr))
+    if x.size == inner:
+        return Array(tuple(kept), site.reduce("sum", x.expr, x.size))
+    if not site.store.nodes.given(x.expr):
+        raise site.of_parameters(x.expr)
+    columns = torch.arange(x.size).reshape(-1, inner).T
+    terms = tuple(Term(Index(tuple(c.tolist())), x.expr) for c in columns)
+    return Array(tuple(kept), site.store.nodes.add(Affine(columns.shape[1], terms)))
+
+
+def dot(site: Site, a: Argument, b: Argument, shape: tuple[int, ...] = ()) -> Array:
+    x, y = site.array(a), site.array(b)
+    return Array(shape, _row_sums(site, Array((1, x.size), mul(x.expr, y.expr))).expr)
+
+
+def linear(site: Site, matrix: Fixed, vector: Array) -> Array:
+    """``matrix @ vector``, (rows,) from (rows, columns) and (columns,)."""
+    rows, columns = matrix.shape
+    parts = [(_dense(site, part), part.scale) for part in matrix.parts]
+    if matrix.learned and any(dense is None for dense, _ in parts):
+        if rows == 1:
+            return dot(site, matrix, vector, (1,))
+        found = _expanded(site, matrix, reindex(site.store, vector, lambda t: t[:, None]), (rows, 1, columns))
+        return Array((rows,), found.expr)
+    if not parts or any(dense is None for dense, _ in parts):
+        parts = [(Dense(site.store.constant(matrix.tensor.to(torch.float64).numpy())), 1.0)]
+    terms = tuple(Term(dense, vector.expr, scale) for dense, scale in parts if dense is not None)
+    return Array((rows,), site.store.nodes.add(Affine(rows, terms)))
+
+
+def _dense(site: Site, part: Part) -> Dense | None:
+    """A part of two axes as a block of its parameter, or None if it is something else."""
+    stored = site.store.values[part.name].shape
+    if len(stored) != 2 or part.probe.ndim != 2:
+        return None
+    for transposed, probe in ((False, part.probe), (True, part.probe.mT)):
+        row, column = divmod(int(probe[0, 0]), stored[1])
+        rows, columns = (row, row + probe.shape[0]), (column, column + probe.shape[1])
+        if rows[1] > stored[0] or columns[1] > stored[1]:
+            continue
+        block = torch.arange(stored[0] * stored[1]).reshape(stored)[slice(*rows), slice(*columns)]
+        if torch.equal(probe, block):
+            return Dense(part.name, transposed, *(
+                None if span == (0, size) else span for span, size in zip((rows, columns), stored, strict=True)
+            ))  # fmt: skip
+    return None

@@ -1,120 +1,357 @@
-"""A captured network evaluated in float64 numpy: energy, force, readout, cost, and all their gradients.
+"""A captured graph evaluated in float64 numpy: energy, force, kinetic energy, readout, cost, and all gradients.
 
-Arrays carry a leading batch axis: q (batch, units), u (batch, inputs), target (batch, outputs).
+Arrays carry a leading batch axis: every state (batch, units) by name, u (batch, inputs), target (batch, outputs).
+The reverse walk is written once, over numbers or over dual numbers: with the latter it gives Hessian-vector products.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from echolith.compiler import convolve
 from echolith.compiler.differentiate import derivative, evaluate, names
-from echolith.compiler.ir import Affine, Network
+from echolith.compiler.graph import Affine, Convolution, Dense, Graph, Index, Matrix, Reduce, Sum, Term
+from echolith.compiler.ir import Expr
 
-__all__ = ["Force", "affine", "cost", "cost_gradient", "energy", "gradient", "matrix", "readout"]
+__all__ = ["Force", "States", "cost", "cost_gradient", "energy", "gradient", "kinetic", "kinetic_gradient",
+           "nodes", "readout", "split"]
 
-
-def affine(form: Affine, values: Mapping[str, np.ndarray], sources: Mapping[str, np.ndarray]) -> np.ndarray:
-    """z of shape (batch, rows); ``sources`` holds "q" and whichever of "u" the terms need."""
-    z = np.zeros((sources["q"].shape[0], form.rows))
-    for term in form.terms:
-        array = values[term.parameter]
-        if term.source == "one":
-            z += term.scale * array
-        else:
-            z += term.scale * (sources[term.source] @ (array if term.transposed else array.T))
-    return z
+States = Mapping[str, np.ndarray]
 
 
-def energy(network: Network, q: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """V of every sample, shape (batch,)."""
-    total = np.broadcast_to(evaluate(network.local, {**network.values, "q": q}), q.shape).sum(axis=1)
-    for coupling in network.couplings:
-        z = affine(coupling.affine, network.values, {"q": q, "u": u})
-        total = total + np.broadcast_to(evaluate(coupling.potential, {"z": z}), z.shape).sum(axis=1)
-    return total
+@dataclass
+class _Dual:
+    """A value and its derivative in one direction."""
+
+    value: np.ndarray
+    slope: np.ndarray
+
+    def __add__(self, other: "_Dual") -> "_Dual":
+        return _Dual(self.value + other.value, self.slope + other.slope)
+
+    def __mul__(self, other: Any) -> "_Dual":
+        if not isinstance(other, _Dual):
+            return _Dual(self.value * other, self.slope * other)
+        return _Dual(self.value * other.value, self.value * other.slope + self.slope * other.value)
+
+
+_Number = Any  # np.ndarray or _Dual
+
+
+def _linear(function: Callable[[np.ndarray], np.ndarray], x: _Number) -> _Number:
+    return _Dual(function(x.value), function(x.slope)) if isinstance(x, _Dual) else function(x)
+
+
+class _Slopes:
+    """Derivatives of expressions, each found once."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, str], tuple[Expr, Expr]] = {}
+
+    def __call__(self, expr: Expr, name: str) -> Expr:
+        key = (id(expr), name)
+        if key not in self._found:
+            self._found[key] = (expr, derivative(expr, name))
+        return self._found[key][1]
 
 
 class Force:
-    """dV/dq with the symbolic work done once."""
+    """dV/dq by state, with the symbolic work done once."""
 
-    def __init__(self, network: Network):
-        self.network = network
-        self._local = derivative(network.local, "q")
-        self._slopes = [derivative(c.potential, "z") for c in network.couplings]
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self._walk = _Walk(graph, graph.nodes, graph.energy)
 
-    def rows(self, q: np.ndarray, u: np.ndarray) -> list[np.ndarray]:
-        """z of every coupling, each (batch, rows)."""
-        return [affine(c.affine, self.network.values, {"q": q, "u": u}) for c in self.network.couplings]
+    def __call__(self, q: States, u: np.ndarray) -> dict[str, np.ndarray]:
+        found = self._walk.backward(self._walk.forward({**q, "u": u}))
+        return {name: _full(found.get(name, 0.0), q[name].shape) for name in self.graph.states}
 
-    def slopes(self, z: list[np.ndarray]) -> list[np.ndarray]:
-        """dv/dz of every coupling, each (batch, rows)."""
-        return [np.broadcast_to(evaluate(s, {"z": x}), x.shape) for s, x in zip(self._slopes, z, strict=True)]
+    def along(self, q: States, u: np.ndarray, direction: States) -> dict[str, np.ndarray]:
+        """The Hessian times ``direction``, by state."""
+        given = {name: _Dual(q[name], direction[name]) for name in q} | {"u": _Dual(u, np.zeros_like(u))}
+        found = self._walk.backward(self._walk.forward(given))
+        zero = _Dual(np.zeros(()), np.zeros(()))
+        return {name: _full(found.get(name, zero).slope, q[name].shape) for name in self.graph.states}
 
-    def __call__(self, q: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """dV/dq of shape (batch, units)."""
-        total = np.broadcast_to(evaluate(self._local, {**self.network.values, "q": q}), q.shape).copy()
-        for coupling, slope in zip(self.network.couplings, self.slopes(self.rows(q, u)), strict=True):
-            total += slope @ matrix(coupling.affine, self.network.values, self.network.units)
+
+class _Walk:
+    """Sums over vectors and nodes: their value, and their derivatives by vector and by parameter."""
+
+    def __init__(self, graph: Graph, nodes: Mapping[str, Affine | Reduce], sums: tuple[Sum, ...]):
+        self.graph, self.nodes, self.sums = graph, nodes, sums
+        self.flat = {name: value.reshape(-1) for name, value in graph.values.items()}
+        self.slopes = _Slopes()
+
+    @np.errstate(all="ignore")  # inf and NaN are for the caller to judge, as in `evaluate`
+    def forward(self, given: Mapping[str, _Number]) -> dict[str, _Number]:
+        """All vectors by name."""
+        env = dict(given)
+        for name, node in self.nodes.items():
+            env[name] = self.affine(node, env) if isinstance(node, Affine) else self._reduce(node, env)
+        return env
+
+    def affine(self, form: Affine, env: Mapping[str, _Number]) -> _Number:
+        first = next(iter(env.values()))
+        shape = ((first.value if isinstance(first, _Dual) else first).shape[0], form.length)
+        bias = sum((b.scale * self.flat[b.parameter] for b in form.biases), np.zeros(()))
+        total: _Number = np.broadcast_to(bias, shape)
+        total = _Dual(total, np.zeros(shape)) if isinstance(first, _Dual) else total
+        for term in form.terms:
+            columns = self.columns(term, env)
+            x = self.value(term.source, env, columns)
+            total = total + _linear(lambda v, m=term.matrix: _apply(m, self.graph.values, v), x) * term.scale
         return total
 
+    def columns(self, term: Term, env: Mapping[str, _Number]) -> int:
+        """Elements of the vector that a term's matrix is applied to."""
+        if isinstance(term.matrix, Dense):
+            return _block(term.matrix, self.graph.values).shape[1]
+        if isinstance(term.matrix, Convolution):
+            return int(np.prod(term.matrix.source_shape))
+        vectors = [env[n] if n in env else self.flat[n] for n in names(term.source)]
+        return max(((v.value if isinstance(v, _Dual) else v).shape[-1] for v in vectors), default=1)
 
-def matrix(form: Affine, values: Mapping[str, np.ndarray], units: int) -> np.ndarray:
-    """dz/dq of shape (rows, units)."""
-    total = np.zeros((form.rows, units))
-    for term in form.terms:
-        if term.source == "q":
-            array = values[term.parameter]
-            total += term.scale * (array.T if term.transposed else array)
-    return total
+    def value(self, expr: Expr, env: Mapping[str, _Number], length: int) -> _Number:
+        """``expr`` as (batch, length)."""
+        batch = next(iter(env.values()))
+        if not isinstance(batch, _Dual):
+            return np.broadcast_to(evaluate(expr, {**self.flat, **env}), (batch.shape[0], length))
+        shape = (batch.value.shape[0], length)
+        values = {**self.flat, **{n: v.value for n, v in env.items()}}
+        slope = np.zeros(shape)
+        for name in names(expr) & set(env):
+            slope = slope + evaluate(self.slopes(expr, name), values) * env[name].slope
+        return _Dual(np.broadcast_to(evaluate(expr, values), shape), slope)
+
+    def _reduce(self, node: Reduce, env: Mapping[str, _Number]) -> _Number:
+        x = self.value(node.expr, env, node.length)
+        if node.kind == "sum":
+            return _linear(lambda v: v.sum(axis=1, keepdims=True), x)
+        value = x.value if isinstance(x, _Dual) else x
+        top = value.max(axis=1, keepdims=True)
+        total = top + np.log(np.exp(value - top).sum(axis=1, keepdims=True))
+        if not isinstance(x, _Dual):
+            return total
+        return _Dual(total, (np.exp(value - total) * x.slope).sum(axis=1, keepdims=True))
+
+    def total(self, env: Mapping[str, _Number]) -> np.ndarray:
+        """The sums' value, (batch,)."""
+        batch = next(iter(env.values())).shape[0]
+        return sum((self.value(s.expr, env, s.length).sum(axis=1) for s in self.sums), np.zeros(batch))
+
+    @np.errstate(all="ignore")
+    def backward(
+        self, env: Mapping[str, _Number], parameters: dict[str, np.ndarray] | None = None,
+        start: Mapping[str, _Number] | None = None,
+    ) -> dict[str, _Number]:  # fmt: skip
+        """Derivatives by vector, of the sums or continuing from those in ``start``; adds those by learned parameter,
+        flat and summed over the batch, to ``parameters``."""
+        found: dict[str, _Number] = dict(start or {})
+        if start is None:
+            for s in self.sums:
+                self._expr(s.expr, env, s.length, None, found, parameters)
+        for name, node in reversed(list(self.nodes.items())):
+            if name not in found:
+                continue
+            if isinstance(node, Affine):
+                self.transposed(node, env, found[name], found, parameters)
+            else:
+                seed = found[name]
+                if node.kind == "logsumexp":
+                    seed = self._softmax(node, env, env[name]) * seed
+                self._expr(node.expr, env, node.length, seed, found, parameters)
+        return found
+
+    def _softmax(self, node: Reduce, env: Mapping[str, _Number], level: _Number) -> _Number:
+        x = self.value(node.expr, env, node.length)
+        if not isinstance(x, _Dual):
+            return np.exp(x - level)
+        value = np.exp(x.value - level.value)
+        return _Dual(value, value * (x.slope - level.slope))
+
+    @np.errstate(all="ignore")
+    def transposed(
+        self, form: Affine, env: Mapping[str, _Number], seed: _Number, found: dict[str, _Number],
+        parameters: dict[str, np.ndarray] | None,
+    ) -> None:  # fmt: skip
+        """Derivatives through an affine form, given those by its elements."""
+        values, learned = self.graph.values, self.graph.learned
+        for term in form.terms:
+            columns = self.columns(term, env)
+            back = _linear(lambda v, m=term.matrix, n=columns: _transpose(m, values, v, n), seed) * term.scale
+            self._expr(term.source, env, columns, back, found, parameters)
+            if parameters is not None and not isinstance(term.matrix, Index) and term.matrix.parameter in learned:
+                x = self.value(term.source, env, columns)
+                _grow(parameters, term.matrix.parameter, term.scale * _outer(term.matrix, values, seed, x).reshape(-1))
+        for bias in form.biases if parameters is not None else ():
+            if bias.parameter in learned:
+                _grow(parameters, bias.parameter, bias.scale * _fit(seed, values[bias.parameter].size))
+
+    def _expr(
+        self, expr: Expr, env: Mapping[str, _Number], length: int, seed: _Number | None, found: dict[str, _Number],
+        parameters: dict[str, np.ndarray] | None,
+    ) -> None:  # fmt: skip
+        """Adds ``seed * dexpr/dleaf`` for all leaves; without a seed it is 1."""
+        for name in sorted(names(expr)):
+            if name not in env and (parameters is None or name not in self.graph.learned):
+                continue
+            slope = self.value(self.slopes(expr, name), env, length)
+            slope = slope if seed is None else slope * seed
+            if name in env:
+                vector = env[name].value if isinstance(env[name], _Dual) else env[name]
+                one = vector.shape[1] == 1
+                part = _linear(lambda v: v.sum(axis=1, keepdims=True), slope) if one else slope
+                found[name] = found[name] + part if name in found else part
+            else:
+                _grow(parameters, name, _fit(slope, self.flat[name].size))
 
 
-def gradient(network: Network, q: np.ndarray, u: np.ndarray) -> dict[str, np.ndarray]:
-    """dV/dparameter summed over the batch, by name, for every parameter that learns and occurs in the energy."""
-    found: dict[str, np.ndarray] = {}
-    env = {**network.values, "q": q}
-    for name in sorted(names(network.local) & network.learned):
-        slope = np.broadcast_to(evaluate(derivative(network.local, name), env), q.shape)
-        shape = network.values[name].shape
-        found[name] = slope.sum(axis=0) if shape == q.shape[1:] else slope.sum().reshape(shape)
-    force = Force(network)
-    for coupling, slope in zip(network.couplings, force.slopes(force.rows(q, u)), strict=True):
-        _accumulate(found, network, coupling.affine, slope, {"q": q, "u": u})
+def _grow(parameters: dict[str, np.ndarray] | None, name: str, part: np.ndarray) -> None:
+    if parameters is not None:
+        parameters[name] = parameters.get(name, 0.0) + part
+
+
+def _fit(slope: np.ndarray, size: int) -> np.ndarray:
+    """(batch, length) summed to (size,)."""
+    return slope.sum(axis=0) if size == slope.shape[1] else slope.sum().reshape(1)
+
+
+def _full(x: Any, shape: tuple[int, ...]) -> np.ndarray:
+    return np.broadcast_to(x, shape).copy()
+
+
+def _block(matrix: Dense, values: Mapping[str, np.ndarray]) -> np.ndarray:
+    rows, columns = (slice(*span) if span else slice(None) for span in (matrix.rows, matrix.columns))
+    block = values[matrix.parameter][rows, columns]
+    return block.T if matrix.transposed else block
+
+
+def _apply(matrix: Matrix, values: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    """matrix @ x, (batch, rows) from (batch, columns)."""
+    if isinstance(matrix, Dense):
+        return x @ _block(matrix, values).T
+    if isinstance(matrix, Convolution):
+        return convolve.apply(matrix, values[matrix.parameter], x)
+    of = np.asarray(matrix.of)
+    return np.where(of >= 0, x[:, np.maximum(of, 0)], 0.0)
+
+
+def _transpose(matrix: Matrix, values: Mapping[str, np.ndarray], y: np.ndarray, columns: int) -> np.ndarray:
+    """matrix' @ y, (batch, columns) from (batch, rows)."""
+    if isinstance(matrix, Dense):
+        return y @ _block(matrix, values)
+    if isinstance(matrix, Convolution):
+        return convolve.transpose(matrix, values[matrix.parameter], y)
+    found, of = np.zeros((len(y), columns)), np.asarray(matrix.of)
+    np.add.at(found.T, of[of >= 0], y.T[of >= 0])
     return found
 
 
-def _accumulate(
-    found: dict[str, np.ndarray], network: Network, form: Affine, slope: np.ndarray, sources: Mapping[str, np.ndarray]
-) -> None:
-    for term in form.terms:
-        if term.parameter not in network.learned:
-            continue
-        if term.source == "one":
-            part = slope.sum(axis=0)
-        else:
-            part = slope.T @ sources[term.source]
-            part = part.T if term.transposed else part
-        found[term.parameter] = found.get(term.parameter, 0.0) + term.scale * part
+def _outer(matrix: Matrix, values: Mapping[str, np.ndarray], y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The derivative of ``sum(y * (matrix @ x))`` by the parameter, in its shape."""
+    if isinstance(matrix, Convolution):
+        return convolve.outer(matrix, values[matrix.parameter], x, y)
+    assert isinstance(matrix, Dense)
+    found = np.zeros_like(values[matrix.parameter])
+    rows, columns = (slice(*span) if span else slice(None) for span in (matrix.rows, matrix.columns))
+    found[rows, columns] = (y.T @ x).T if matrix.transposed else y.T @ x
+    return found
 
 
-def readout(network: Network, q: np.ndarray) -> np.ndarray:
-    """y of shape (batch, outputs); the states themselves when the network has no readout."""
-    return q if network.readout is None else affine(network.readout, network.values, {"q": q})
+def split(graph: Graph, flat: np.ndarray) -> dict[str, np.ndarray]:
+    """States by name, (batch, units), from all of them one after the other."""
+    parts = np.split(flat, np.cumsum(list(graph.states.values()))[:-1], axis=1)
+    return dict(zip(graph.states, parts, strict=True))
 
 
-def cost(network: Network, q: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The cost of every sample, shape (batch,); the network must have one."""
-    assert network.cost is not None
-    y = readout(network, q)
-    return np.broadcast_to(evaluate(network.cost, {"y": y, "target": target}), y.shape).sum(axis=1)
+def nodes(graph: Graph, q: States, u: np.ndarray) -> dict[str, np.ndarray]:
+    """All nodes, each (batch, length) or (batch, 1)."""
+    env = _Walk(graph, graph.nodes, ()).forward({**q, "u": u})
+    return {name: env[name] for name in graph.nodes}
+
+
+def energy(graph: Graph, q: States, u: np.ndarray) -> np.ndarray:
+    """V of every sample, shape (batch,)."""
+    walk = _Walk(graph, graph.nodes, graph.energy)
+    return walk.total(walk.forward({**q, "u": u}))
+
+
+def gradient(graph: Graph, q: States, u: np.ndarray) -> dict[str, np.ndarray]:
+    """dV/dparameter summed over the batch, by name, for every parameter that learns and occurs in the energy."""
+    walk, found = _Walk(graph, graph.nodes, graph.energy), {}
+    walk.backward(walk.forward({**q, "u": u}), found)
+    return _shaped(graph, found)
+
+
+def _shaped(graph: Graph, flat: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: value.reshape(graph.values[name].shape) for name, value in flat.items()}
+
+
+def _momenta(graph: Graph, p: States) -> list[tuple[_Walk, dict[str, np.ndarray], str]]:
+    return [
+        (_Walk(graph, {}, (Sum(graph.kinetic[name], units),)), {"p": p[name]}, name)
+        for name, units in graph.states.items()
+    ]
+
+
+def kinetic(graph: Graph, p: States) -> np.ndarray:
+    """The kinetic energy of every sample, shape (batch,)."""
+    return np.sum([walk.total(env) for walk, env, _ in _momenta(graph, p)], axis=0)
+
+
+def kinetic_gradient(graph: Graph, p: States) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(velocity by state, derivative by learned parameter summed over the batch)."""
+    velocity, found = {}, {}
+    for walk, env, name in _momenta(graph, p):
+        velocity[name] = _full(walk.backward(env, found)["p"], p[name].shape)
+    return velocity, _shaped(graph, found)
+
+
+def readout(graph: Graph, q: States) -> np.ndarray:
+    """y of shape (batch, outputs); the states, one after the other, when the graph has no readout."""
+    if graph.readout is None:
+        return np.concatenate([q[name] for name in graph.states], axis=1)
+    walk, env = _before_readout(graph, q)
+    return walk.affine(graph.readout, env)
+
+
+def _before_readout(graph: Graph, q: States) -> tuple[_Walk, dict[str, np.ndarray]]:
+    """The nodes that the readout needs: none of them depends on u."""
+    assert graph.readout is not None
+    used = set().union(*(names(t.source) for t in graph.readout.terms))
+    for name, node in reversed(list(graph.nodes.items())):
+        if name in used:
+            sources = [t.source for t in node.terms] if isinstance(node, Affine) else [node.expr]
+            used |= set().union(*map(names, sources))
+    walk = _Walk(graph, {name: node for name, node in graph.nodes.items() if name in used}, ())
+    return walk, walk.forward(q)
+
+
+def _cost_walk(graph: Graph, y: np.ndarray, target: np.ndarray) -> tuple[_Walk, dict[str, np.ndarray]]:
+    if graph.classes:
+        target = np.eye(graph.outputs)[np.asarray(target, np.int64).reshape(-1)]
+    walk = _Walk(graph, graph.cost_nodes, graph.cost)
+    return walk, walk.forward({"y": y, "target": target})
+
+
+def cost(graph: Graph, q: States, target: np.ndarray) -> np.ndarray:
+    """The cost of every sample, shape (batch,); the graph must have one. Class numbers are (batch,)."""
+    walk, env = _cost_walk(graph, readout(graph, q), target)
+    return walk.total(env)
 
 
 def cost_gradient(
-    network: Network, q: np.ndarray, target: np.ndarray
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """dcost/dq of shape (batch, units), and dcost/dparameter summed over the batch by name."""
-    assert network.cost is not None and network.readout is not None
-    y = readout(network, q)
-    slope = np.broadcast_to(evaluate(derivative(network.cost, "y"), {"y": y, "target": target}), y.shape)
+    graph: Graph, q: States, target: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(dcost/dq by state, dcost/dparameter summed over the batch by name)."""
+    assert graph.readout is not None
+    walk, env = _cost_walk(graph, readout(graph, q), target)
+    slope = _full(walk.backward(env).get("y", 0.0), env["y"].shape)
+    walk, env = _before_readout(graph, q)
     found: dict[str, np.ndarray] = {}
-    _accumulate(found, network, network.readout, slope, {"q": q})
-    return slope @ matrix(network.readout, network.values, network.units), found
+    start: dict[str, np.ndarray] = {}
+    walk.transposed(graph.readout, env, slope, start, found)
+    slopes = walk.backward(env, found, start)
+    return {name: _full(slopes.get(name, 0.0), q[name].shape) for name in graph.states}, _shaped(graph, found)

@@ -183,10 +183,19 @@ def _simpler_pow(a: Expr, b: Expr) -> Expr | None:
         return const(1)
     if _is(b, 1):
         return a
+    if b.op == "const" and _root(a) == b.value:  # a norm to its own power: finite derivatives at 0
+        return a.args[0]
     base, exponent = _as_power(a)
     if b.op == "const" and exponent != 1 and b.value > 0 and b.value.is_integer():
         return power(base, exponent * b.value)
     return None
+
+
+def _root(a: Expr) -> float | None:
+    """n with ``a = x**(1/n)``, n a whole number; None if it is not that."""
+    exponent = 0.5 if a.op == "sqrt" else a.args[1].value if a.op == "pow" and a.args[1].op == "const" else 0.0
+    n = round(1 / exponent) if exponent > 0 else 0
+    return float(n) if n > 1 and 1 / n == exponent else None
 
 
 def _simpler_log(a: Expr) -> Expr | None:

@@ -22,6 +22,7 @@ from echolith.compiler.isa import (
     loop_word,
     set_word,
 )
+from echolith.compiler.sweep import Sweep
 
 __all__ = ["Program", "Schedule", "build"]
 
@@ -43,6 +44,8 @@ class Schedule:
     inputs: int
     outputs: int
     blocks: dict[str, Block]
+    sweeps: tuple[Sweep, ...]  # the force
+    drives: dict[str, int]  # blocks of kept drives -> their first row
     updates: dict[str, tuple[Block, int, int]]  # rate name -> block, first column, columns
     vectors: tuple[int, ...]  # lengths of the learned vector parameters
     used: int  # words per lane
@@ -54,13 +57,23 @@ class _Assembler:
         self.words: list[int] = []
         self.entries: dict[str, int] = {}
         self.rates: dict[str, int] = {}
+        self.block = ""  # that the sweeps point at
+        self.known: dict[Setting, int] = {}  # settings that need not be repeated here
 
     def emit(self, word: int) -> int:
         self.words.append(word)
         return len(self.words) - 1
 
     def set(self, setting: Setting, value: int) -> int:
+        self.known[setting] = value
         return self.emit(set_word(setting, value))
+
+    def place(self, **places: int) -> None:
+        """Settings of offsets, where they are not so already."""
+        if self.s.hardware.general:
+            for name, value in places.items():
+                if self.known.get(Setting[name.upper()]) != value:
+                    self.set(Setting[name.upper()], value)
 
     @contextmanager
     def loop(self, count: int | None) -> Iterator[None]:
@@ -68,11 +81,14 @@ class _Assembler:
         if count is not None and count >= 1 << LOOP_BITS:
             raise CompileError(f"rows and substeps must be below {1 << LOOP_BITS}, not {count}")
         first = self.emit(loop_word(Opcode.PAIRS) if count is None else loop_word(Opcode.LOOP, count)) + 1
+        self.known.clear()  # another round may come with other settings
         yield
         self.emit(loop_word(Opcode.END, first))
+        self.known.clear()
 
     def use(self, name: str) -> None:
         """Point the sweeps at a block."""
+        self.block = name
         block, lanes = self.s.blocks[name], self.s.hardware.lanes
         self.set(Setting.BASE, block.base)
         self.set(Setting.COLUMNS, block.columns)
@@ -81,6 +97,8 @@ class _Assembler:
         self.set(Setting.PERIOD, max(block.columns, 2 * lanes))
 
     def units(self, context: int, **options: bool) -> None:
+        """All states at once, without a force."""
+        self.place(first=0)
         self.set(Setting.LENGTH, self.s.units)
         self.emit(exec_word(Opcode.UNITS, context, **options))
 
@@ -89,8 +107,9 @@ class _Assembler:
         if self.s.inputs:
             self.set(Setting.LENGTH, self.s.inputs)
             self.emit(exec_word(Opcode.FETCH))
-        if "drive" in self.s.blocks:
-            self.use("drive")
+        for name, row in self.s.drives.items():
+            self.use(name)
+            self.place(source=0, drive=row)
             self.emit(exec_word(Opcode.FORWARD, Context.PAIR, Dest.DRIVE, source=True))
 
     def fetch_target(self) -> None:
@@ -107,10 +126,40 @@ class _Assembler:
         every = self.s.dynamics.cost_at == "every" and self.s.hardware.cost is not None
         return self.s.inputs + (self.s.outputs if every else 0)
 
-    def step(self, context: int = Context.PAIR) -> None:
-        """Forward: force at q, kick, drift. The hidden block must be in use."""
-        self.emit(exec_word(Opcode.FORWARD, context, Dest.HIDDEN))
-        self.emit(exec_word(Opcode.TRANSPOSED, context, drift=True))
+    def prepare(self) -> None:
+        """Before a loop over `force`, so that a force of one block need not point at it in every round."""
+        first = next((s.block for s in self.s.sweeps if s.block), "")
+        if first and not self.s.hardware.general:
+            self.use(first)
+
+    def force(self, context: int, reverse: bool = False, nudge: bool = False) -> None:
+        """One evaluation of the force with its kicks and the drift; in an echo also with its gradients."""
+        echo = context != Context.PAIR
+        start = self.block
+        for sweep in self.s.sweeps:
+            if echo or not sweep.echo_only:
+                self.sweep(sweep, context, echo, reverse, nudge)
+        if self.block != start and not self.s.hardware.general:
+            self.use(start)
+
+    def sweep(self, s: Sweep, context: int, echo: bool, reverse: bool, nudge: bool) -> None:
+        if s.block and (s.block != self.block or (self.s.hardware.general and Setting.BASE not in self.known)):
+            self.use(s.block)
+        if s.opcode == Opcode.FORWARD:
+            self.place(source=s.source, tile=s.tile, place=s.place, drive=s.drive)
+            self.emit(exec_word(Opcode.FORWARD, context, Dest.VALUE if s.value else Dest.HIDDEN, s.kind,
+                                echo=echo and s.rows, source=s.input))
+        elif s.opcode == Opcode.OUTER:
+            self.place(source=s.source, tile=s.tile)
+            self.emit(exec_word(Opcode.OUTER, context, source=s.input))
+        else:
+            self.place(first=s.first, second=s.second, place=s.place, tile=s.tile)
+            if s.opcode == Opcode.UNITS:
+                self.set(Setting.LENGTH, s.length)
+            kicks = not s.value and not s.rows
+            self.emit(exec_word(Opcode(s.opcode), context, kind=s.kind, value=s.value, rows=s.rows, force=s.force,
+                                drift=s.drift, echo=echo and s.rows, reverse=reverse and kicks,
+                                nudge=nudge and s.drift, learn=echo and s.learn))
 
     def readout(self, learn: bool, target: bool) -> None:
         """Outputs to the results; with ``learn`` the readout's own gradient and the leading bit of the cost."""
@@ -122,6 +171,7 @@ class _Assembler:
             self.fetch_target()
             self.row(-self.s.inputs)
         self.use("readout")
+        self.place(source=0, tile=0)
         self.emit(exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, emit=True))
         if learn:
             self.emit(exec_word(Opcode.OUTER, Context.PAIR))
@@ -135,15 +185,15 @@ class _Assembler:
         if d.steps > 1:
             with self.loop(d.steps - 1):
                 self.fetch()
-                self.use("hidden")
+                self.prepare()
                 self.substeps(d.substeps - 1)
                 if every:
                     self.readout(learn, learn)
-                    self.use("hidden")
-                self.step()
+                    self.prepare()
+                self.force(Context.PAIR)
                 self.row(self.row_words)
         self.fetch()
-        self.use("hidden")
+        self.prepare()
         self.substeps(d.substeps - 1)
         if not echo_only:
             self.readout(learn, learn)
@@ -151,27 +201,15 @@ class _Assembler:
     def substeps(self, count: int) -> None:
         if count:
             with self.loop(count):
-                self.step()
+                self.force(Context.PAIR)
 
     def nudge(self) -> None:
         """Cost derivatives at the un-nudged copy, scaled to the wanted response, back to the units. Taken there and
         not at the echoes, they do not change with the nudge: a quadratic cost stays exact at any strength."""
         self.use("readout")
+        self.place(source=0, tile=0, first=0)
         self.emit(exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, echo=True))
         self.emit(exec_word(Opcode.TRANSPOSED, Context.PAIR, 1))
-
-    def back(self, context: int, nudge: bool = False) -> None:
-        """Reverse: force, gradient, kick back, nudge, drift back. The hidden block must be in use."""
-        echo = context != Context.PAIR
-        self.emit(exec_word(Opcode.FORWARD, context, Dest.HIDDEN, echo=echo))
-        if echo:
-            self.emit(exec_word(Opcode.OUTER, context))
-            if "drive" in self.s.blocks:
-                self.use("drive")
-                self.emit(exec_word(Opcode.OUTER, context, source=True))
-                self.use("hidden")
-        self.emit(exec_word(Opcode.TRANSPOSED, context, reverse=True, nudge=nudge, drift=True,
-                            learn=echo and bool(self.s.vectors)))
 
     def reverse(self, echoes: Sequence[int], copy: bool) -> None:
         """From the last read-out point back to the start, then the exact-return check of the un-nudged copy."""
@@ -183,7 +221,7 @@ class _Assembler:
         for context in contexts:
             echo = context != Context.PAIR
             self.units(context, reverse=True, nudge=echo, drift=True, spread=echo)
-        self.use("hidden")
+        self.prepare()
         self.back_substeps(contexts, d.substeps - 1)
         if d.steps > 1:
             with self.loop(d.steps - 1):
@@ -195,9 +233,9 @@ class _Assembler:
                     self.row(-self.s.inputs)
                 if every:
                     self.nudge()
-                self.use("hidden")
+                self.prepare()
                 for context in contexts:
-                    self.back(context, every and context != Context.PAIR)
+                    self.force(context, True, every and context != Context.PAIR)
                 self.back_substeps(contexts, d.substeps - 1)
         if copy:
             self.units(Context.PAIR, check=True)
@@ -206,7 +244,7 @@ class _Assembler:
         if count:
             with self.loop(count):
                 for context in contexts:
-                    self.back(context)
+                    self.force(context, True)
 
     def update(self) -> None:
         """Check every gradient word, then apply and decay; or clear them all if anything went wrong."""
@@ -225,7 +263,7 @@ class _Assembler:
         for index, length in enumerate(s.vectors):
             self.set(Setting.LENGTH, length)
             self.rates[f"vector{index}"] = self.set(Setting.RATE, 0)
-            self.emit(exec_word(Opcode.UPDATE, dest=UpdateMode.APPLY, vector=index + 1))
+            self.emit(exec_word(Opcode.UPDATE, dest=UpdateMode.APPLY, kind=index + 1))
         self.rates["decay"] = self.set(Setting.RATE, 0)
         self.everywhere(UpdateMode.DECAY)
         self.emit(loop_word(Opcode.HALT))
@@ -241,11 +279,12 @@ class _Assembler:
         self.emit(exec_word(Opcode.UPDATE, dest=mode))
         for index, length in enumerate(self.s.vectors):
             self.set(Setting.LENGTH, length)
-            self.emit(exec_word(Opcode.UPDATE, dest=mode, vector=index + 1))
+            self.emit(exec_word(Opcode.UPDATE, dest=mode, kind=index + 1))
 
     @contextmanager
     def entry(self, name: str) -> Iterator[None]:
         self.entries[name] = len(self.words)
+        self.known.clear()
         yield
         self.emit(loop_word(Opcode.HALT))
 

@@ -1,45 +1,46 @@
 """Reading a traced method: every live operator in order, known ones computed, the others by their rule."""
 
 import operator
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.fx.node import map_arg
 
+from echolith.compiler.losses import CLASS_RULES
+from echolith.compiler.moves import FILLING, MOVES, move
 from echolith.compiler.rules import RULES
 from echolith.compiler.site import FORM, Site
 from echolith.compiler.spellings import LOSSES
 from echolith.compiler.trace import Trace, float64
-from echolith.compiler.values import Fixed, Part, Store, Value
+from echolith.compiler.values import Classes, Fixed, Part, Store, Value
 
 __all__ = ["read"]
 
 _LIKE = {"zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0}
-_MOVES = frozenset(
-    ("view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "t", "transpose", "permute", "expand", "clone", "alias",
-     "contiguous", "lift_fresh_copy", "select", "slice", "flip", "roll", "index", "index_select", "diagonal")
-)  # fmt: skip
-_SOFTMAX = "softmax costs belong to a later release; use a squared error or binary cross-entropy per output"
-_PAIRS = "write it as a matrix: W @ q with a frozen 0/1 matrix W"
+_FLOAT = "keep float64: the compiler chooses the number format"
 _REMEDIES = {
-    "_softmax": _SOFTMAX, "_log_softmax": _SOFTMAX, "logsumexp": _SOFTMAX, "nll_loss_forward": _SOFTMAX,
-    "roll": _PAIRS, "select": _PAIRS, "slice": _PAIRS, "index": _PAIRS, "flip": _PAIRS, "index_select": _PAIRS,
-    "gather": _PAIRS, "split": _PAIRS, "cumsum": _PAIRS, "diagonal": _PAIRS,
-    "cat": "use one matrix per vector: W(q) + B(u)", "stack": "keep vectors apart and sum their energies",
-    "convolution": "write it as a dense matrix", "_to_copy": "keep float64: the compiler chooses the number format",
+    "_to_copy": _FLOAT, "max": "use logsumexp, a smooth maximum", "min": "use -logsumexp(-q)",
+    "amax": "use logsumexp, a smooth maximum", "amin": "use -logsumexp(-q)", "sort": "use a fixed order of the units",
+    "cumsum": "use a frozen triangular matrix: W @ q", "prod": "write the factors out",
+    "nll_loss_forward": "let the target be a class number",
 }  # fmt: skip
 
 
-def read(trace: Trace, store: Store, arguments: dict[str, Value]) -> tuple[Site, Value]:
+def read(
+    trace: Trace, store: Store, arguments: Mapping[str, Value], integers: Mapping[str, torch.Tensor]
+) -> tuple[Site, Value]:
     """The meaning of the output of ``trace``, and the place of its last operator.
 
-    ``arguments`` gives the values of the method's arguments; parameters and buffers are taken from ``store``.
-    Raises CompileError for operators outside the supported form.
+    ``arguments`` gives the values of the method's arguments; parameters and buffers are taken from ``store``, those of
+    whole numbers and truth values from ``integers``. Raises CompileError for operators outside the supported form.
     """
-    environment: dict[torch.fx.Node, Value] = {}
+    environment: dict[torch.fx.Node, Any] = {}
     nodes = _live(trace, store)
-    inputs = [_parameter(store, name) for name in trace.parameters] + [arguments[name] for name in trace.arguments]
+    inputs = [
+        Fixed(integers[name]) if name in integers else _parameter(store, name) for name in trace.parameters
+    ] + [arguments[name] for name in trace.arguments]
     placeholders = iter(inputs)
     for node in trace.graph.nodes:
         if node.op == "placeholder":
@@ -57,7 +58,7 @@ def _output(trace: Trace) -> torch.fx.Node:
     if isinstance(result, list | tuple) and len(result) == 1:  # make_fx returns what the method returned, or a list
         result = result[0]
     if not isinstance(result, torch.fx.Node):
-        site = Site(trace.method, Store({}, ()), "return", None, ())
+        site = Site(trace.method, Store({}, (), {}), "return", None, ())
         raise site.refuse("the result is not a tensor", "return one tensor computed from the states", repr(result))
     return result
 
@@ -101,16 +102,26 @@ def _live(trace: Trace, store: Store) -> set[torch.fx.Node]:
             continue
         if node in live and torch.Tag.nondeterministic_seeded in node.target.tags:
             raise site.refuse("randomness (dropout, noise)", "call model.eval() or remove it", site.operator)
-        if node not in live and node.target._schema.is_mutable:
+        if node.target._schema.is_mutable and (node not in live or _given(node)):
             raise site.refuse("a tensor is written in place", "build a new tensor instead", site.operator)
     return live
 
 
-def _operator(site: Site, node: torch.fx.Node, environment: dict[torch.fx.Node, Value]) -> Value:
+def _given(node: torch.fx.Node) -> bool:
+    """Whether the first argument of ``node`` is a view of an argument of the method, or of a parameter."""
+    first = node.args[0]
+    while isinstance(first, torch.fx.Node) and first.op == "call_function" and _name(first) in MOVES - {"clone"}:
+        first = first.args[0]
+    return isinstance(first, torch.fx.Node) and first.op == "placeholder"
+
+
+def _operator(site: Site, node: torch.fx.Node, environment: Mapping[torch.fx.Node, Any]) -> Any:
     known = [environment[n] for n in node.all_input_nodes]
     fixed = all(isinstance(v, Fixed) for v in known)
     if node.target is operator.getitem and not fixed:
-        return known[0]  # the operators read here return their result first, then scratch space
+        # Of several results, the operators read here return theirs first, then scratch space.
+        item: Any = node.args[1]
+        return known[0][item] if isinstance(known[0], list) else known[0]
     if site.operator in ("detach", "detach_copy"):
         if any(not isinstance(v, Fixed) or v.learned for v in known):
             raise site.refuse(
@@ -120,68 +131,72 @@ def _operator(site: Site, node: torch.fx.Node, environment: dict[torch.fx.Node, 
     fill = node.args[1] if site.operator == "full_like" else _LIKE.get(site.operator)
     if isinstance(fill, int | float):  # only the shape of its argument counts
         return Fixed(torch.full(site.shape, fill, dtype=torch.float64))
-    if fixed:
-        return _compute(site, node, environment)
-    if site.operator not in RULES or (site.operator in _REMEDIES and not _trivial(site, node)):
-        raise site.refuse(f"`{site.operator}` is not supported", _REMEDIES.get(site.operator, FORM), node.target)
-    arguments, options = _arguments(site, node, environment)
+    if fixed and (computed := _compute(site, node, environment)) is not None:
+        return computed
+    arguments, options = _arguments(node, environment)
+    if any(isinstance(v, Classes) for v in known) or any(isinstance(a, list) and any(
+        isinstance(v, Classes) for v in a) for a in arguments):
+        if site.operator not in CLASS_RULES:
+            raise site.class_as_number()
+        return CLASS_RULES[site.operator](site, *arguments, **options)
+    if site.operator in MOVES:
+        return move(site, _overload(node), arguments, options)
+    if site.operator not in RULES or (site.operator == "_to_copy" and not _float(node)):
+        raise site.unsupported(node.target, _REMEDIES.get(site.operator, FORM))
+    if site.operator in LOSSES:  # weights and reductions come in different places: read them by name
+        named = {a.name: v for a, v in zip(_overload(node)._schema.arguments, arguments, strict=False)}
+        named |= options
+        return RULES[site.operator](site, named.pop("self"), named.pop("target"), **named)
     return RULES[site.operator](site, *arguments, **options)
 
 
-def _trivial(site: Site, node: torch.fx.Node) -> bool:
-    """Whether a selecting or converting operator changes nothing: same number of elements, still float64."""
-    before, after = node.all_input_nodes[0].meta["val"], node.meta["val"]
-    kept = before.numel() == after.numel() and after.dtype == torch.float64
-    return kept and site.operator in ("select", "slice", "_to_copy")
+def _float(node: torch.fx.Node) -> bool:
+    return node.meta["val"].dtype == torch.float64
 
 
-def _arguments(
-    site: Site, node: torch.fx.Node, environment: dict[torch.fx.Node, Value]
-) -> tuple[tuple, dict]:
+def _arguments(node: torch.fx.Node, environment: Mapping[torch.fx.Node, Any]) -> tuple[list, dict]:
     def value(n: torch.fx.Node) -> Any:  # torch types what it maps as its own arguments, not as ours
         return environment[n]
 
+    def plain(v: Any) -> Any:
+        return [plain(x) for x in v] if isinstance(v, list | tuple) else v
+
     arguments, options = map_arg(node.args, value), map_arg(node.kwargs, value)
-    if site.operator not in LOSSES:
-        return tuple(arguments), dict(options)
-    # Losses mix weights, which are not part of the form, and the reduction: read them by name.
-    schema = _overload(node)._schema.arguments
-    named = {a.name: v for a, v in zip(schema, arguments, strict=False)} | dict(options)
-    for weight in ("weight", "pos_weight"):
-        if named.pop(weight, None) is not None:
-            raise site.refuse(f"`{site.operator}` with {weight}", "scale the cost by one number instead", weight)
-    return (named.pop("self"), named.pop("target")), named
+    return [plain(a) for a in arguments], {k: plain(v) for k, v in options.items()}
 
 
-def _compute(site: Site, node: torch.fx.Node, environment: dict[torch.fx.Node, Value]) -> Fixed:
-    """An operator on known tensors: run it. On learned ones only moves and linear combinations are allowed."""
+def _compute(site: Site, node: torch.fx.Node, environment: Mapping[torch.fx.Node, Any]) -> Any:
+    """An operator on known tensors: run it. None for learned ones beyond moves and linear combinations."""
 
     def tensors(part: int | None) -> tuple:
         def pick(n: torch.fx.Node) -> torch.Tensor:
             value = environment[n]
-            assert isinstance(value, Fixed)
-            return (value.tensor if part is None else value.parts[part].probe).clone()
+            return (value.tensor if part is None or not value.parts else value.parts[part].probe).clone()
 
         return map_arg((node.args, node.kwargs), pick)
 
     with float64(), torch.no_grad():
+        known = [environment[n] for n in node.all_input_nodes]
+        named = [v for v in known if v.parts]
         args, kwargs = tensors(None)
-        result = _overload(node)(*args, **kwargs)
-        known = [v for n in node.all_input_nodes if isinstance(v := environment[n], Fixed)]
-        if site.operator in _MOVES and len(known) == 1 and known[0].parts:
+        target: Any = node.target
+        result = target(*args, **kwargs)
+        if site.operator in MOVES - FILLING and len(named) == 1 and isinstance(result, torch.Tensor):
             parts = []
-            for index, part in enumerate(known[0].parts):
+            for index, part in enumerate(named[0].parts):
                 args, kwargs = tensors(index)
-                parts.append(replace(part, probe=_overload(node)(*args, **kwargs)))
-            return Fixed(result, tuple(parts), known[0].learned)
+                parts.append(replace(part, probe=target(*args, **kwargs)))
+            return Fixed(result, tuple(parts), named[0].learned)
     if not any(v.learned for v in known):
-        return Fixed(result)
+        return [Fixed(r) for r in result] if isinstance(result, list | tuple) else Fixed(result)
     return _combine(site, node, environment, result)
 
 
-def _combine(site: Site, node: torch.fx.Node, environment: dict[torch.fx.Node, Value], result: torch.Tensor) -> Fixed:
+def _combine(
+    site: Site, node: torch.fx.Node, environment: Mapping[torch.fx.Node, Any], result: torch.Tensor
+) -> Fixed | None:
     """Learned tensors added, subtracted, or scaled by a number."""
-    (args, options) = _arguments(site, node, environment)
+    args, options = _arguments(node, environment)
     a, b = (*args, None)[:2]
     alpha = float(options.get("alpha", 1))
     if site.operator in ("add", "sub") and isinstance(a, Fixed | int | float) and isinstance(b, Fixed | int | float):
@@ -196,16 +211,15 @@ def _combine(site: Site, node: torch.fx.Node, environment: dict[torch.fx.Node, V
         factor = plain if isinstance(plain, int | float) else None
         factor = 1 / factor if factor and site.operator == "div" else factor
     if factor is None or not isinstance(a, Fixed):
-        learned = sorted({p.name for v in args if isinstance(v, Fixed) and v.learned for p in v.parts})
-        raise site.refuse(
-            f"`{site.operator}` makes a function of learned parameters",
-            "make the result itself the nn.Parameter, or freeze its parts with requires_grad_(False)", learned,
-        )  # fmt: skip
+        return None
     return Fixed(result, tuple(replace(p, scale=p.scale * factor) for p in a.parts), True)
 
 
 def _parts(site: Site, value: Fixed | float, result: torch.Tensor) -> tuple[Part, ...]:
+    """The parts of a term of a sum, broadcast to its result."""
     fixed = value if isinstance(value, Fixed) else Fixed(torch.tensor(float(value), dtype=torch.float64))
     if fixed.parts:
-        return fixed.parts
-    return (site.store.anonymous(fixed.tensor.expand(result.shape).contiguous()),)
+        return tuple(replace(p, probe=p.probe.broadcast_to(result.shape)) for p in fixed.parts)
+    array = fixed.tensor.to(torch.float64).broadcast_to(result.shape).contiguous()
+    probe = torch.arange(array.numel()).reshape(array.shape)
+    return (Part(site.store.constant(array.numpy()), 1.0, probe),)

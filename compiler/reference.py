@@ -1,10 +1,10 @@
-"""The float64 oracle: the user's own code under autograd through the leapfrog, and the captured network in numpy.
+"""The float64 oracle: the user's own code under autograd through the leapfrog, and the captured graph in numpy.
 
-One substep is ``q += dt*p; p -= dt*dV/dq(q, u_t)`` from q = p = 0. ``Y`` meets the state right after the drift of the
-last substep of an input row.
+One substep is ``q += dt*dT/dp; p -= dt*dV/dq(q, u_t)`` from q = p = 0. ``Y`` meets the state right after the drift
+of the last substep of an input row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +14,13 @@ from echolith.compiler import numeric
 from echolith.compiler.capture import capture
 from echolith.compiler.differentiate import derivative, evaluate
 from echolith.compiler.errors import CompileError
-from echolith.compiler.ir import Network
-from echolith.compiler.trace import call, double, float64, parameters
+from echolith.compiler.graph import Graph
+from echolith.compiler.trace import call, double, float64, parameters, shapes
 
 __all__ = ["Trajectory", "bptt", "max_curvature", "trajectory"]
 
 Values = dict[str, torch.Tensor]
+Range = tuple[float, float]
 _EXACT = 512  # units up to which the Hessian is formed and diagonalised
 
 
@@ -33,33 +34,42 @@ def bptt(
     X
         Inputs, (batch, time, inputs).
     Y
-        Targets, (batch, outputs); with ``cost_at="every"`` (batch, time, outputs).
+        Targets, (batch, outputs); with ``cost_at="every"`` (batch, time, outputs). Class numbers, an array of a whole
+        type, without the last axis.
     cost_at
         ``"last"``: the cost at the last row. ``"every"``: the sum of the costs at all rows.
 
     Returns
     -------
     The gradient of the batch mean of the cost, by name of the parameters that learn, and the outputs, (batch, outputs)
-    or (batch, time, outputs): ``predict`` where the model has it, else the readout of its cost, else the states.
+    or (batch, time, outputs): ``predict`` where the model has it, else the readout of its cost, else the states, one
+    after the other.
     """
     _check(model, cost_at)
     copied = double(model)
     learned = [name for name, p in copied.named_parameters() if p.requires_grad]
     values = {name: v.detach().clone().requires_grad_(name in learned) for name, v in parameters(copied).items()}
-    units = _units(model)
-    x, y = torch.as_tensor(np.asarray(X, np.float64)), torch.as_tensor(np.asarray(Y, np.float64))
-    cost = torch.func.vmap(lambda q, target: call(copied, "cost", values, q, target))
+    x, y = torch.as_tensor(np.asarray(X, np.float64)), torch.as_tensor(_targets(model, Y, cost_at))
+    cost = torch.func.vmap(_method(copied, "cost", values))
     with float64(), torch.enable_grad():
-        states = _states(copied, values, x, units, dt, substeps)
+        states = _states(copied, values, x, dt, substeps)
         if cost_at == "last":
-            total = cost(states[-1], y).mean()
+            total = cost(*states[-1], y).mean()
         else:
-            total = sum((cost(q, y[:, row]).mean() for row, q in enumerate(states)), torch.zeros(()))
+            total = sum((cost(*q, y[:, row]).mean() for row, q in enumerate(states)), torch.zeros(()))
         leaves = [values[name] for name in learned]
         gradients = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
     outputs = _outputs(model, copied, values, states)
     found = {name: g.numpy() for name, g in zip(learned, gradients, strict=True)}
     return found, outputs[:, -1] if cost_at == "last" else outputs
+
+
+def _targets(model: torch.nn.Module, Y: np.ndarray, cost_at: str) -> np.ndarray:
+    """Class numbers, whole numbers without the axis of the outputs, stay whole."""
+    y = np.asarray(Y)
+    axes = 2 if cost_at == "last" else 3
+    vectors = y.ndim == axes and y.shape[-1] == getattr(model, "outputs", y.shape[-1])
+    return y.astype(np.int64 if y.dtype.kind in "iu" and not vectors else np.float64)
 
 
 def _check(model: torch.nn.Module, cost_at: str) -> None:
@@ -70,120 +80,142 @@ def _check(model: torch.nn.Module, cost_at: str) -> None:
         raise CompileError(f"{name} must define cost(self, q, y) to have a gradient, not {name} without it")
 
 
-def _units(model: torch.nn.Module) -> int:
-    (units,) = dict(getattr(model, "states", {})).values()
-    return int(np.prod(units))
+def _method(model: torch.nn.Module, name: str, values: Values) -> Callable[..., torch.Tensor]:
+    return lambda *arguments: call(model, name, values, *arguments)
 
 
 def _states(
-    model: torch.nn.Module, values: Values, x: torch.Tensor, units: int, dt: float, substeps: int
-) -> list[torch.Tensor]:
-    """q after the last drift of every row, each (batch, units)."""
-    force = torch.func.vmap(torch.func.grad(lambda q, u: call(model, "energy", values, q, u)))
-    q = p = torch.zeros(len(x), units)
-    states = []
+    model: torch.nn.Module, values: Values, x: torch.Tensor, dt: float, substeps: int
+) -> list[tuple[torch.Tensor, ...]]:
+    """The states after the last drift of every row, each (batch, *shape)."""
+    sizes = list(shapes(model).values())
+    order = tuple(range(len(sizes)))
+    kick = torch.func.vmap(torch.func.grad(_method(model, "energy", values), order))
+    drift = torch.func.vmap(torch.func.grad(_method(model, "kinetic", values), order))
+    q = tuple(torch.zeros(len(x), *size) for size in sizes)
+    p, states = q, []
     for row in range(x.shape[1]):
         for _ in range(substeps):
-            q = q + dt * p
-            p = p - dt * force(q, x[:, row])
+            velocity = drift(*p) if callable(getattr(model, "kinetic", None)) else p
+            q = tuple(a + dt * v for a, v in zip(q, velocity, strict=True))
+            p = tuple(a - dt * f for a, f in zip(p, kick(*q, x[:, row]), strict=True))
         states.append(q)
     return states
 
 
 def _outputs(
-    model: torch.nn.Module, copied: torch.nn.Module, values: Values, states: Sequence[torch.Tensor]
+    model: torch.nn.Module, copied: torch.nn.Module, values: Values, states: Sequence[tuple[torch.Tensor, ...]]
 ) -> np.ndarray:
     """(batch, time, outputs)."""
-    q = torch.stack([s.detach() for s in states], dim=1)
+    rows = [tuple(q.detach() for q in row) for row in states]
     if not callable(getattr(model, "predict", None)):
-        rows = q.numpy()
-        return numeric.readout(capture(model), rows.reshape(-1, rows.shape[-1])).reshape(*rows.shape[:2], -1)
+        graph = capture(model)
+        flat = ({n: q.reshape(len(q), -1).numpy() for n, q in zip(graph.states, row, strict=True)} for row in rows)
+        return np.stack([numeric.readout(graph, q) for q in flat], axis=1)
     with float64(), torch.no_grad():
-        predict = torch.func.vmap(torch.func.vmap(lambda s: call(copied, "predict", values, s)))
-        return predict(q).numpy()
+        predict = torch.func.vmap(_method(copied, "predict", values))
+        return np.stack([predict(*row).numpy() for row in rows], axis=1)
 
 
 @dataclass(frozen=True)
 class Trajectory:
     """The forward run of a batch: what calibration needs.
 
-    ``q`` and ``u`` are the states and inputs of every kick, (steps, batch, size); the others are (lowest, highest).
+    ``q`` (by state) and ``u`` are the states and inputs of every kick, (steps, batch, size); the others are (lowest,
+    highest), by name.
     """
 
-    q: np.ndarray
+    q: dict[str, np.ndarray]
     u: np.ndarray
-    q_range: tuple[float, float]
-    p_range: tuple[float, float]
-    z_ranges: tuple[tuple[float, float], ...]  # per coupling
-    y_range: tuple[float, float]  # of the readout at the end of every row
+    q_ranges: dict[str, Range]
+    p_ranges: dict[str, Range]
+    node_ranges: dict[str, Range]
+    y_range: Range  # of the readout at the end of every row
 
 
-def trajectory(network: Network, X: np.ndarray, dt: float, substeps: int) -> Trajectory:
-    """The staggered leapfrog of a captured network over ``X`` (batch, time, inputs).
+def trajectory(graph: Graph, X: np.ndarray, dt: float, substeps: int) -> Trajectory:
+    """The staggered leapfrog of a captured graph over ``X`` (batch, time, inputs).
 
     Raises CompileError with the input row at which the states stop being finite.
     """
     x = np.asarray(X, np.float64)
-    force = numeric.Force(network)
-    q = p = np.zeros((len(x), network.units))
-    states, momenta, inputs, z, y = [], [p], [], [], []
+    force = numeric.Force(graph)
+    q = p = {name: np.zeros((len(x), units)) for name, units in graph.states.items()}
+    states, momenta, inputs, nodes, y = [], [p], [], [], []
     for row in range(x.shape[1]):
         for _ in range(substeps):
-            q = q + dt * p
-            p = p - dt * force(q, x[:, row])
+            velocity, _ = numeric.kinetic_gradient(graph, p)
+            q = {name: q[name] + dt * velocity[name] for name in q}
+            slopes = force(q, x[:, row])
+            p = {name: p[name] - dt * slopes[name] for name in p}
             states.append(q)
             momenta.append(p)
             inputs.append(x[:, row])
-            z.append(force.rows(q, x[:, row]))
-        y.append(numeric.readout(network, q))
-        if not np.isfinite(p).all():
+            nodes.append(numeric.nodes(graph, q, x[:, row]))
+        y.append(numeric.readout(graph, q))
+        if not all(np.isfinite(v).all() for v in p.values()):
             raise CompileError(
                 f"the dynamics diverge at input row {row}: make dt smaller (leapfrog needs dt^2 * lambda_max < 4) or "
                 f"scale the weights, not dt={dt:g}"
             )
-    per_coupling = zip(*z, strict=True)
-    return Trajectory(
-        np.stack(states), np.stack(inputs), _range(states), _range(momenta), tuple(map(_range, per_coupling)), _range(y)
-    )
+    stacked = {name: np.stack([s[name] for s in states]) for name in graph.states}
+    return Trajectory(stacked, np.stack(inputs), _ranges(states), _ranges(momenta), _ranges(nodes), _range(y))
 
 
-def _range(arrays: Sequence[np.ndarray]) -> tuple[float, float]:
+def _ranges(steps: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Range]:
+    return {name: _range([step[name] for step in steps]) for name in steps[0]}
+
+
+def _range(arrays: Sequence[np.ndarray]) -> Range:
     return min(float(a.min()) for a in arrays), max(float(a.max()) for a in arrays)
 
 
-def max_curvature(network: Network, run: Trajectory, points: int = 32) -> float:
-    """The largest eigenvalue of d2V/dq2 at ``points`` states of ``run``: leapfrog needs dt^2 times it below 4.
+def max_curvature(graph: Graph, run: Trajectory, points: int = 32) -> float:
+    """The largest eigenvalue of M^-1/2 d2V/dq2 M^-1/2 at ``points`` states of ``run``, with 1/M = d2T/dp2 at p = 0:
+    leapfrog needs dt^2 times it below 4.
 
     Exact up to 512 units, else the largest in magnitude by power iteration.
     """
-    q, u = run.q.reshape(-1, network.units), run.u.reshape(-1, network.inputs)
-    chosen = np.unique(np.linspace(0, len(q) - 1, points).astype(int))
-    z = numeric.Force(network).rows(q[chosen], u[chosen])
-    local = evaluate(derivative(derivative(network.local, "q"), "q"), {**network.values, "q": q[chosen]})
-    local = np.broadcast_to(local, (len(chosen), network.units))
-    curvature = [
-        np.broadcast_to(evaluate(derivative(derivative(c.potential, "z"), "z"), {"z": rows}), rows.shape)
-        for c, rows in zip(network.couplings, z, strict=True)
-    ]
-    matrices = [numeric.matrix(c.affine, network.values, network.units) for c in network.couplings]
-    return max(_largest(local[i], matrices, [c[i] for c in curvature]) for i in range(len(chosen)))
+    u = run.u.reshape(-1, graph.inputs)
+    chosen = np.unique(np.linspace(0, len(u) - 1, points).astype(int))
+    force = numeric.Force(graph)
+    root = _root_inverse_mass(graph)
+    found = []
+    for i in chosen:
+        q = {name: value.reshape(-1, value.shape[-1])[i : i + 1] for name, value in run.q.items()}
+
+        def product(x: np.ndarray, q=q, i=i) -> np.ndarray:
+            """Rows of ``x``, (rows, units), times the scaled Hessian."""
+            batch = {name: np.repeat(value, len(x), axis=0) for name, value in q.items()}
+            directions = numeric.split(graph, x * root)
+            y = force.along(batch, np.repeat(u[i : i + 1], len(x), axis=0), directions)
+            return np.concatenate(list(y.values()), axis=1) * root
+
+        found.append(_largest(product, len(root)))
+    return max(found)
 
 
-def _largest(local: np.ndarray, matrices: Sequence[np.ndarray], curvature: Sequence[np.ndarray]) -> float:
-    """Largest eigenvalue of ``diag(local) + sum W' diag(curvature) W``."""
-    if len(local) <= _EXACT:
-        hessian = np.diag(local)
-        for w, c in zip(matrices, curvature, strict=True):
-            hessian = hessian + w.T @ (c[:, None] * w)
-        return float(np.linalg.eigvalsh(hessian)[-1])
-    x = np.random.default_rng(0).normal(size=len(local))
+def _root_inverse_mass(graph: Graph) -> np.ndarray:
+    """sqrt(d2T/dp2) of every unit at rest."""
+    parts = []
+    for name, units in graph.states.items():
+        slope = derivative(derivative(graph.kinetic[name], "p"), "p")
+        flat = {parameter: value.reshape(-1) for parameter, value in graph.values.items()}
+        parts.append(np.broadcast_to(np.sqrt(evaluate(slope, {**flat, "p": np.zeros(units)})), units))
+    return np.concatenate(parts)
+
+
+def _largest(product: Callable[[np.ndarray], np.ndarray], units: int) -> float:
+    """The largest eigenvalue of the symmetric matrix that ``product`` multiplies by."""
+    if units <= _EXACT:
+        hessian = product(np.eye(units))
+        return float(np.linalg.eigvalsh((hessian + hessian.T) / 2)[-1])
+    x = np.random.default_rng(0).normal(size=(1, units))
     value = 0.0
     for _ in range(200):
         x /= np.linalg.norm(x)
-        y = local * x
-        for w, c in zip(matrices, curvature, strict=True):
-            y = y + w.T @ (c * (w @ x))
-        before, value, x = value, float(x @ y), y
+        y = product(x)
+        before, value, x = value, float(np.sum(x * y)), y
         if abs(value - before) <= 1e-6 * abs(value):
             break
     return value

@@ -1,19 +1,19 @@
-"""Where an operator stands, what its plain operands are, and the refusals that several rules share."""
+"""Where an operator stands, and the refusals that several rules share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from echolith.compiler.errors import CompileError
-from echolith.compiler.ir import Expr, const
-from echolith.compiler.ops import mul
+from echolith.compiler.graph import Reduce
+from echolith.compiler.ir import Expr
 from echolith.compiler.trace import refusal
-from echolith.compiler.values import Fixed, Piece, Space, Store, Value, Vector, settle
+from echolith.compiler.values import Array, Classes, Fixed, Store, Value
 
-__all__ = ["FORM", "Argument", "Site", "check_shape", "moved", "number", "operand", "outer", "scaled_pieces", "single",
-           "spaces_differ"]
+__all__ = ["FORM", "LARGEST", "Argument", "Site"]
 
 Argument = Value | float | None
-FORM = "write the energy as elementwise(q) + sum(v(W q + B u + b))"
+FORM = "use element-wise functions, sums, logsumexp, moves of elements, matrices and convolutions"
+LARGEST = 65536  # elements of an array that exists only to be summed
 
 
 @dataclass(frozen=True)
@@ -29,72 +29,53 @@ class Site:
     def refuse(self, what: str, remedy: str, value: object) -> CompileError:
         return refusal(self.method, self.line, what, remedy, value)
 
-    def of_sum(self, remedy: str = FORM) -> CompileError:
-        return self.refuse("a nonlinear function of a sum over units couples all of them", remedy, self.operator)
+    def unsupported(self, value: object, remedy: str = FORM) -> CompileError:
+        return self.refuse(f"`{self.operator}` is not supported", remedy, value)
 
+    def class_as_number(self) -> CompileError:
+        remedy = "use cross_entropy, nll_loss, multi_margin_loss or gather"
+        return self.refuse("a class is used as a number", remedy, self.operator)
 
-def number(site: Site, value: Argument) -> Expr | None:
-    """A number, a known scalar or a learned scalar as an expression; None for anything else."""
-    if isinstance(value, int | float):
-        return const(value)
-    if isinstance(value, Fixed) and value.tensor.numel() == 1:
-        return site.store.expression(value)
-    return site.store.expression(value) if isinstance(value, Fixed) and value.number() is not None else None
-
-
-def scaled_pieces(site: Site, pieces: Sequence[Piece], factor: Expr) -> list[Piece]:
-    if factor.op != "const" and any(p.space.kind != "q" for p in pieces):
-        raise site.refuse(
-            f"a trainable gain multiplies a function of [{next(p.space for p in pieces if p.space.kind != 'q')}]",
-            "absorb it in the matrix and bias, or freeze it with requires_grad_(False)", factor,
+    def of_parameters(self, value: object) -> CompileError:
+        return self.refuse(
+            f"`{self.operator}` makes a function of learned parameters",
+            "make the result itself the nn.Parameter, or freeze its parts with requires_grad_(False)", value,
         )  # fmt: skip
-    return [replace(p, expr=mul(factor, p.expr)) for p in pieces]
 
+    def reduce(self, kind: str, expr: Expr, length: int) -> Expr:
+        """A scalar over ``length`` elements of ``expr``."""
+        if length == 1:
+            return expr
+        if not self.store.nodes.given(expr) and self.store.width(expr) > 1:
+            raise self.of_parameters(expr)
+        return self.store.nodes.add(Reduce(kind, expr, length))
 
-def single(site: Site, vector: Vector) -> Piece:
-    pieces = settle(site.store, vector.pieces, single=True)
-    if len(pieces) > 1:
-        raise spaces_differ(site, [p.space for p in pieces])
-    return pieces[0]
+    def expression(self, value: Argument, shape: tuple[int, ...] | None = None) -> Expr | float:
+        """An operand broadcast to ``shape`` (the result's): an expression over elements, or a number."""
+        if isinstance(value, Fixed | Array):
+            return self.store.expression(value, self.shape if shape is None else shape)
+        if isinstance(value, int | float):
+            return value
+        if isinstance(value, Classes):
+            raise self.class_as_number()
+        raise self.unsupported(type(value).__name__)
 
+    def array(self, value: Argument) -> Array:
+        """An operand as an array of its own shape."""
+        if isinstance(value, Array):
+            return value
+        if isinstance(value, Fixed):
+            expr = self.store.expression(value, value.shape)
+            return Array(value.shape, expr)
+        raise self.unsupported(type(value).__name__)
 
-def spaces_differ(site: Site, spaces: Sequence[Space]) -> CompileError:
-    kinds = " and ".join(f"[{s}]" for s in spaces)
-    return site.refuse(f"`{site.operator}` combines vectors from different spaces", FORM, kinds)
-
-
-def outer(site: Site) -> CompileError:
-    return site.refuse(
-        f"`{site.operator}` makes all pairs of two vectors", FORM, f"an array of shape {site.shape}"
-    )
-
-
-def check_shape(site: Site, length: int) -> None:
-    size = 1
-    for n in site.shape:
-        size *= n
-    if size != length:
-        raise outer(site)
-
-
-def operand(site: Site, space: Space, fixed: Fixed) -> Expr:
-    """A constant operand of an element-wise operator over ``space``."""
-    expr = site.store.expression(fixed)
-    if expr is None:
-        raise moved(site, fixed)
-    if expr.op != "const" and space.kind != "q":
-        kind = "trainable" if fixed.learned else "per-row"
-        raise site.refuse(
-            f"a {kind} gain or shift inside the potential over [{space}]",
-            "absorb a gain in W and add a shift as a bias before the potential", expr,
-        )  # fmt: skip
-    return expr
-
-
-def moved(site: Site, fixed: Fixed) -> CompileError:
-    part = fixed.parts[0]
-    return site.refuse(
-        f"{part.name} is not used as it is stored, shape {tuple(site.store.values[part.name].shape)}",
-        "declare a parameter of the shape that is used (a vector, or a matrix with two axes)",
-        f"a view of shape {tuple(fixed.tensor.shape)}",
-    )
+    def bounded(self, shape: Sequence[int]) -> None:
+        """Refuses an array of too many elements."""
+        size = 1
+        for n in shape:
+            size *= n
+        if size > LARGEST:
+            raise self.refuse(
+                f"`{self.operator}` makes all pairs of two vectors",
+                "write it as a matrix product, e.g. cos(a - b) = cos a cos b + sin a sin b", f"shape {tuple(shape)}",
+            )  # fmt: skip

@@ -9,7 +9,7 @@ from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Dest, Field, Opcode, Setting
 from echolith.compiler.pipeline import latency
 
-__all__ = ["INSTRUCTION", "Tails", "cycles", "tails", "tree_levels"]
+__all__ = ["INSTRUCTION", "Tails", "cycles", "operand_stage", "tails", "tree_levels"]
 
 INSTRUCTION = 2  # cycles of every program word: fetch, decode
 
@@ -33,6 +33,11 @@ class Tails:
     units: int
     update: int
     fetch: int
+    value: int  # FORWARD to the vectors
+    step_value: int  # TRANSPOSED, UNITS: to the vectors, to the row operands
+    step_rows: int
+    units_value: int
+    units_rows: int
 
 
 def tree_levels(lanes: int) -> int:
@@ -42,39 +47,59 @@ def tree_levels(lanes: int) -> int:
 
 def tails(hw: Hardware) -> Tails:
     drain = SUM + 1 + 2 * hw.lanes  # drain register, then two slots of every lane
-    step = 1 + step_latency(hw)  # state read, pipeline, write
+    step = operand_stage(hw) + step_latency(hw)  # state read, pipeline, write
+    sums = SUM + tree_levels(hw.lanes)
+    # Registered result of slot b, written. A vector's gradient follows two cycles later: before any next sweep's.
+    value = operand_stage(hw) + max(map(latency, hw.step)) + 2
     return Tails(
         drive=drain + 1,
-        hidden=drain + latency(hw.activate) + 1,  # scaled copy, write
+        hidden=drain + max(map(latency, hw.activate)) + 1,  # scaled copy, write
         cost=drain + (latency(hw.cost) + 1 if hw.cost else 0),
         outer=GRADIENT,
-        nudge=SUM + tree_levels(hw.lanes) + 3,
-        step=SUM + tree_levels(hw.lanes) + step,
+        nudge=sums + 3,
+        step=sums + step,
         units=step,
         update=UPDATE,
         fetch=2,
+        value=drain + max(map(latency, hw.activate)),
+        step_value=sums + value,
+        step_rows=sums + value + 2,  # row operand, scaled twin
+        units_value=value - 1,  # the last element's own second cycle is slot b's
+        units_rows=value + 1,
     )
+
+
+def operand_stage(hw: Hardware) -> int:
+    """Cycles from an element's read to its operands at the step pipelines: a second operand is read after the first."""
+    return 1 + any(name == "r" for pipeline in hw.step for name, _ in pipeline.inputs)
 
 
 def step_latency(hw: Hardware) -> int:
     """Force, kick, drift, write of one element; slot b follows one cycle behind."""
-    return latency(hw.step) + 1 + latency(hw.drift) + 1 + 2
+    return max(map(latency, hw.step)) + 1 + latency(hw.drift) + 1 + 2
 
 
 def _duration(word: int, s: list[int], hw: Hardware, t: Tails) -> int:
     opcode, dest = word >> 28, word >> Field.DEST & 3
     columns, tiles, length = s[Setting.COLUMNS], s[Setting.TILES], s[Setting.LENGTH]
     if opcode == Opcode.FORWARD:
-        return tiles * s[Setting.PERIOD] + {Dest.DRIVE: t.drive, Dest.HIDDEN: t.hidden, Dest.COST: t.cost}[Dest(dest)]
+        tail = {Dest.DRIVE: t.drive, Dest.HIDDEN: t.hidden, Dest.COST: t.cost, Dest.VALUE: t.value}[Dest(dest)]
+        return tiles * s[Setting.PERIOD] + tail
     if opcode == Opcode.OUTER:
         return tiles * columns + t.outer
     if opcode == Opcode.TRANSPOSED:
-        return columns * max(tiles, 2) + (t.nudge if dest & 1 else t.step)
+        tail = t.nudge if dest & 1 else _result(word, t.step, t.step_value, t.step_rows)
+        return columns * max(tiles, 2) + tail
     if opcode == Opcode.UNITS:
-        return 2 * length + t.units
+        return 2 * length + _result(word, t.units, t.units_value, t.units_rows)
     if opcode == Opcode.UPDATE:
         return tiles * 2 * length + t.update
     return 2 * length + t.fetch  # FETCH
+
+
+def _result(word: int, step: int, value: int, rows: int) -> int:
+    """The tail by what becomes of a pass's results."""
+    return rows if word >> Field.ROWS & 1 else value if word >> Field.VALUE & 1 else step
 
 
 class _Walk:

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from echolith.compiler.errors import CompileError
 
-__all__ = ["Trace", "call", "double", "float64", "parameters", "refusal", "trace"]
+__all__ = ["Trace", "call", "double", "float64", "parameters", "refusal", "shapes", "trace"]
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 
@@ -68,6 +68,12 @@ def double(model: torch.nn.Module) -> torch.nn.Module:
 def parameters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Parameters, then buffers, by qualified name; a shared tensor appears once, under its first name."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def shapes(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes of the states as ``model.states`` declares them."""
+    states: dict = getattr(model, "states")  # noqa: B009 - torch types attributes of modules as tensors
+    return {name: tuple(s) if isinstance(s, tuple | list) else (s,) for name, s in states.items()}
 
 
 class _Method(torch.nn.Module):

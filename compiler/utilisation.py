@@ -1,13 +1,13 @@
 """How much of the array's time is useful: the multiplications of the minimal algorithm over those it could have done.
 
-Counted as useful, with K = steps * substeps integrator steps, the coupling W (rows x units), its drive B u + b
-(rows x columns, the bias being a column) and the readout C (outputs x columns, of which ``units`` face the units):
+Counted as useful, with K = steps * substeps integrator steps, the words that one force multiplies (every block once per
+sweep), its kept drives B u + b and the readout C (outputs x columns, of which ``units`` face the units):
 
-    predict   (K - 1) forces of two passes through W (forward, transposed); no force after the last step
-              one drive per input row that a force sees
+    predict   (K - 1) forces; no force after the last step
+              one pass through every kept drive per input row that a force sees
               one pass through C per read-out
     learn     the above, and for each of the two nudged copies
-              (K - 1) forces of two passes through W, and as many outer products for W and for B
+              (K - 1) forces, and as many outer products for every learned block
               one drive per input row, shared by the copies
               one outer product for C per read-out of the forward run
               the transposed pass of C that turns a cost derivative into a nudge, for both copies; at read-outs
@@ -21,6 +21,7 @@ echo that proves on every sample that the return was exact.
 from dataclasses import dataclass
 
 from echolith.compiler.design import Design
+from echolith.compiler.isa import Opcode
 from echolith.compiler.timing import cycles
 
 __all__ = ["Work", "copy0", "utilisation", "work"]
@@ -39,7 +40,8 @@ class Work:
 class _Sizes:
     """Words of the blocks, steps and read-outs of a sample."""
 
-    hidden: int
+    force: int  # multiplied by one force
+    outer: int  # multiplied by its outer products
     drive: int
     readout: int
     nudge: int  # words of the readout that face the units
@@ -52,17 +54,20 @@ def _sizes(design: Design) -> _Sizes:
     words = {b.name: b.rows * b.columns for b in design.blocks}
     d, rows = design.dynamics, {b.name: b.rows for b in design.blocks}
     forces = d.steps * d.substeps - 1
-    return _Sizes(words.get("hidden", 0), words.get("drive", 0), words.get("readout", 0),
+    swept = [(s.opcode, words[s.block]) for s in design.sweeps if s.block]
+    force = sum(n for opcode, n in swept if opcode in (Opcode.FORWARD, Opcode.TRANSPOSED))
+    outer = sum(n for opcode, n in swept if opcode == Opcode.OUTER)
+    return _Sizes(force, outer, sum(words[b] for b in design.kept_drives), words.get("readout", 0),
                   rows.get("readout", 0) * design.units, forces, -(-forces // d.substeps), design.result_rows)
 
 
 def work(design: Design) -> Work:
     """Multiplications of the minimal algorithm."""
     s = _sizes(design)
-    predict = s.forces * 2 * s.hidden + s.driven * s.drive + s.reads * s.readout
+    predict = s.forces * s.force + s.driven * s.drive + s.reads * s.readout
     if not design.hardware.learn:
         return Work(predict, 0, 0)
-    echo = 2 * s.forces * (3 * s.hidden + s.drive) + s.driven * s.drive
+    echo = 2 * s.forces * (s.force + s.outer) + s.driven * s.drive
     costs = s.reads * (s.readout + s.nudge) + (s.reads - 1) * s.readout
     update = sum(p.columns * design.block(p.block).rows for p in design.placements if any(p.learned))
     return Work(predict, predict + echo + costs, update)
@@ -71,7 +76,7 @@ def work(design: Design) -> Work:
 def copy0(design: Design) -> int:
     """Multiplications of the un-nudged echo of one sample."""
     s = _sizes(design)
-    return s.forces * 2 * s.hidden
+    return s.forces * s.force
 
 
 def utilisation(design: Design, batch: int, *, with_copy0: bool = False) -> float:

@@ -1,23 +1,23 @@
-"""What a node of a traced graph stands for: constants, vectors over a space, sums, norms; and their affine algebra.
+"""What a node of a traced graph stands for: known tensors, and arrays whose elements are expressions over vectors.
 
-    Fixed   parameters, buffers and constants: known now
-    Vector  sum of pieces, each an element-wise expression over one space: q, u, target, or rows z = affine(q, u)
-    Scalar  sum over all elements of some pieces, plus a number
-    Root    (sum of |x|^p)^(1/p), of use only when raised to p again
-    Product matrix * vector before it is summed along the vector: a matrix-vector product in the making
+    Fixed    parameters, buffers and constants: known now
+    Array    elements, in row-major order, of an expression over the vectors of `Nodes`
+    Classes  the class number that is the target of a cost
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
 
-from echolith.compiler.differentiate import derivative, evaluate, names, substitute
-from echolith.compiler.ir import Affine, Expr, Term, const, param, var
-from echolith.compiler.ops import add, mul
+from echolith.compiler.differentiate import names
+from echolith.compiler.graph import Affine, Index, Reduce, Term
+from echolith.compiler.ir import Expr, const, param, var
+from echolith.compiler.ops import add, intern, mul
 
-__all__ = ["Fixed", "Part", "Piece", "Product", "Root", "Scalar", "Space", "Store", "Value", "Vector", "rows", "settle"]
+__all__ = ["Array", "Classes", "Fixed", "Nodes", "Part", "Store", "Value"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,10 @@ class Fixed:
     parts: tuple[Part, ...] = ()
     learned: bool = False
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
     def number(self) -> float | None:
         """The one number that this constant repeats, or None."""
         if self.learned or self.tensor.numel() == 0 or not bool((self.tensor == self.tensor.flatten()[0]).all()):
@@ -48,79 +52,70 @@ class Fixed:
 
 
 @dataclass(frozen=True)
-class Space:
-    """What a vector ranges over; ``affine`` defines z for rows."""
+class Array:
+    """``product`` remembers that the elements are matrix * vector, until a sum makes a matrix-vector product of it."""
 
-    kind: str  # "q", "u", "target" or "rows"
-    length: int
-    affine: Affine | None = None
+    shape: tuple[int, ...]
+    expr: Expr
+    product: tuple[Fixed, "Array"] | None = None
 
     @property
-    def variable(self) -> str:
-        return "z" if self.kind == "rows" else self.kind
-
-    def __str__(self) -> str:
-        return self.kind if self.affine is None else " + ".join(map(_text, self.affine.terms))
-
-
-def _text(term: Term) -> str:
-    scale = "" if term.scale == 1 else f"{term.scale:g} "
-    source = "" if term.source == "one" else f" {term.source}"
-    return scale + term.parameter + ("'" if term.transposed else "") + source
+    def size(self) -> int:
+        return prod(self.shape)
 
 
 @dataclass(frozen=True)
-class Piece:
-    space: Space
-    expr: Expr  # over the variable of the space, parameters of its length, and (in a cost) the target
-
-
-@dataclass(frozen=True)
-class Vector:
-    """A sum of pieces of one length, along the one axis of ``shape`` that is not 1."""
-
-    pieces: Sequence[Piece]
+class Classes:
     shape: tuple[int, ...]
 
-    @property
-    def length(self) -> int:
-        return self.pieces[0].space.length
 
-    @property
-    def axis(self) -> int:
-        return next((i for i, size in enumerate(self.shape) if size != 1), len(self.shape) - 1)
+Value = Fixed | Array | Classes | Sequence[Array]
 
 
-@dataclass(frozen=True)
-class Scalar:
-    pieces: Sequence[Piece]
-    constant: float = 0.0
-    shape: tuple[int, ...] = ()
+class Nodes:
+    """The vectors of a graph by name: the given ones, and nodes in topological order, equal ones once."""
 
+    def __init__(self, given: Mapping[str, int], prefix: str = "z"):
+        self.prefix = prefix
+        self.lengths = dict(given)
+        self.nodes: dict[str, Affine | Reduce] = {}
+        self._names: dict[tuple, str] = {}
 
-@dataclass(frozen=True)
-class Root:
-    inside: Scalar
-    order: float
+    def add(self, node: Affine | Reduce) -> Expr:
+        """The variable that stands for ``node``, whose expressions are shared nodes (see `ops.intern`)."""
+        if isinstance(node, Affine):  # identity stands for value, as in `ops.intern`
+            terms = tuple((t.matrix, id(t.source), t.scale) for t in node.terms)
+            key, length = (node.length, terms, node.biases), node.length
+        else:
+            key, length = (node.kind, id(node.expr), node.length), 1
+        if key not in self._names:
+            name = f"{self.prefix}{len(self.nodes)}"
+            self._names[key], self.nodes[name], self.lengths[name] = name, node, length
+        return intern(var(self._names[key]))
 
-
-@dataclass(frozen=True)
-class Product:
-    matrix: Fixed  # (rows, length of the vector)
-    vector: Vector
-    shape: tuple[int, ...]
-    axis: int  # the axis of ``shape`` along the vector
-
-
-Value = Fixed | Vector | Scalar | Root | Product
+    def given(self, expr: Expr) -> frozenset[str]:
+        """Names of the states, inputs and targets that ``expr`` depends on, through whatever nodes."""
+        found: set[str] = set()
+        seen: set[str] = set()
+        stack = [expr]
+        while stack:
+            for name in names(stack.pop()) - seen:
+                seen.add(name)
+                node = self.nodes.get(name)
+                if node is None:
+                    found |= {name} & set(self.lengths)
+                else:
+                    stack += [t.source for t in node.terms] if isinstance(node, Affine) else [node.expr]
+        return frozenset(found)
 
 
 class Store:
-    """Float64 arrays by name: those of the model, and constants that arise while reading its methods."""
+    """Float64 arrays by name: those of the model, and constants that arise while reading its methods; and nodes."""
 
-    def __init__(self, values: dict[str, np.ndarray], learned: Iterable[str]):
+    def __init__(self, values: dict[str, np.ndarray], learned: Iterable[str], given: Mapping[str, int]):
         self.values = dict(values)
         self.learned = frozenset(learned)
+        self.nodes = Nodes(given)
 
     def constant(self, array: np.ndarray) -> str:
         """The name of a frozen constant; equal constants share one name."""
@@ -134,122 +129,56 @@ class Store:
         self.values[name] = array
         return name
 
-    def anonymous(self, tensor: torch.Tensor) -> Part:
-        """A frozen tensor as a part, under the name of an equal constant or a new one."""
-        probe = torch.arange(tensor.numel()).reshape(tensor.shape)
-        return Part(self.constant(tensor.numpy()), 1.0, probe)
+    def size(self, name: str) -> int:
+        """Elements of a vector or parameter."""
+        return self.nodes.lengths[name] if name in self.nodes.lengths else self.values[name].size
 
-    def whole(self, part: Part) -> bool:
-        """Whether ``part`` is its array as a vector or scalar: nothing sliced, moved or flattened."""
-        array = self.values[part.name]
-        return array.ndim <= 1 and bool((part.probe.flatten() == torch.arange(array.size)).all())
+    def width(self, expr: Expr) -> int:
+        """Elements of ``expr``; 1 if it is the same everywhere."""
+        return max((self.size(name) for name in names(expr)), default=1)
 
-    def expression(self, fixed: Fixed) -> Expr | None:
-        """``fixed`` as an element-wise expression: a number where possible, else a sum of named vectors or scalars.
-
-        None for a learned array that is not used as the vector it is.
-        """
-        number = fixed.number()
+    def expression(self, value: "Fixed | Array", shape: tuple[int, ...]) -> Expr:
+        """``value`` broadcast to ``shape`` as an expression over its elements."""
+        size = prod(shape)
+        if isinstance(value, Array):
+            if self.width(value.expr) == 1 or value.size == size:
+                return value.expr
+            probe = torch.arange(value.size).reshape(value.shape).broadcast_to(shape)
+            return self.moved([(value.expr, value.size)], probe)
+        number = value.number()
         if number is not None:
             return const(number)
-        if not fixed.learned:
-            return param(self.constant(fixed.tensor.flatten().numpy()))
+        if not value.learned:
+            flat = value.tensor.to(torch.float64).broadcast_to(shape).flatten().numpy()
+            return intern(param(self._frozen(flat)))
         total = const(0)
-        for part in fixed.parts:
-            if not self.whole(part):
-                return None
-            array = self.values[part.name]
-            plain = part.name not in self.learned and bool((array == array.flat[0]).all())
-            total = add(total, mul(part.scale, float(array.flat[0]) if plain else param(part.name)))
+        for part in value.parts:
+            total = add(total, mul(part.scale, self._part(part, shape)))
         return total
 
-    def linear(self, piece: Piece) -> tuple[np.ndarray, Expr] | None:
-        """``(s, r)`` with ``piece = s * variable + r``, s known numbers and r free of the variable; else None."""
-        name = piece.space.variable
-        slope = derivative(piece.expr, name)
-        free = names(slope)
-        if name in free or "target" in free or free & self.learned:
-            return None
-        return evaluate(slope, self.values), substitute(piece.expr, {name: const(0)})
+    def _part(self, part: Part, shape: tuple[int, ...]) -> Expr:
+        array, leaf = self.values[part.name], intern(param(part.name))
+        if part.name not in self.learned and bool((array == array.flat[0]).all()):
+            return const(array.flat[0])
+        return self.moved([(leaf, array.size)], part.probe.broadcast_to(shape)) if array.size > 1 else leaf
 
-    def affine(self, piece: Piece) -> Piece | None:
-        """``piece`` as one over rows, affine in z, or None; q and u enter through an identity or diagonal matrix."""
-        split = self.linear(piece)
-        if split is None or piece.space.kind == "target":
-            return None
-        slope, rest = split
-        if piece.space.kind == "rows":
-            return piece if slope.ndim == 0 else None
-        bias = self.biases(rest, piece.space.length)
-        if bias is None:
-            return None
-        terms, rest = bias
-        matrix = self.constant(np.diag(np.broadcast_to(slope, piece.space.length)))
-        scale, space = rows(piece.space.length, (Term(matrix, piece.space.kind), *terms))
-        return Piece(space, add(mul(scale, var("z")), rest))
+    def _frozen(self, flat: np.ndarray) -> str:
+        for name, value in self.values.items():
+            if name not in self.learned and value.size == flat.size and np.array_equal(value.ravel(), flat):
+                return name
+        return self.constant(flat)
 
-    def biases(self, rest: Expr, length: int) -> tuple[tuple[Term, ...], Expr] | None:
-        """``rest`` as a sum of scaled bias vectors and an expression of target alone; None when it is not that."""
-        terms = []
-        for name in sorted(names(rest) - {"target"}):
-            slope = derivative(rest, name)
-            if slope.op != "const" or self.values[name].shape != (length,):
-                return None
-            terms.append(Term(name, "one", scale=slope.value))
-        return tuple(terms), substitute(rest, {t.parameter: const(0) for t in terms})
-
-
-def rows(length: int, terms: Iterable[Term]) -> tuple[float, Space]:
-    """``(s, space)`` with ``sum(terms) = s * z``: equal sums, however spelled and scaled, give equal spaces."""
-    merged: dict[tuple[str, str, bool], float] = {}
-    for t in terms:
-        key = (t.source, t.parameter, t.transposed)
-        merged[key] = merged.get(key, 0.0) + t.scale
-    order = {"q": 0, "u": 1, "one": 2}
-    keys = sorted((k for k, s in merged.items() if s != 0), key=lambda k: (order[k[0]], k))
-    scale = merged[keys[0]] if keys else 1.0
-    unit = tuple(Term(p, source, flip, merged[source, p, flip] / scale) for source, p, flip in keys)
-    return scale, Space("rows", length, Affine(length, unit))
-
-
-def settle(store: Store, pieces: Iterable[Piece], single: bool = False) -> list[Piece]:
-    """The same sum in fewer pieces: one per space, and one for everything affine over rows and u.
-
-    With ``single``, pieces affine in q and pieces over the target join too; what still differs is for the caller
-    to refuse.
-    """
-    merged: dict[Space, Expr] = {}
-    for piece in pieces:
-        merged[piece.space] = add(merged.get(piece.space, const(0)), piece.expr)
-    every = [Piece(space, expr) for space, expr in merged.items()]
-    kept = [p for p in every if p.expr != const(0)] or every[:1]
-    joining = ("rows", "u", "q") if single else ("rows", "u")
-    affine = [store.affine(p) if p.space.kind in joining else None for p in kept]
-    found = [a for a in affine if a is not None]
-    if len(found) > 1:
-        kept = [_sum(found), *(p for p, a in zip(kept, affine, strict=True) if a is None)]
-    return _absorb_target(kept) if single else kept
-
-
-def _absorb_target(pieces: list[Piece]) -> list[Piece]:
-    """Adds the piece over the target to another one: an expression may mix its space with the target."""
-    others = [p for p in pieces if p.space.kind != "target"]
-    if not others:
-        return pieces
-    total = others[0].expr
-    for p in pieces:
-        total = add(total, p.expr) if p.space.kind == "target" else total
-    return [replace(others[0], expr=total), *others[1:]]
-
-
-def _sum(pieces: list[Piece]) -> Piece:
-    """Affine pieces over rows as one."""
-    terms: list[Term] = []
-    rest = const(0)
-    for piece in pieces:
-        assert piece.space.affine is not None
-        slope = derivative(piece.expr, "z")
-        terms += [replace(t, scale=t.scale * slope.value) for t in piece.space.affine.terms]
-        rest = add(rest, substitute(piece.expr, {"z": const(0)}))
-    scale, space = rows(pieces[0].space.length, terms)
-    return Piece(space, add(mul(scale, var("z")), rest))
+    def moved(self, sources: Sequence[tuple[Expr, int]], of: torch.Tensor) -> Expr:
+        """A vector whose elements are taken from ``sources``, one after the other; -1 is a zero."""
+        index, start, terms = of.flatten().numpy(), 0, []
+        for expr, size in sources:
+            here = np.where((index >= start) & (index < start + size), index - start, -1)
+            start += size
+            if (here < 0).all() or expr == const(0):
+                continue
+            if self.width(expr) == 1:
+                here = np.minimum(here, 0)
+            if (here >= 0).all() and (self.width(expr) == 1 or np.array_equal(here, np.arange(size))):
+                return expr
+            terms.append(Term(Index(tuple(here.tolist())), expr))
+        return self.nodes.add(Affine(len(index), tuple(terms))) if terms else const(0)

@@ -2,7 +2,7 @@
 
 from amaranth.lib import data
 
-from echolith.compiler.isa import Context, Field
+from echolith.compiler.isa import KIND_BITS, Context, Field
 
 __all__ = ["Command", "slot_sample"]
 
@@ -21,8 +21,10 @@ class Command(data.Struct):
     clear: 1
     check: 1
     target: 1
-    _unused: 1
-    vector: 4
+    value: 1
+    kind: KIND_BITS
+    rows: 1
+    force: 1
 
 
 for _name, _field in Field.__members__.items():

@@ -20,6 +20,7 @@ from echolith.rtl.scale import EXPONENT_BITS
 from echolith.rtl.sequencer import Sequencer
 from echolith.rtl.sweep import Sweep
 from echolith.rtl.units import UnitPath
+from echolith.rtl.values import ValueWriter
 from echolith.rtl.vectors import VectorBank
 from echolith.rtl.window import Window
 
@@ -68,6 +69,8 @@ class Core(wiring.Component):
         self._bus(m)
         self._sweeps(m)
         self._samples(m)
+        if hw.general:
+            self._offsets(m)
         self._state(m)
         self._vectors(m)
         self._results(m)
@@ -98,7 +101,8 @@ class Core(wiring.Component):
                 m.d.comb += [e.outer.eq(s.setting_tiles), e.period.eq(s.setting_period),
                              e.active.eq(s.setting_columns), a.mode.eq(Mode.FORWARD)]
                 with m.Switch(s.command.dest):
-                    for dest, tail in ((Dest.DRIVE, t.drive), (Dest.HIDDEN, t.hidden), (Dest.COST, t.cost)):
+                    value = ((Dest.VALUE, t.value),) if self.hw.general else ()
+                    for dest, tail in ((Dest.DRIVE, t.drive), (Dest.HIDDEN, t.hidden), (Dest.COST, t.cost), *value):
                         with m.Case(dest):
                             m.d.comb += e.tail.eq(tail)
             with m.Case(Opcode.OUTER):
@@ -107,10 +111,11 @@ class Core(wiring.Component):
             with m.Case(Opcode.TRANSPOSED):
                 m.d.comb += [e.outer.eq(s.setting_columns), e.active.eq(s.setting_tiles),
                              e.period.eq(Mux(s.setting_tiles == 1, 2, s.setting_tiles)),
-                             e.tail.eq(Mux(s.command.dest[0], t.nudge, t.step)), a.mode.eq(Mode.TRANSPOSED)]
+                             e.tail.eq(Mux(s.command.dest[0], t.nudge, self._tail(t.step, t.step_value, t.step_rows))),
+                             a.mode.eq(Mode.TRANSPOSED)]
             with m.Case(Opcode.UNITS):
                 m.d.comb += [e.outer.eq(1), e.period.eq(s.setting_length << 1), e.active.eq(s.setting_length << 1),
-                             e.alternate.eq(1), e.tail.eq(t.units)]
+                             e.alternate.eq(1), e.tail.eq(self._tail(t.units, t.units_value, t.units_rows))]
             with m.Case(Opcode.UPDATE):
                 m.d.comb += [e.outer.eq(s.setting_tiles), e.period.eq(s.setting_length << 1),
                              e.active.eq(s.setting_length << 1), e.alternate.eq(1), e.tail.eq(t.update),
@@ -123,10 +128,35 @@ class Core(wiring.Component):
             e.inner_step.eq(Mux(self._is(Opcode.TRANSPOSED), s.setting_columns, 1)),
             e.outer_step.eq(Mux(self._is(Opcode.TRANSPOSED), 1, s.setting_columns)),
             a.valid.eq(e.valid & (self._is(Opcode.FORWARD) | self._is(Opcode.OUTER) | self._is(Opcode.TRANSPOSED)
-                                  | (self._is(Opcode.UPDATE) & (s.command.vector == 0)))),
+                                  | (self._is(Opcode.UPDATE) & (s.command.kind == 0)))),
             a.first.eq(e.first), a.last.eq(e.last), a.address.eq(e.address),
-            a.tile.eq(Mux(self._is(Opcode.TRANSPOSED), e.inner_index, e.outer_index)),
+            a.tile.eq(self._moved(Mux(self._is(Opcode.TRANSPOSED), e.inner_index, e.outer_index), Setting.TILE)),
             a.coarse.eq(s.setting_rate[22:24]), a.update.eq(s.command.dest),
+        ]
+
+    def _moved(self, index, setting: Setting):
+        """``index`` plus an offset that only general hardware has."""
+        return index + self._setting(setting) if self.hw.general else index
+
+    def _setting(self, setting: Setting):
+        return getattr(self.sequencer, f"setting_{setting.name.lower()}")
+
+    def _tail(self, step: int, value: int, rows: int):
+        """A pass's tail by what becomes of its results."""
+        command = self.sequencer.command
+        return Mux(command.rows, rows, Mux(command.value, value, step)) if self.hw.general else step
+
+    def _offsets(self, m: Module) -> None:
+        """Places in the vectors, of row operands and of drives; results back to the vectors."""
+        s, r, u = self.sequencer, self.rows, self.units
+        m.submodules.values = self.values = v = ValueWriter(width=self.hw.width, bits=u.bits)
+        m.d.comb += [
+            u.first.eq(s.setting_first), u.second.eq(s.setting_second), r.drive.eq(s.setting_drive),
+            r.tile.eq(Mux(self._is(Opcode.TRANSPOSED), s.setting_into, s.setting_tile)),
+            r.mapped_valid.eq(u.mapped_valid & s.command.rows), r.mapped.eq(u.mapped),
+            v.start.eq(s.start), v.first.eq(s.setting_place), v.context.eq(s.command.context),
+            v.summed_valid.eq(r.value_valid), v.summed.eq(r.value),
+            v.mapped_valid.eq(u.mapped_valid & s.command.value), v.mapped.eq(u.mapped),
         ]
 
     def _samples(self, m: Module) -> None:
@@ -171,6 +201,7 @@ class Core(wiring.Component):
         m.submodules.p = p = Bank(width=hw.width, depth=8 << bits)
         self.q, self.p = q, p
         column = Mux(self._is(Opcode.TRANSPOSED), e.outer_index, e.inner_index)[:bits]
+        column = self._moved(column, Setting.SOURCE)[:bits]
         region = Mux(s.command.source, Context.INPUT, s.command.context)
         swept = self._is(Opcode.FORWARD) | self._is(Opcode.OUTER)
         input_write = self.fetched_at[0] & ~s.command.target
@@ -178,16 +209,20 @@ class Core(wiring.Component):
         self.host_word = Signal(signed(2 * hw.width))
         m.d.comb += self.host_word.eq(Mux(w.host_en, w.host_data, 0))
         for slot in range(2):
-            write = Mux(s.busy, (u.q_w_en & (u.q_w_slot == slot)) | (input_write & (self.fetched_at[1] == slot)),
+            moved, place, word = u.q_w_en & (u.q_w_slot == slot), u.q_w_addr, u.q_w_data
+            if hw.general:
+                v = self.values
+                moved, place, word = moved | v.w_en[slot], Mux(v.w_en.any(), v.w_addr, place), word | v.w_data
+            write = Mux(s.busy, moved | (input_write & (self.fetched_at[1] == slot)),
                         w.host_w_en & host & (w.host_index[0] == slot))
             m.d.comb += [
                 q[slot].r_addr.eq(Mux(s.busy, Mux(swept, Cat(column, region), u.q_r_addr), w.host_index[1:])),
                 q[slot].r_en.eq(~s.busy | swept | u.q_r_en),
                 q[slot].w_en.eq(write),
                 q[slot].w_addr.eq(Mux(s.busy, Mux(input_write, self.fetched_at[2:2 + bits] | Context.INPUT << bits,
-                                                  u.q_w_addr), w.host_index[1:])),
-                # One of the three is not zero.
-                q[slot].w_data.eq(u.q_w_data | Mux(fetching, self.fetched << hw.input_shift, 0) | self.host_word),
+                                                  place), w.host_index[1:])),
+                # Only one of them is not zero.
+                q[slot].w_data.eq(word | Mux(fetching, self.fetched << hw.input_shift, 0) | self.host_word),
             ]
         sample = [Mux(s.command.source, s.command.context == 2, 0),
                   Mux(s.command.source & (s.command.context == 1), 0, 1)]
@@ -220,10 +255,11 @@ class Core(wiring.Component):
         for index, bank in enumerate(self.vectors):
             chosen = w.host_en & ((w.host_index >> u.bits) == index)
             m.d.comb += [
-                bank.addr.eq(u.unit), bank.r_en.eq(u.q_r_en), getattr(u, f"k{index}").eq(bank.k),
+                bank.addr.eq(u.unit), bank.r_en.eq(u.k_en if self.hw.general else u.q_r_en),
+                getattr(u, f"k{index}").eq(bank.k),
                 bank.g.eq(getattr(u, f"g{index}")), bank.g_valid.eq(u.g_valid), bank.g_slot.eq(u.g_slot),
                 bank.g_unit.eq(u.g_unit), bank.exponent.eq(exponent),
-                bank.update_valid.eq(updating & (s.command.vector == index + 1)), bank.update.eq(s.command.dest),
+                bank.update_valid.eq(updating & (s.command.kind == index + 1)), bank.update.eq(s.command.dest),
                 bank.update_addr.eq(self.sweep.address), bank.mantissa.eq(s.setting_rate[:self.hw.width].as_signed()),
                 bank.coarse.eq(s.setting_rate[22:24]),
                 bank.host.eq(w.host_en), bank.host_addr.eq(w.host_index), bank.host_data.eq(self.host_word),
@@ -276,7 +312,7 @@ class Core(wiring.Component):
         pushed = {bank: w.host_w_en & (w.host_bank == bank) for bank in BankId}
         banks = w.host_bank
         slot = w.host_index >> (hw.segments + 1)
-        cost = len(hw.activate.tables())
+        cost = sum(len(p.tables()) for p in hw.activate)
         step = cost + (len(hw.cost.tables()) if hw.cost else 0)
         for unit, base in ((r, 0), (u, step)):
             m.d.comb += [

@@ -37,10 +37,13 @@ class LaneControl(data.Struct):
 
 
 def row_write(hw: Hardware) -> data.StructLayout:
-    """Write of one row operand of one slot, broadcast to all lanes; each compares ``lane``."""
+    """Write of one row operand of one slot, broadcast to all lanes; each compares ``lane``.
+
+    In general hardware ``fill`` comes with lane 0: the other lanes write zero, so that a last tile which is filled in
+    part reads as zero in the rest."""
     return data.StructLayout({
         "enable": 1, "scaled": 1, "lane": max(1, (hw.lanes - 1).bit_length()),
-        "tile": (hw.depths.tiles - 1).bit_length(), "data": signed(hw.width),
+        "tile": (hw.depths.tiles - 1).bit_length(), "data": signed(hw.width), **({"fill": 1} if hw.general else {}),
     })
 
 
@@ -111,9 +114,12 @@ class Lane(wiring.Component):
     def _row_memory(self, m: Module, slot: int, write):
         """Operands of this lane's rows: t below, the scaled ts above."""
         m.submodules[f"rows_{slot}"] = bank = Bank(width=self.hw.width, depth=2 << self.tile_bits)
+        mine, word = write.lane == self.index, write.data
+        if self.hw.general and self.index:
+            mine, word = mine | write.fill, Mux(write.fill, 0, word)
         m.d.comb += [
-            bank.r_addr.eq(self.t_addr), bank.r_en.eq(1), bank.w_en.eq(write.enable & (write.lane == self.index)),
-            bank.w_addr.eq(write.tile | write.scaled << self.tile_bits), bank.w_data.eq(write.data),
+            bank.r_addr.eq(self.t_addr), bank.r_en.eq(1), bank.w_en.eq(write.enable & mine),
+            bank.w_addr.eq(write.tile | write.scaled << self.tile_bits), bank.w_data.eq(word),
         ]
         return bank.r_data.as_signed()
 

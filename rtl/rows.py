@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Dest
 from echolith.rtl.command import Command, slot_sample
+from echolith.rtl.kinds import Kinds, feed, kinds
 from echolith.rtl.lane import row_write
 from echolith.rtl.leading import Leading
 from echolith.rtl.memory import Bank
@@ -44,7 +45,16 @@ class RowUnit(wiring.Component):
     row_a, row_b, result_* : Out
         Operand writes; output words in order of rows, slot a before slot b.
     target_w_*, table_w_* : In
-        Writes of targets and tables; tables of the activation come before those of the cost.
+        Writes of targets and tables; tables of the activations come before those of the cost.
+
+    In general hardware:
+
+    tile, drive : In
+        First tile of the operands written, and first row of the drives; held.
+    mapped_valid, mapped : In
+        Results of a pass that become operands, in place of activations.
+    value_valid, value : Out
+        Activations for the vectors, zero unless valid.
     """
 
     def __init__(self, hw: Hardware):
@@ -52,6 +62,8 @@ class RowUnit(wiring.Component):
         w = signed(hw.width)
         self.row_bits = (hw.depths.rows - 1).bit_length()
         self.output_bits = max(1, (hw.depths.outputs - 1).bit_length())
+        general = {"tile": In((hw.depths.tiles - 1).bit_length()), "drive": In(self.row_bits), "mapped_valid": In(1),
+                   "mapped": In(w), "value_valid": Out(1), "value": Out(w)}
         super().__init__({
             "command": In(Command), "rows": In(self.row_bits + 1), "start": In(1), "next": In(1), "masked": In(2),
             "range": In(8), "gain": In(EXPONENT_BITS), "leading": Out(hw.width),
@@ -60,7 +72,7 @@ class RowUnit(wiring.Component):
             "row_a": Out(row_write(hw)), "row_b": Out(row_write(hw)), "result_valid": Out(1), "result": Out(w),
             "target_w_en": In(1), "target_w_addr": In(self.output_bits + 1), "target_w_data": In(hw.data_width),
             "table_w_addr": In(hw.segments), "table_w_data": In(hw.width), "table_w_half": In(1),
-            "table_w_en": In(max(1, hw.tables)),
+            "table_w_en": In(max(1, hw.tables)), **(general if hw.general else {}),
         })
 
     def elaborate(self, platform):
@@ -76,28 +88,53 @@ class RowUnit(wiring.Component):
         place = Signal(self.row_bits + 1)
         m.d.comb += place.eq(Cat(sample, row))
         activate = self._activation(m, self._drives(m, place, now))
-        hidden = self.command.dest == Dest.HIDDEN
+        costing = self.command.dest == Dest.COST
+        other = now
+        if self.hw.general:
+            # Commands may follow each other at once: nothing of one may be taken for the next one's.
+            now, other = (Mux(x, now, 0) for x in (self.command.dest[0], costing))
         if self.hw.cost is None:
-            at = delay(m, now, activate.latency, "at")
-            self._write(m, Cat(at[0] & hidden, at[1]), activate.t, 0, 0)
+            self._operands(m, delay(m, now, activate.latency, "at"), activate.t)
             return m
         cost = self._cost(m, place)
-        ends, costing = [now], self.command.dest == Dest.COST
-        for stage in range(max(activate.latency, cost.latency)):
-            ends.append(delay(m, ends[-1], 1, f"at_{stage + 1}"))
-        early = ends[cost.ready["y"]]
-        m.d.comb += [self.result.eq(cost.y), self.result_valid.eq(early[1] & costing & self.command.emit)]
-        at = Mux(costing, ends[cost.latency], ends[activate.latency])
+        late = self._ends(m, other, cost.latency if self.hw.general else max(activate.latency, cost.latency))
+        ends = self._ends(m, now, activate.latency) if self.hw.general else late
+        m.d.comb += [self.result.eq(cost.y),
+                     self.result_valid.eq(late[cost.ready["y"]][1] & costing & self.command.emit)]
+        at = Mux(costing, late[cost.latency], ends[activate.latency])
         if self.hw.learn:
             self._learn(m, at, activate.t, cost.delta, costing)
         else:
-            self._write(m, Cat(at[0] & hidden, at[1]), activate.t, 0, 0)
+            self._operands(m, at, activate.t)
         return m
+
+    @staticmethod
+    def _ends(m: Module, now, latency: int) -> list:
+        """``now`` at every stage of a pipeline."""
+        ends = [now]
+        for stage in range(latency):
+            ends.append(delay(m, ends[-1], 1, f"at_{stage + 1}"))
+        return ends
+
+    def _operands(self, m: Module, at, t) -> None:
+        """Row operands without scaled twins."""
+        at, t = self._results(m, Cat(at[0] & (self.command.dest == Dest.HIDDEN), at[1]), at[1], t)
+        self._write(m, at, t, 0, 0)
+
+    def _results(self, m: Module, at, real, t):
+        """Activations to the vectors; activations or a pass's results to the rows."""
+        if not self.hw.general:
+            return at, t
+        valid = real & (self.command.dest == Dest.VALUE)
+        m.d.sync += [self.value_valid.eq(valid), self.value.eq(Mux(valid, t, 0))]
+        return at | self.mapped_valid.replicate(2), Mux(self.command.rows, self.mapped, t)
 
     def _drives(self, m: Module, place, now):
         """Drives of both samples, kept from one drive sweep to the next."""
         w = self.hw.width
         m.submodules.drives = bank = Bank(width=w, depth=2 * self.hw.depths.rows)
+        if self.hw.general:
+            place = Cat(place[0], (place[1:] + self.drive)[:self.row_bits])
         # Often the same register as the activation's first.
         rounded = delay(m, arith.rnd(self.acc, self.hw.drive_shift), 1, "rounded")
         m.d.comb += [
@@ -107,21 +144,26 @@ class RowUnit(wiring.Component):
         ]
         return bank.r_data.as_signed()
 
-    def _pipeline(self, m: Module, pipeline, first: int, early: tuple[str, ...] = ()) -> ElementPipeline:
-        """With its tables' share of the write port, ``first`` on."""
-        pipe = ElementPipeline(pipeline, width=self.hw.width, segments=self.hw.segments, early=early)
+    def _tables(self, m: Module, pipe, first: int, count: int) -> None:
+        """A pipeline's share of the tables' write port."""
         m.d.comb += [pipe.table_w_addr.eq(self.table_w_addr), pipe.table_w_data.eq(self.table_w_data),
                      pipe.table_w_half.eq(self.table_w_half),
-                     pipe.table_w_en.eq(self.table_w_en[first:first + len(pipeline.tables())])]
-        return pipe
+                     pipe.table_w_en.eq(self.table_w_en[first:first + count])]
 
-    def _activation(self, m: Module, drive) -> ElementPipeline:
-        m.submodules.activate = pipe = self._pipeline(m, self.hw.activate, 0)
-        m.d.comb += [pipe.acc.eq(self.acc), pipe.drive.eq(drive)]
+    @property
+    def _activation_tables(self) -> int:
+        return sum(len(p.tables()) for p in self.hw.activate)
+
+    def _activation(self, m: Module, drive) -> ElementPipeline | Kinds:
+        m.submodules.activate = pipe = kinds(self.hw.activate, width=self.hw.width, segments=self.hw.segments)
+        self._tables(m, pipe, 0, self._activation_tables)
+        feed(m, pipe, kind=self.command.kind, acc=self.acc, drive=drive)
         return pipe
 
     def _cost(self, m: Module, place) -> ElementPipeline:
-        m.submodules.cost = pipe = self._pipeline(m, self.hw.cost, len(self.hw.activate.tables()), ("y",))
+        m.submodules.cost = pipe = ElementPipeline(self.hw.cost, width=self.hw.width, segments=self.hw.segments,
+                                                   early=("y",))
+        self._tables(m, pipe, self._activation_tables, len(self.hw.cost.tables()))
         m.d.comb += pipe.acc.eq(self.acc)
         if self.hw.learn:
             m.submodules.targets = targets = Bank(width=self.hw.data_width, depth=2 * self.hw.depths.outputs)
@@ -139,6 +181,12 @@ class RowUnit(wiring.Component):
         slot = Signal()
         sample = slot_sample(self.command.context, slot)
         masked = self.masked.bit_select(sample, 1)
+        real = at[1] & ~(costing & masked)
+        if self.hw.general:
+            valid = at[0] & ((self.command.dest == Dest.HIDDEN) | costing)
+        else:
+            valid = at[0] & (self.command.dest != Dest.DRIVE)
+        at, t = self._results(m, Cat(valid, real), real, t)
         m.submodules.scale = scale = Scale(self.hw)
         own, operand, other = Signal(w), Signal(w), Signal(w)
         m.d.comb += [
@@ -147,8 +195,7 @@ class RowUnit(wiring.Component):
             own.eq(Mux(slot, ~(scale.own - 1), scale.own)),
             operand.eq(Mux(costing, scale.nudge, t)), other.eq(Mux(costing, own, scale.lowered)),
         ]
-        valid, real = at[0] & (self.command.dest != Dest.DRIVE), at[1] & ~(costing & masked)
-        self._write(m, Cat(valid, real), operand, other, echo ^ costing, ~costing | echo, slot)
+        self._write(m, at, operand, other, echo ^ costing, ~costing | echo, slot)
         m.submodules.leading = leading = Leading(width=self.hw.width)
         m.d.comb += [
             leading.clear.eq(self.next), leading.valid.eq(real & costing & ~echo), leading.sample.eq(sample),
@@ -163,8 +210,10 @@ class RowUnit(wiring.Component):
         slot = Signal() if slot is None else slot
         lane, tile = Signal.like(self.row_a.lane), Signal.like(self.row_a.tile)
         twin, pending = Signal(signed(self.hw.width)), delay(m, at[0], 1, "pending")
-        with m.If(self.start):
-            m.d.sync += [slot.eq(0), lane.eq(0), tile.eq(0)]
+        # Where operands go may depend on the command, which is there a cycle after the start.
+        start, first = (delay(m, self.start, 1, "begin"), self.tile) if self.hw.general else (self.start, 0)
+        with m.If(start):
+            m.d.sync += [slot.eq(0), lane.eq(0), tile.eq(first)]
         with m.Elif(at[0]):
             m.d.sync += slot.eq(~slot)
             with m.If(slot):
@@ -180,3 +229,5 @@ class RowUnit(wiring.Component):
             self.row_b.enable.eq(Mux(slot, at[0] & operand_on, pending & other_on)),
             self.row_b.data.eq(Mux(slot, kept, twin)),
         ]
+        if self.hw.general:
+            m.d.sync += [self.row_a.fill.eq(lane == 0), self.row_b.fill.eq(self.row_a.fill)]

@@ -14,15 +14,24 @@ __all__ = ["STACK", "Sequencer", "setting_bits"]
 STACK = 3  # nested loops: pairs, rows, substeps
 
 
+# Settings of general hardware, and the memory whose places they are.
+_OFFSETS = {Setting.SOURCE: "units", Setting.FIRST: "units", Setting.SECOND: "units", Setting.PLACE: "units",
+            Setting.TILE: "tiles", Setting.DRIVE: "rows", Setting.INTO: "tiles"}
+
+
 def setting_bits(hw: Hardware) -> dict[Setting, int]:
-    """Bits of every setting that this hardware can use."""
+    """Bits of every setting that this hardware has."""
     d = hw.depths
     bits = {name: (count - 1).bit_length() + 1 for name, count in
             (("weights", d.weights), ("units", d.units), ("tiles", d.tiles), ("rows", d.rows))}
     period = (max(d.units, 2 * hw.lanes) - 1).bit_length() + 1
-    return {Setting.BASE: bits["weights"], Setting.COLUMNS: bits["units"], Setting.TILES: bits["tiles"],
-            Setting.ROWS: bits["rows"], Setting.PERIOD: period, Setting.LENGTH: max(bits["weights"], bits["units"]),
-            Setting.RATE: 24}
+    sizes = {Setting.BASE: bits["weights"], Setting.COLUMNS: bits["units"], Setting.TILES: bits["tiles"],
+             Setting.ROWS: bits["rows"], Setting.PERIOD: period, Setting.LENGTH: max(bits["weights"], bits["units"]),
+             Setting.RATE: 24}
+    if not hw.general:
+        return sizes
+    # An index has a bit less than a count.
+    return sizes | {s: bits[_OFFSETS[s]] - 1 for s in _OFFSETS}
 
 
 class Sequencer(wiring.Component):
@@ -78,6 +87,9 @@ class Sequencer(wiring.Component):
                 m.d.sync += self.stopping.eq(0)
                 with m.If(self.go):
                     m.d.sync += [pc.eq(self.entry), self.busy.eq(1), self.offset.eq(0)]
+                    # A program that leaves an offset alone means zero, whatever the last one did.
+                    m.d.sync += [getattr(self, f"setting_{s.name.lower()}").eq(0)
+                                 for s in _OFFSETS if s in self.settings]
                     m.next = "FETCH"
             with m.State("FETCH"):
                 m.next = "DECODE"

@@ -6,7 +6,9 @@ from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Context
+from echolith.compiler.timing import operand_stage
 from echolith.rtl.command import Command, slot_sample
+from echolith.rtl.kinds import feed, kinds
 from echolith.rtl.memory import Bank
 from echolith.rtl.pipeline import ElementPipeline, delay
 from echolith.sim import arith
@@ -35,6 +37,15 @@ class UnitPath(wiring.Component):
     g0..., g_* : contributions to the vector gradients, one element per cycle
     wrapped, moved, response, emit_* : Out
         Flags, |q+ - q-| bits, and the position read (``emit`` commands).
+
+    In general hardware:
+
+    first, second : In
+        Elements of unit 0's state and of its second operand.
+    k_en : Out
+        Read the vector parameters of ``unit``.
+    mapped_valid, mapped : Out
+        Results of ``value`` and ``rows`` commands, zero unless valid.
     """
 
     def __init__(self, hw: Hardware):
@@ -42,6 +53,8 @@ class UnitPath(wiring.Component):
         w, acc = signed(hw.width), signed(hw.accumulator)
         self.bits = bits = (hw.depths.units - 1).bit_length()
         vectors = range(len(hw.vectors))
+        self._operand = operand_stage(hw)
+        general = {"first": In(bits), "second": In(bits), "k_en": Out(1), "mapped_valid": Out(1), "mapped": Out(w)}
         super().__init__({
             "command": In(Command), "sweeping": In(1), "y_valid": In(1), "y_a": In(acc), "y_b": In(acc), "tick": In(1),
             "start": In(1),
@@ -55,26 +68,31 @@ class UnitPath(wiring.Component):
             "wrapped": Out(1), "moved": Out(1), "response": Out(hw.width),
             "emit_valid": Out(1), "emit": Out(w),
             "table_w_addr": In(hw.segments), "table_w_data": In(hw.width), "table_w_half": In(1),
-            "table_w_en": In(max(1, len(hw.step.tables()))),
+            "table_w_en": In(max(1, sum(len(p.tables()) for p in hw.step))), **(general if hw.general else {}),
         })
 
     def elaborate(self, platform):
         m = Module()
         hw, c = self.hw, self.command
-        m.submodules.step = self._step = ElementPipeline(hw.step, width=hw.width, segments=hw.segments)
+        m.submodules.step = self._step = kinds(hw.step, width=hw.width, segments=hw.segments)
         m.submodules.drift = self._drift = ElementPipeline(hw.drift, width=hw.width, segments=hw.segments)
-        self._kick = 1 + self._step.latency  # stages at which force, p_sum and q_sum are there
+        self._kick = self._operand + self._step.latency  # stages at which force, p_sum and q_sum are there
         self._kicked, self._moved = self._kick + 1, self._kick + 2 + self._drift.latency
         self._pulses = [Signal()]
         for stage in range(self._moved + 1):
-            self._pulses.append(delay(m, self._pulses[-1], 1, f"pulse_{stage + 1}"))
+            pulse = self._pulses[-1]
+            if hw.general and stage == self._kick + 1:
+                pulse = pulse & ~c.value & ~c.rows  # nothing moves, and the next command may come sooner
+            self._pulses.append(delay(m, pulse, 1, f"pulse_{stage + 1}"))
         m.d.comb += self._pulses[0].eq(self.tick | (self.y_valid & ~c.dest[0]))
-        m.d.comb += [self.unit.eq(self._count(m, self.y_valid | self.tick)), self.q_r_en.eq(self._pulses[0])]
-        q = self._positions(m)
+        place = self._places(m)
+        q, r = self._operands(m, place)
         y = self._sums(m)
         nudge = self._nudges(m, y)
-        self._forces(m, q, y)
+        self._forces(m, q, r, y)
         self._move(m, q, nudge)
+        if hw.general:
+            self._results(m)
         return m
 
     # -- stages ----------------------------------------------------------------------------------------------------
@@ -85,13 +103,17 @@ class UnitPath(wiring.Component):
     def _slot(self, stage: int):
         return self._pulses[stage + 1]
 
-    def _count(self, m: Module, step):
+    def _count(self, m: Module, step, first=0):
         unit = Signal(self.bits, name="count")
         with m.If(self.start):
-            m.d.sync += unit.eq(0)
+            m.d.sync += unit.eq(first)
         with m.Elif(step):
             m.d.sync += unit.eq(unit + 1)
         return unit
+
+    def _element(self, m: Module, step):
+        """A count of elements of the state."""
+        return self._count(m, step, self.first if self.hw.general else 0)
 
     def _source(self, slot):
         """Slot and context that a slot's state is read from."""
@@ -100,16 +122,38 @@ class UnitPath(wiring.Component):
 
     # -- reads -----------------------------------------------------------------------------------------------------
 
-    def _positions(self, m: Module):
-        """Both slots are read at the pulse and stay; the one whose turn it is, at stage 1."""
-        c = self.command
-        slot, context = self._source(self._slot(1))
+    def _places(self, m: Module):
+        """Address of the element read, beside that of the vector parameters; both read when the unit comes."""
+        if not self.hw.general:
+            m.d.comb += [self.unit.eq(self._count(m, self.y_valid | self.tick)), self.q_r_en.eq(self._pulses[0])]
+            return self.unit
+        m.d.comb += [self.k_en.eq(self._pulses[self._operand - 1]), self.unit.eq(self._count(m, self.k_en))]
+        place = self._element(m, self._pulses[0])
+        if self._operand == 1:
+            m.d.comb += self.q_r_en.eq(self._pulses[0])
+            return place
+        again = self._pulses[1]
+        m.d.comb += self.q_r_en.eq(self._pulses[0] | again)
+        return Mux(again, self._count(m, again, self.second), place)
+
+    def _operands(self, m: Module, place):
+        """Both slots are read and stay; the one whose turn it is, at the stage of operands, and the second operand if
+        there is one."""
+        c, r = self.command, None
         q = Signal(signed(self.hw.width))
+        slot, context = self._source(self._slot(1))
+        if self._operand == 1:
+            m.d.comb += q.eq(Mux(slot, self.q_b, self.q_a))
+        else:
+            a, b = (Mux(self._source(slot)[0], self.q_b, self.q_a) for slot in (0, 1))
+            r, after = Signal.like(q), Signal.like(q)
+            m.d.sync += [q.eq(Mux(self._pulses[1], a, after)), after.eq(b)]
+            m.d.comb += r.eq(Mux(self._pulses[2], a, after))
         m.d.comb += [
-            self.q_r_addr.eq(Cat(self.unit, context)), q.eq(Mux(slot, self.q_b, self.q_a)),
-            self.emit_valid.eq(self._valid(1) & c.emit), self.emit.eq(q),
+            self.q_r_addr.eq(Cat(place, context)),
+            self.emit_valid.eq(self._valid(self._operand) & c.emit), self.emit.eq(q),
         ]
-        return q
+        return q, r
 
     def _sums(self, m: Module):
         """The column's sums at stage 1: slot a's, then slot b's."""
@@ -122,7 +166,7 @@ class UnitPath(wiring.Component):
         """Nudges of both samples wait in memory between their sweep and the kick, where they are read beside the
         momenta."""
         w, c = self.hw.width, self.command
-        late = self._count(m, self._pulses[self._kick])
+        late = self._element(m, self._pulses[self._kick])
         slot, context = self._source(self._slot(self._kick - 1))
         sample = slot_sample(c.context, self._slot(self._kick - 1))
         m.d.comb += self.p_r_addr.eq(Cat(slot, late, context))
@@ -140,14 +184,16 @@ class UnitPath(wiring.Component):
 
     # -- motion ----------------------------------------------------------------------------------------------------
 
-    def _forces(self, m: Module, q, y) -> None:
+    def _forces(self, m: Module, q, r, y) -> None:
         c, step, at = self.command, self._step, self._kick
-        m.d.comb += [step.acc.eq(y), step.q.eq(q), step.table_w_addr.eq(self.table_w_addr),
-                     step.table_w_data.eq(self.table_w_data), step.table_w_half.eq(self.table_w_half),
-                     step.table_w_en.eq(self.table_w_en)]
+        if self.hw.general:
+            y = Mux(self.sweeping, delay(m, y, self._operand - 1, "y"), 0)
+        feed(m, step, kind=c.kind, acc=y, q=q, r=r, table_w_addr=self.table_w_addr, table_w_data=self.table_w_data,
+             table_w_half=self.table_w_half, table_w_en=self.table_w_en,
+             **{f"k{i}": getattr(self, f"k{i}") for i in range(len(self.hw.vectors))})
         for i in range(len(self.hw.vectors)):
-            m.d.comb += [getattr(step, f"k{i}").eq(getattr(self, f"k{i}")),
-                         getattr(self, f"g{i}").eq(getattr(step, f"g{i}"))]
+            if f"g{i}" in step.signature.members:
+                m.d.comb += getattr(self, f"g{i}").eq(getattr(step, f"g{i}"))
         m.d.comb += [self.g_valid.eq(self._valid(at) & c.learn), self.g_slot.eq(self._slot(at)),
                      self.g_sample.eq(slot_sample(c.context, self._slot(at))),
                      self.g_unit.eq(self._count(m, self._pulses[at + 1]))]
@@ -159,23 +205,28 @@ class UnitPath(wiring.Component):
         p_sum = Signal(signed(len(kick)), reset_less=True)
         p = arith.wrap(p_sum, w)
         m.d.comb += self._drift.p.eq(p)
-        d, late = self._drift.d, delay(m, q, self._moved - 3, "q")
+        d, late = self._drift.d, delay(m, q, self._moved - 2 - self._operand, "q")
         x = delay(m, _turned(late, c.reverse), 1, "q_turned")
         q_sum = Signal(signed(max(w, len(d)) + 1), reset_less=True)
         m.d.sync += [p_sum.eq(kick), q_sum.eq(_turned(Mux(c.drift, x + d, x), c.reverse))]
         with m.If(c.clear):
             m.d.sync += p_sum.eq(0)
-        with m.If(c.clear | ~self._valid(self._moved - 1)):
+        zero, writes = c.clear | ~self._valid(self._moved - 1), ~c.check & ~c.emit
+        if self.hw.general:
+            mapping = c.value | c.rows
+            zero, writes = zero | mapping, writes & ~mapping
+        with m.If(zero):
             m.d.sync += q_sum.eq(0)
-        writes = ~c.check & ~c.emit
         kicked, moved = self._valid(self._kicked) & writes, self._valid(self._moved) & writes
+        element = self._element(m, self._pulses[self._kicked + 1])
         m.d.comb += [
             self.p_w_en.eq(kicked), self.p_w_data.eq(p),
-            self.p_w_addr.eq(Cat(self._slot(self._kicked), self._count(m, self._pulses[self._kicked + 1]), c.context)),
+            self.p_w_addr.eq(Cat(self._slot(self._kicked), element, c.context)),
             self.q_w_en.eq(moved), self.q_w_slot.eq(self._slot(self._moved)), self.q_w_data.eq(arith.wrap(q_sum, w)),
-            self.q_w_addr.eq(Cat(self._count(m, self._pulses[self._moved + 1]), c.context)),
+            self.q_w_addr.eq(Cat(self._element(m, self._pulses[self._moved + 1]), c.context)),
             self.wrapped.eq((kicked & arith.outside(p_sum, w)) | (moved & arith.outside(q_sum, w))),
-            self.moved.eq(c.check & ((self._valid(1) & (q != 0)) | (self._valid(self._kick) & (self.p != 0)))),
+            self.moved.eq(c.check & ((self._valid(self._operand) & (q != 0))
+                                     | (self._valid(self._kick) & (self.p != 0)))),
         ]
         self._respond(m, arith.wrap(q_sum, w), moved)
 
@@ -184,7 +235,7 @@ class UnitPath(wiring.Component):
         c, w = self.command, self.hw.width
         forward = ~c.reverse
         p, force = _turned(self.p, forward), self._step.force
-        kick = Mux(self.sweeping, p + force, p)
+        kick = Mux(self.sweeping | c.force if self.hw.general else self.sweeping, p + force, p)
         if nudge is None:
             return _turned(kick, forward)
         # In reverse: minus the nudge for slot a, plus it for slot b.
@@ -197,8 +248,18 @@ class UnitPath(wiring.Component):
         """How far slot b's position is from slot a's, which came a cycle earlier."""
         first, difference = delay(m, q, 1, "first"), Signal(signed(self.hw.width + 1))
         m.d.comb += difference.eq(first - q)
+        if self.hw.general:
+            moved &= self.command.drift  # other passes may be over vectors that are no states
         with m.If(moved & self._slot(self._moved) & (self.command.context != Context.PAIR)):
             m.d.comb += self.response.eq(arith.abs_bits(difference))
+
+    def _results(self, m: Module) -> None:
+        """What passes to vectors or rows compute; a cycle later than a force kicks, so that both ways start at a
+        register."""
+        c, valid = self.command, Signal()
+        m.d.comb += valid.eq(self._valid(self._kick) & (c.value | c.rows))
+        m.d.sync += [self.mapped_valid.eq(valid),
+                     self.mapped.eq(Mux(valid, arith.wrap(self._step.force, self.hw.width), 0))]
 
 
 def _turned(x, condition):

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from echolith.compiler.design import Block, Design
-from echolith.compiler.pipeline import evaluate
+from echolith.compiler.isa import Opcode
+from echolith.compiler.pipeline import Pipeline, evaluate
 from echolith.compiler.registers import LARGE_BITS
+from echolith.compiler.sweep import Sweep
 from echolith.sim import arith
 
 __all__ = ["SHIFT_LIMIT", "IntegerModel", "Outcome", "State"]
@@ -69,46 +71,38 @@ class IntegerModel:
 
     # -- pieces ----------------------------------------------------------------------------------------------------
 
-    def _block(self, name: str) -> Block | None:
-        return next((b for b in self.design.blocks if b.name == name), None)
+    def _block(self, name: str) -> Block:
+        return self.design.block(name)
 
     def _swept(self, name: str) -> Array:
         return self.masters[name] >> self.hw.width
 
-    def _run(self, name: str, **inputs: Array) -> dict[str, Array]:
-        return evaluate(getattr(self.hw, name), inputs, self.design.tables, self.hw.width, self.hw.segments)
+    def _run(self, pipeline: Pipeline, **inputs: Array) -> dict[str, Array]:
+        return evaluate(pipeline, inputs, self.design.tables, self.hw.width, self.hw.segments)
 
     def drive(self, u: Array) -> Array:
-        """(samples, inputs) data words -> (samples, rows) drives."""
-        if self._block("drive") is None:
-            return np.zeros((len(u), self._rows), np.int64)
-        x = np.concatenate([u << self.hw.input_shift, np.full((len(u), 1), self._one)], axis=1)
-        w = self._swept("drive")
-        return arith.sat(arith.rnd(_dot(x[:, :w.shape[1]], w.T), self.hw.drive_shift), self.hw.width)
+        """(samples, inputs) data words -> (samples, rows of all kept drives)."""
+        rows = [(first, self._block(name)) for name, first in self.design.kept_drives.items()]
+        kept = np.zeros((len(u), max((first + b.rows for first, b in rows), default=0)), np.int64)
+        for first, block in rows:
+            acc = _dot(self._inputs(u, block.columns), self._swept(block.name).T)
+            kept[:, first:first + block.rows] = arith.sat(arith.rnd(acc, self.hw.drive_shift), self.hw.width)
+        return kept
+
+    def _inputs(self, u: Array, columns: int) -> Array:
+        """Data words as operands, and the constant one beside them."""
+        return np.concatenate([u << self.hw.input_shift, np.full((len(u), 1), self._one)], axis=1)[:, :columns]
 
     @property
     def _one(self) -> int:
         """The constant one beside the inputs."""
         return 1 << self.design.fractions["input"] + self.hw.input_shift
 
-    @property
-    def _rows(self) -> int:
-        hidden = self._block("hidden")
-        return hidden.rows if hidden else 0
-
-    def activation(self, q: Array, drive: Array) -> Array:
-        return self._run("activate", acc=_dot(q, self._swept("hidden").T), drive=drive)["t"]
-
-    def force(self, q: Array, t: Array) -> dict[str, Array]:
-        """``force`` (unrounded width) and the contributions ``g0...`` of the vector parameters."""
-        words = {f"k{i}": np.broadcast_to(v >> self.hw.width, q.shape) for i, v in enumerate(self.vectors)}
-        return self._run("step", acc=_dot(t, self._swept("hidden")), q=q, **words)
-
     def readout(self, q: Array, target: Array) -> tuple[Array, Array]:
         """Output words and cost derivatives."""
         w = self._swept("readout")
         x = np.concatenate([q, np.full((len(q), 1), 1 << self.design.fractions["state"])], axis=1)[:, :w.shape[1]]
-        out = self._run("cost", acc=_dot(x, w.T), target=target)
+        out = self._run(self.hw.cost, acc=_dot(x, w.T), target=target)
         return out["y"], out.get("delta", out["y"])
 
     def nudge(self, delta: Array, exponent: Array) -> Array:
@@ -118,29 +112,29 @@ class IntegerModel:
         return arith.sat(arith.rnd(_dot(t, w), self.hw.nudge_shift), self.hw.width)
 
     def drift(self, p: Array) -> Array:
-        return self._run("drift", p=p)["d"]
+        return self._run(self.hw.drift, p=p)["d"]
 
     # -- motion ----------------------------------------------------------------------------------------------------
 
     def _move(self, s: State, force: Array | int, nudge: Array | int, reverse: bool, where: tuple, out: Outcome,
-              kick: bool = True, drift: bool = True) -> None:
-        """Kick and drift in place; a wrap is recorded with the place given."""
-        p = arith.move(s.p, force, nudge, reverse) if kick else s.p
-        wrapped = arith.outside(p, self.hw.width) if kick else np.zeros(s.p.shape, bool)
-        s.p = arith.wrap(p, self.hw.width)
+              units: slice = slice(None), drift: bool = True) -> None:
+        """Kick and drift some units in place; a wrap is recorded with the place given."""
+        p = arith.move(s.p[:, units], force, nudge, reverse)
+        wrapped = arith.outside(p, self.hw.width)
+        p = s.p[:, units] = arith.wrap(p, self.hw.width)
         if drift:
-            d = self.drift(s.p)
-            q = s.q - d if reverse else s.q + d
+            d = self.drift(p)
+            q = s.q[:, units] - d if reverse else s.q[:, units] + d
             wrapped = wrapped | arith.outside(q, self.hw.width)
-            s.q = arith.wrap(q, self.hw.width)
+            s.q[:, units] = arith.wrap(q, self.hw.width)
         if wrapped.any() and not out.wrapped:
             sample, unit = np.argwhere(wrapped)[0]
-            out.first = {"phase": where[0], "step": where[1], "sample": int(sample), "unit": int(unit)}
+            out.first = {"phase": where[0], "step": where[1], "sample": int(sample),
+                         "unit": int(unit) + (units.start or 0)}
         out.wrapped |= bool(wrapped.any())
 
-    def _advance(self, s: State, drive: Array, step: int, out: Outcome) -> None:
-        f = self.force(s.q, self.activation(s.q, drive))["force"]
-        self._move(s, f, 0, False, ("forward", step), out)
+    def _advance(self, s: State, u: Array, drive: Array, step: int, out: Outcome) -> None:
+        Force(self, s, u, drive, ("forward", step), out).run()
 
     def start(self, samples: int) -> State:
         shape = (samples, self.design.units)
@@ -151,7 +145,7 @@ class IntegerModel:
 
         Returns the state at the last one and the drive in force there."""
         d = self.design.dynamics
-        s, c = self.start(len(x)), np.zeros((len(x), self._rows), np.int64)
+        s, c = self.start(len(x)), np.zeros((len(x), 0), np.int64)
         for row in range(d.steps):
             c = self.drive(x[:, row])
             for substep in range(d.substeps):
@@ -159,7 +153,7 @@ class IntegerModel:
                     read(s, row)
                     if row == d.steps - 1:
                         return s, c
-                self._advance(s, c, row * d.substeps + substep + 1, out)
+                self._advance(s, x[:, row], c, row * d.substeps + substep + 1, out)
         raise AssertionError("a sample has at least one row")
 
     # -- runs ------------------------------------------------------------------------------------------------------
@@ -201,7 +195,7 @@ class IntegerModel:
                 c = self.drive(x[:, row])
                 if trace is not None:
                     trace.append(s.copy())
-            self._move(s, self.force(s.q, self.activation(s.q, c))["force"], 0, True, ("return", step), out)
+            Force(self, s, x[:, row], c, ("return", step), out, reverse=True).run()
         out.echo |= bool(s.q.any() or s.p.any())
 
     def _steps_back(self):
@@ -246,30 +240,16 @@ class IntegerModel:
                 c = self.drive(x[:, row])
                 if d.cost_at == "every":
                     nudge = self._nudges(s, target[:, row], exponent)
-            self._echo_step(both, x[:, row], np.tile(c, (2, 1)), nudge, np.tile(exponent, 2), step, out)
-            self._move(s, self.force(s.q, self.activation(s.q, c))["force"], 0, True, ("return", step), out)
+            Force(self, both, np.tile(x[:, row], (2, 1)), np.tile(c, (2, 1)), ("echo", step), out, reverse=True,
+                  nudge=nudge, exponent=np.tile(exponent, 2)).run()
+            self._respond(both, out)
+            Force(self, s, x[:, row], c, ("return", step), out, reverse=True).run()
         out.echo |= bool(s.q.any() or s.p.any())
 
     def _nudges(self, s: State, target: Array, exponent: Array) -> Array:
         """Of both echoes, from the un-nudged copy's cost derivative."""
         nudge = self.nudge(self.readout(s.q, target)[1], exponent)
         return np.concatenate([nudge, -nudge])
-
-    def _echo_step(self, both: State, u: Array, drive: Array, nudge: Array | int, exponent: Array, step: int,
-                   out: Outcome) -> None:
-        """Gradients at the position, then kick, nudge and drift back."""
-        sign = np.repeat([1, -1], len(both.q) // 2)[:, None]
-        scale = exponent[:, None] - self.gain
-        t = self.activation(both.q, drive)
-        ts = arith.shr(t, scale) * sign
-        self._outer("hidden", ts, both.q)
-        self._outer("drive", ts, np.tile(u << self.hw.input_shift, (2, 1)), self._one)
-        f = self.force(both.q, t)
-        for i in range(len(self.vectors)):
-            g = arith.shr(f[f"g{i}"], scale) * sign
-            self.vector_gradients[i] += g.sum(0) if len(self.vectors[i]) == g.shape[1] else g.sum()
-        self._move(both, f["force"], nudge, True, ("echo", step), out)
-        self._respond(both, out)
 
     def _own(self, delta: Array) -> Array:
         """Operand of the readout's own gradient."""
@@ -327,3 +307,90 @@ class IntegerModel:
 
     def _product(self, gradient: Array, mantissa: int) -> Array:
         return gradient * mantissa
+
+
+class Force:
+    """One evaluation of the force at a state: the design's sweeps, one after the other.
+
+    Kicks and drifts ``s`` in place; with an ``exponent`` per sample (an echo: the + copies first, then the - copies) it
+    accumulates the gradients' contrasts. ``nudge`` is applied where a state drifts."""
+
+    def __init__(self, model: IntegerModel, s: State, u: Array, drive: Array, where: tuple, out: Outcome,
+                 reverse: bool = False, nudge: Array | int = 0, exponent: Array | None = None):
+        self.model, self.s, self.u, self.drive, self.where, self.out = model, s, u, drive, where, out
+        self.reverse, self.nudge, self.echo = reverse, nudge, exponent is not None
+        design = model.design
+        self.v = np.zeros((len(s.q), design.elements), np.int64)
+        self.v[:, :design.units] = s.q
+        self.rows: dict[int, Array] = {}  # by first tile
+        if exponent is not None:
+            self.scale = exponent[:, None] - model.gain
+            self.sign = np.repeat([1, -1], len(s.q) // 2)[:, None]
+
+    def run(self) -> None:
+        for sweep in self.model.design.sweeps:
+            if self.echo or not sweep.echo_only:
+                {Opcode.FORWARD: self._forward, Opcode.OUTER: self._outer, Opcode.TRANSPOSED: self._transposed,
+                 Opcode.UNITS: self._units}[Opcode(sweep.opcode)](sweep)
+
+    def _x(self, sweep: Sweep) -> Array:
+        """Column operands."""
+        columns = self.model.design.block(sweep.block).columns
+        if sweep.input:
+            return self.model._inputs(self.u, columns)
+        return self.v[:, sweep.source:sweep.source + columns]
+
+    def _contrast(self, words: Array) -> Array:
+        """Words at the scale of the gradient, with the copy's sign."""
+        return arith.shr(words, self.scale) * self.sign
+
+    def _keep(self, sweep: Sweep, words: Array) -> None:
+        if sweep.value:
+            self.v[:, sweep.place:sweep.place + sweep.length] = arith.wrap(words, self.model.hw.width)
+        if sweep.rows:
+            self.rows[sweep.tile] = words
+
+    def _forward(self, sweep: Sweep) -> None:
+        acc = _dot(self._x(sweep), self.model._swept(sweep.block).T)
+        drive = self.drive[:, sweep.drive:sweep.drive + sweep.length]
+        self._keep(sweep, self.model._run(self.model.hw.activate[sweep.kind], acc=acc, drive=drive)["t"])
+
+    def _outer(self, sweep: Sweep) -> None:
+        self.model.gradients[sweep.block] += _dot(self._contrast(self.rows[sweep.tile]).T, self._x(sweep))
+
+    def _transposed(self, sweep: Sweep) -> None:
+        self._element(sweep, _dot(self.rows[sweep.tile], self.model._swept(sweep.block)))
+
+    def _units(self, sweep: Sweep) -> None:
+        self._element(sweep, np.zeros((len(self.v), sweep.length), np.int64))
+
+    def _element(self, sweep: Sweep, acc: Array) -> None:
+        """A pass of the neuron unit."""
+        model, n = self.model, sweep.length
+        units = slice(sweep.first, sweep.first + n)
+        kicks = sweep.opcode == Opcode.TRANSPOSED or sweep.force
+        force: Array | int = 0
+        if kicks or sweep.value or sweep.rows or sweep.learn:
+            found = self._run(sweep, acc)
+            force = found["force"]
+            if sweep.learn and self.echo:
+                self._learn(found)
+        if sweep.value or sweep.rows:
+            self._keep(sweep, force)
+        elif not sweep.echo_only:
+            nudge = self.nudge[:, units] if sweep.drift and isinstance(self.nudge, np.ndarray) else 0
+            model._move(self.s, force if kicks else 0, nudge, self.reverse, self.where, self.out, units, sweep.drift)
+
+    def _run(self, sweep: Sweep, acc: Array) -> dict[str, Array]:
+        n, w = sweep.length, self.model.hw.width
+        words = {f"k{i}": np.broadcast_to((v >> w)[:n], acc.shape) for i, v in enumerate(self.model.vectors)
+                 if len(v) in (1, n)}
+        found = self.model._run(self.model.hw.step[sweep.kind], acc=acc, q=self.v[:, sweep.first:sweep.first + n],
+                                r=self.v[:, sweep.second:sweep.second + n], **words)
+        return {name: np.broadcast_to(value, acc.shape) for name, value in found.items()}
+
+    def _learn(self, found: dict[str, Array]) -> None:
+        for i, gradient in enumerate(self.model.vector_gradients):
+            if f"g{i}" in found:
+                g = self._contrast(found[f"g{i}"])
+                gradient += g.sum(0) if len(gradient) == g.shape[1] else g.sum()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import platformdirs
 
-from echolith.compiler.design import Design
+from echolith.compiler.design import Design, Hardware
 from echolith.compiler.errors import LinkError
 
 __all__ = ["build", "environment", "have_compiler", "start"]
@@ -48,15 +48,16 @@ def cache() -> Path:
     return Path(os.environ.get("ECHOLITH_CACHE") or platformdirs.user_cache_dir("echolith"))
 
 
-def build(design: Design) -> Path:
+def build(design: Design | Hardware) -> Path:
     """The simulator's executable, built if no equal one is cached."""
+    hardware = design.hardware if isinstance(design, Design) else design
     version = subprocess.run(["verilator", "--version"], env=environment(), capture_output=True, text=True)
     key = hashlib.blake2b(digest_size=12)
-    for part in (str(design.hardware), version.stdout, _HARNESS.read_text(), _sources()):
+    for part in (str(hardware), version.stdout, _HARNESS.read_text(), _sources()):
         key.update(part.encode())
     target = cache() / "sim" / key.hexdigest()
     if not (target / "chip").exists():
-        _compile(design, target)
+        _compile(hardware, target)
     return target / "chip"
 
 
@@ -70,14 +71,14 @@ def _sources() -> str:
     return "".join(f.read_text() for f in files if f.exists())
 
 
-def _compile(design: Design, target: Path) -> None:
+def _compile(hardware: Hardware, target: Path) -> None:
     from echolith.rtl.chip import Chip
     from echolith.sim.verilog import convert
 
     work = target.with_name(f"{target.name}.{os.getpid()}")
     shutil.rmtree(work, ignore_errors=True)  # what a failed build left would not be made again
     work.mkdir(parents=True)
-    (work / "chip.v").write_text(convert(Chip(design), "chip"))
+    (work / "chip.v").write_text(convert(Chip(hardware), "chip"))
     command = ["verilator", "--cc", "--exe", "--build", "-j", "2", *_FLAGS, "--top-module", "chip",
                "-Mdir", str(work / "obj"), "-o", str(work / "chip"), str(work / "chip.v"),
                str(_HARNESS)]

@@ -4,22 +4,23 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from echolith.compiler.calibrate import force
 from echolith.compiler.design import Design
-from echolith.compiler.differentiate import derivative, evaluate
 from echolith.sim.data import words
 from echolith.sim.model import IntegerModel, State
 from echolith.sim.weights import from_values
 
 __all__ = ["curvature"]
 
-_STATES = 8
+_STATES = 8  # samples run, input rows looked at
+_STEP = 1e-5  # of the differences
+_ROUNDS = 30  # of the power iteration
 
 
 def curvature(design: Design, values: Mapping[str, np.ndarray], x: np.ndarray) -> float:
     """dt^2 times the largest eigenvalue of d2V/dq2 over some states that ``x`` (samples, steps, inputs) visits.
 
     The leapfrog is stable below 4."""
-    block = next((b for b in design.blocks if b.name == "hidden"), None)
     model = IntegerModel(design)
     loaded = from_values(design, values)
     model.masters = {b.name: loaded[b.name] for b in design.blocks}
@@ -27,18 +28,31 @@ def curvature(design: Design, values: Mapping[str, np.ndarray], x: np.ndarray) -
     data, _ = words(design, x[:_STATES], None)
     states: list[State] = []
     model.echo(data, states)
-    scale = 2.0 ** -design.fractions["state"]
-    local = derivative(derivative(design.local, "q"), "q")
-    bend = derivative(derivative(design.potential, "z"), "z")
-    w = model.masters["hidden"] * 2.0 ** -(design.fractions["hidden"] + design.hardware.width) if block else None
-    largest = 0.0
-    for index, state in enumerate(states[:design.dynamics.steps]):
-        for sample in range(min(len(data), 2)):
-            q = state.q[sample] * scale
-            hessian = np.diag(np.broadcast_to(evaluate(local, {**values, "q": q}), q.shape))
-            if w is not None:
-                drive = model.drive(data[sample:sample + 1, index])[0] * 2.0 ** -design.fractions["z"]
-                d2 = np.broadcast_to(evaluate(bend, {**values, "z": w @ q + drive}), drive.shape)
-                hessian = hessian + (w * d2[:, None]).T @ w
-            largest = max(largest, float(np.linalg.eigvalsh(hessian)[-1]))
-    return design.dynamics.dt**2 * largest
+    rows = np.unique(np.linspace(0, design.dynamics.steps - 1, _STATES).astype(int))
+    q = np.concatenate([states[row].q[:2] for row in rows]) * 2.0 ** -design.fractions["state"]
+    u = np.concatenate([x[:_STATES][:2, row] for row in rows])
+    return design.dynamics.dt * _largest(design, values, q, u)
+
+
+def _kicks(design: Design, values: Mapping[str, np.ndarray], q: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """dt * dV/dq of all states, one after the other."""
+    places, start = {}, 0
+    for state, units in design.states.items():
+        places[state] = q[:, start:start + units]
+        start += units
+    _, found = force(design.passes, design, {**places, "u": u}, values)
+    return np.concatenate([np.broadcast_to(found.get(s, 0.0), v.shape) for s, v in places.items()], axis=1)
+
+
+def _largest(design: Design, values: Mapping[str, np.ndarray], q: np.ndarray, u: np.ndarray) -> float:
+    """Largest eigenvalue of the kicks' derivative over all rows of q, by power iteration on differences."""
+    x = np.random.default_rng(0).normal(size=q.shape)
+    value = np.zeros(len(q))
+    for _ in range(_ROUNDS):
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        y = (_kicks(design, values, q + _STEP * x, u) - _kicks(design, values, q - _STEP * x, u)) / (2 * _STEP)
+        value = np.sum(x * y, axis=1)
+        if not np.linalg.norm(y, axis=1).all():
+            break
+        x = y
+    return float(value.max())

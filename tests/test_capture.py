@@ -11,7 +11,8 @@ from torch import nn
 from echolith.compiler import numeric
 from echolith.compiler.capture import capture
 from echolith.compiler.errors import CompileError
-from echolith.compiler.ir import Term
+from echolith.compiler.graph import Affine, Bias, Dense, Term
+from echolith.compiler.ir import var
 from echolith.compiler.ops import OPS, Op, apply
 from echolith.compiler.trace import float64
 
@@ -58,23 +59,37 @@ def autograd(module: nn.Module, method: str, q: np.ndarray, other: np.ndarray):
     return value.item(), state.grad.numpy(), {n: 0.0 if g is None else g.numpy() for n, g in grads.items()}
 
 
-def assert_equal_to_autograd(module: nn.Module, network) -> None:
+def assert_equal_to_autograd(module: nn.Module, graph) -> None:
     rng = np.random.default_rng(5)
     module = module.double()
     if isinstance(getattr(module, "plain", None), torch.Tensor):
         module.plain = module.plain.double()
+    ((state, units),) = graph.states.items()
     for _ in range(3):
-        q, u, y = rng.normal(size=network.units), rng.normal(size=network.inputs), rng.uniform(size=network.outputs)
-        cases = [("energy", u, numeric.energy, numeric.Force(network), numeric.gradient(network, q[None], u[None]))]
-        if network.cost is not None:
-            slope, parts = numeric.cost_gradient(network, q[None], y[None])
-            cases.append(("cost", y, numeric.cost, lambda *_, slope=slope: slope, parts))
-        for method, other, value, force, gradient in cases:
-            expected, dq, grads = autograd(module, method, q, other)
-            np.testing.assert_allclose(value(network, q[None], other[None])[0], expected, rtol=1e-10)
-            np.testing.assert_allclose(force(q[None], other[None])[0], dq, rtol=1e-9, atol=1e-12)
+        q, u = rng.normal(size=(1, units)), rng.normal(size=(1, graph.inputs))
+        y = rng.uniform(size=(1, graph.outputs))
+        given = {state: q}
+        cases = [
+            ("energy", u, numeric.energy(graph, given, u), numeric.Force(graph)(given, u),
+             numeric.gradient(graph, given, u))
+        ]  # fmt: skip
+        if graph.cost:
+            cases.append(("cost", y, numeric.cost(graph, given, y), *numeric.cost_gradient(graph, given, y)))
+        for method, other, value, slope, gradient in cases:
+            expected, dq, grads = autograd(module, method, q[0], other[0])
+            np.testing.assert_allclose(value[0], expected, rtol=1e-10)
+            np.testing.assert_allclose(slope[state][0], dq, rtol=1e-9, atol=1e-12)
             for name, grad in grads.items():
                 np.testing.assert_allclose(gradient.get(name, 0.0), grad, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def terms(node: Affine) -> list[str]:
+    """An affine node as sorted text."""
+    found = []
+    for term in node.terms:
+        assert isinstance(term.matrix, Dense)
+        found.append(term.matrix.parameter + ("'" if term.matrix.transposed else "") + f" {term.source}")
+    return sorted(found + [f"{b.parameter} one" for b in node.biases])
 
 
 def accumulated(s, q, u):
@@ -124,11 +139,11 @@ POTENTIALS = {
 @pytest.mark.parametrize("name", POTENTIALS)
 def test_any_smooth_potential(name):
     module = model(lambda s, q, u: 0.5 * (s.k * q * q).sum() + POTENTIALS[name](s.W(q) + s.B(u)).sum())
-    network = capture(module)
-    assert len(network.couplings) == 1
-    assert {t.parameter for t in network.couplings[0].affine.terms} == {"W.weight", "W.bias", "B.weight", "B.bias"}
-    assert network.learned == {"k", "W.weight", "W.bias", "B.weight", "B.bias"}
-    assert_equal_to_autograd(module, network)
+    graph = capture(module)
+    assert list(graph.nodes) == ["z0"]
+    assert terms(graph.nodes["z0"]) == ["B.bias one", "B.weight u", "W.bias one", "W.weight q"]
+    assert graph.learned == {"k", "W.weight", "W.bias", "B.weight", "B.bias"}
+    assert_equal_to_autograd(module, graph)
 
 
 COUPLINGS = {  # spelling -> terms of the one coupling, as parameter, source, transposed
@@ -160,19 +175,17 @@ COUPLINGS = {  # spelling -> terms of the one coupling, as parameter, source, tr
 def test_any_spelling_of_an_affine_map(name):
     spelling, expected = COUPLINGS[name]
     module = model(lambda s, q, u: (torch.cos(3 * spelling(s, q, u)) / 2).sum())
-    network = capture(module)
-    (coupling,) = network.couplings
-    found = [t.parameter + ("'" if t.transposed else "") + " " + t.source for t in coupling.affine.terms]
-    assert sorted(found) == sorted(expected)
-    assert str(coupling.potential) == "(0.5*cos((3*z)))"
-    assert_equal_to_autograd(module, network)
+    graph = capture(module)
+    assert list(graph.nodes) == ["z0"]
+    assert terms(graph.nodes["z0"]) == sorted(expected)
+    assert [str(term.expr) for term in graph.energy] == ["(0.5*cos((3*z0)))"]
+    assert_equal_to_autograd(module, graph)
 
 
 def test_terms_keep_their_scale():
-    network = capture(model(lambda s, q, u: torch.cos(s.A @ q - 2 * (s.C @ u) + s.b / 4).sum()))
-    assert network.couplings[0].affine.terms == (
-        Term("A", "q"), Term("C", "u", scale=-2.0), Term("b", "one", scale=0.25)
-    )  # fmt: skip
+    graph = capture(model(lambda s, q, u: torch.cos(s.A @ q - 2 * (s.C @ u) + s.b / 4).sum()))
+    terms = (Term(Dense("A"), var("q")), Term(Dense("C"), var("u"), -2.0))
+    assert graph.nodes["z0"] == Affine(R, terms, (Bias("b", 0.25),))
 
 
 LOCALS = {
@@ -192,7 +205,7 @@ LOCALS = {
     "double well": (lambda s, q, u: ((q**2 - 1) ** 2).sum(), "pow((pow(q, 2) + -1), 2)"),
     "einsum": (lambda s, q, u: torch.einsum("i,i,i->", q, s.k, q), "(k*pow(q, 2))"),
     "literal": (lambda s, q, u: (torch.tensor(0.1) * q + torch.ones(N) * q**2).sum(), "((0.1*q) + pow(q, 2))"),
-    "constant": (lambda s, q, u: q @ q + 12, "(pow(q, 2) + 2)"),
+    "constant": (lambda s, q, u: q @ q + 12, "pow(q, 2) and 12"),
 }
 
 
@@ -200,10 +213,10 @@ LOCALS = {
 def test_any_element_wise_part(name):
     energy, expected = LOCALS[name]
     module = model(energy)
-    network = capture(module)
-    assert str(network.local) == expected
-    assert network.couplings == ()
-    assert_equal_to_autograd(module, network)
+    graph = capture(module)
+    assert [str(term.expr) for term in graph.energy] == expected.split(" and ")
+    assert graph.nodes == {}
+    assert_equal_to_autograd(module, graph)
 
 
 MIXED = {
@@ -231,8 +244,8 @@ def test_mixed_energies(name):
 
 
 def test_couplings_over_equal_rows_share_one_potential():
-    network = capture(model(lambda s, q, u: torch.cos(s.W(q)).sum() - torch.sin(2 * s.W(q)).sum()))
-    assert [str(c.potential) for c in network.couplings] == ["(cos(z) - sin((2*z)))"]
+    graph = capture(model(lambda s, q, u: torch.cos(s.W(q)).sum() - torch.sin(2 * s.W(q)).sum()))
+    assert [str(term.expr) for term in graph.energy] == ["(cos(z0) - sin((2*z0)))"]
 
 
 class Equal(nn.Module):
@@ -263,9 +276,9 @@ def test_equal_widths():
                          + torch.cosh(q + u)).sum(),
         lambda s, q, y: F.mse_loss(s.B(q) + q, y), base=Equal,
     )  # fmt: skip
-    network = capture(module)
-    assert "tied.weight" not in network.values
-    assert_equal_to_autograd(module, network)
+    graph = capture(module)
+    assert "tied.weight" not in graph.values
+    assert_equal_to_autograd(module, graph)
 
 
 def test_one_unit():

@@ -124,12 +124,12 @@ def explained(design) -> dict[str, str]:
 
 def test_an_explanation_tells_energy_forces_and_updates():
     lines = explained(compiled())
-    assert lines["z"] == "z W.weight q + B.weight u + B.bias"
-    assert lines["t"] == "t tanh(z) (at the rows, z above)"
-    assert lines["dV/dq"] == "dV/dq k*q + W.weight' t"
-    assert lines["dW.weight"] == "dW.weight contrast of t q'"
-    assert lines["dB.weight"] == "dB.weight contrast of t u'"
-    assert lines["dB.bias"] == "dB.bias contrast of t"
+    assert lines["z0"] == "z0 W.weight q + B.weight u + B.bias"
+    assert lines["dV/dz0"] == "dV/dz0 tanh(z0)"
+    assert lines["dV/dq"] == "dV/dq (k*q) + W.weight' dV/dz0"
+    assert lines["dW.weight"] == "dW.weight contrast of dV/dz0 q'"
+    assert lines["dB.weight"] == "dB.weight contrast of dV/dz0 u'"
+    assert lines["dB.bias"] == "dB.bias contrast of dV/dz0"
     assert lines["dC.weight"] == "dC.weight dcost/dy q'"
     assert lines["dC.bias"] == "dC.bias dcost/dy"
     assert lines["dk"] == "dk contrast of 0.5*pow(q, 2)"
@@ -144,8 +144,8 @@ def test_an_explanation_of_an_inference_core_has_no_updates():
 def test_a_model_without_drive_and_readout_is_explained_too():
     design = el.compile(Springs(), dynamics=el.Leapfrog(0.25), rule=None, steps=4, lanes=1)
     lines = explained(design)
-    assert lines["dV/dq"] == "dV/dq 4*q + W' t"
-    assert lines["t"] == "t cos(z) (at the rows, z above)"
+    assert lines["dV/dq"] == "dV/dq (4*q) + W' dV/dz0"
+    assert lines["dV/dz0"] == "dV/dz0 cos(z0)"
     assert "y" not in lines
     assert stability(design) == pytest.approx(0.25**2 * 4)
 

@@ -129,15 +129,15 @@ def test_trajectory_equals_the_loop_written_out():
     x, _ = data()
     run = trajectory(network, x, DT, SUBSTEPS)
     rows = leapfrog(network, x)
-    np.testing.assert_allclose(run.q[SUBSTEPS - 1 :: SUBSTEPS], np.moveaxis(rows, 1, 0), rtol=1e-12)
-    assert run.q.shape == (8, 6, 5) and run.u.shape == (8, 6, 3)
-    assert run.q_range == (run.q.min(), run.q.max())
+    np.testing.assert_allclose(run.q["q"][SUBSTEPS - 1 :: SUBSTEPS], np.moveaxis(rows, 1, 0), rtol=1e-12)
+    assert run.q["q"].shape == (8, 6, 5) and run.u.shape == (8, 6, 3)
+    assert run.q_ranges == {"q": (run.q["q"].min(), run.q["q"].max())}
     v = network.values
-    z = run.q @ v["W.weight"].T + v["W.bias"] + run.u @ v["B.weight"].T + v["B.bias"]
-    np.testing.assert_allclose(run.z_ranges, [(z.min(), z.max())], rtol=1e-12)
+    z = run.q["q"] @ v["W.weight"].T + v["W.bias"] + run.u @ v["B.weight"].T + v["B.bias"]
+    np.testing.assert_allclose(run.node_ranges["z0"], (z.min(), z.max()), rtol=1e-12)
     y = rows @ v["readout.weight"].T + v["readout.bias"]
     np.testing.assert_allclose(run.y_range, (y.min(), y.max()), rtol=1e-12)
-    assert run.p_range[0] < 0 < run.p_range[1]
+    assert run.p_ranges["q"][0] < 0 < run.p_ranges["q"][1]
 
 
 def test_divergence_is_refused_with_the_row():
@@ -152,7 +152,7 @@ def test_curvature_is_the_largest_eigenvalue_of_the_hessian():
     x, _ = data()
     run = trajectory(network, x, DT, SUBSTEPS)
     model = model.double()
-    points = zip(run.q.reshape(-1, 5), run.u.reshape(-1, 3), strict=True)
+    points = zip(run.q["q"].reshape(-1, 5), run.u.reshape(-1, 3), strict=True)
     hessians = [
         torch.autograd.functional.hessian(lambda q, u=u: model.energy(q, torch.tensor(u)), torch.tensor(q))
         for q, u in points
@@ -175,8 +175,8 @@ def test_the_leapfrog_limit_is_where_a_spring_becomes_unstable():
     x = np.ones((1, 400, 1))
     limit = 2 / np.sqrt(max_curvature(network, trajectory(network, x, 0.1, 1)))
     assert limit == pytest.approx(1.0)  # curvature k + 1 = 4
-    assert trajectory(network, x, 0.99 * limit, 1).q_range[1] < 20
-    assert trajectory(network, x, 1.01 * limit, 1).q_range[1] > 1e6
+    assert trajectory(network, x, 0.99 * limit, 1).q_ranges["q"][1] < 20
+    assert trajectory(network, x, 1.01 * limit, 1).q_ranges["q"][1] > 1e6
 
 
 def test_cost_at_and_a_missing_cost_are_refused():
@@ -186,3 +186,65 @@ def test_cost_at_and_a_missing_cost_are_refused():
     without = type("Silent", (Springs,), {"cost": None})(1.0)
     with pytest.raises(CompileError, match=r"^Silent must define cost\(self, q, y\) to have a gradient, not Silent"):
         bptt(without, x, y, DT, SUBSTEPS)
+
+
+class Two(nn.Module):
+    """Two states with masses, a deep coupling and class targets."""
+
+    states = {"a": 4, "b": (2, 3)}
+    inputs, outputs = 2, 3
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.W, self.B, self.readout = nn.Linear(4, 6), nn.Linear(2, 4), nn.Linear(6, 3)
+        self.m = nn.Parameter(torch.rand(4) + 0.5)
+
+    def energy(self, a, b, u):
+        return 0.5 * ((a - self.B(u)) ** 2).sum() + 0.5 * (b**2).sum() + b.flatten() @ torch.tanh(self.W(a))
+
+    def kinetic(self, p, r):
+        return 0.5 * (p**2 / self.m).sum() + 0.5 * (r**2).sum()
+
+    def cost(self, a, b, y):
+        return F.cross_entropy(self.readout(b.flatten()), y.long())
+
+
+@pytest.mark.parametrize("cost_at", ["last", "every"])
+def test_several_states_with_masses_and_classes(cost_at):
+    model = Two().double()
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(5, 3, 2)), rng.integers(3, size=5 if cost_at == "last" else (5, 3))
+    gradients, outputs = bptt(model, x, y, DT, SUBSTEPS, cost_at)
+    graph = capture(model)
+    run = trajectory(graph, x, DT, SUBSTEPS)
+    b = run.q["b"][SUBSTEPS - 1 :: SUBSTEPS]
+    expected = np.moveaxis(b @ graph.values["readout.weight"].T + graph.values["readout.bias"], 0, 1)
+    np.testing.assert_allclose(outputs, expected[:, -1] if cost_at == "last" else expected, rtol=1e-10)
+    for name, index in {"m": 1, "W.weight": (2, 3), "B.bias": 0, "readout.weight": (1, 4)}.items():
+        sides = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                dict(model.named_parameters())[name][index] += sign * 1e-5
+            last = torch.tensor(bptt(model, x, y, DT, SUBSTEPS, cost_at)[1]).reshape(-1, 3)
+            cost = F.cross_entropy(last, torch.tensor(y).reshape(-1), reduction="sum")
+            sides.append(cost.item() / 5)
+            with torch.no_grad():
+                dict(model.named_parameters())[name][index] -= sign * 1e-5
+        np.testing.assert_allclose((sides[0] - sides[1]) / 2e-5, gradients[name][index], rtol=1e-6, atol=1e-9)
+
+
+def test_curvature_counts_masses():
+    model = Two().double()
+    graph = capture(model)
+    run = trajectory(graph, np.zeros((1, 1, 2)), DT, 1)
+    assert all(not q.any() for q in run.q.values())
+    flat = torch.zeros(10, dtype=torch.float64)
+
+    def energy(x):
+        return model.energy(x[:4], x[4:].reshape(2, 3), torch.zeros(2, dtype=torch.float64))
+
+    hessian = torch.autograd.functional.hessian(energy, flat)
+    scale = torch.cat([model.m.detach() ** -0.5, torch.ones(6, dtype=torch.float64)])
+    expected = torch.linalg.eigvalsh(scale[:, None] * hessian * scale)[-1].item()
+    assert max_curvature(graph, run) == pytest.approx(expected, rel=1e-10)

@@ -147,15 +147,6 @@ def test_what_cannot_be_compiled_is_refused(change, text):
         el.compile(Oscillators(4, 3, 2, 2, quartic=1.0), **options)
 
 
-def test_an_energy_without_coupling_is_refused():
-    model = Oscillators(4, 3, 2, 2, quartic=0)
-    model.energy = lambda q, u: 0.5 * (model.k * q**2).sum()
-    x, y = problem()
-    with pytest.raises(el.CompileError, match=r"^the energy has no coupling: write it as local\(q\) \+ one sum of "
-                                              r"v\(W q \+ B u \+ b\), not .* alone$"):
-        el.compile(model, dynamics=el.Leapfrog(0.25), rule=el.HamiltonianEcho(), calibrate=(x, y))
-
-
 def test_without_data_the_fallback_format_is_used():
     design = el.compile(Oscillators(4, 3, 2, 2), dynamics=el.Leapfrog(0.25), rule=el.HamiltonianEcho(), steps=5)
     assert (design.hardware.width, design.fractions["state"], design.dynamics.steps) == (18, 12, 5)

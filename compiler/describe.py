@@ -1,0 +1,99 @@
+"""A graph in words: the energy as understood, every force, every local update."""
+
+from echolith.compiler.differentiate import derivative, substitute
+from echolith.compiler.flow import Accumulate, Drive, Flow, Kick, Linear, Map, Outer, derive
+from echolith.compiler.graph import Affine, Dense, Graph, Index
+from echolith.compiler.ir import Expr, var
+
+__all__ = ["describe"]
+
+Lines = list[list[str]]
+
+
+def describe(graph: Graph, cost: Expr | None, learn: bool) -> dict[str, Lines]:
+    """(label, text) lines by section: ``energy`` and ``derived``. Without dt: these are the mathematics."""
+    energy: Lines = [["V", " + ".join(f"sum {_bare(e.expr)}" for e in graph.energy) or "0"]]
+    energy += [[name, _affine(node) if isinstance(node, Affine) else f"{node.kind} {node.expr}"]
+               for name, node in graph.nodes.items()]
+    if graph.readout is not None:
+        energy.append(["y", _affine(graph.readout)])
+    if cost is not None:
+        energy.append(["cost", f"sum {_bare(cost)}"])
+    return {"energy": energy, "derived": _derived(graph, cost if learn else None)}
+
+
+def _affine(form: Affine | Drive) -> str:
+    parts = [_scaled(t.scale, f"{_matrix(t.matrix)} {t.source}".strip()) for t in form.terms]
+    return " + ".join(parts + [_scaled(b.scale, b.parameter) for b in form.biases])
+
+
+def _matrix(matrix: object) -> str:
+    if isinstance(matrix, Dense):
+        part = "".join(f"[{'' if x is None else f'{x[0]}:{x[1]}'}]" for x in (matrix.rows, matrix.columns)
+                       if matrix.rows or matrix.columns)
+        return matrix.parameter + part + "'" * matrix.transposed
+    return "gather" if isinstance(matrix, Index) else getattr(matrix, "parameter", "?")
+
+
+def _scaled(scale: float, text: str) -> str:
+    return text if scale == 1 else f"{scale:g} {text}"
+
+
+def _bare(expr: Expr) -> str:
+    """Without the outermost parentheses of a product or quotient."""
+    text = str(expr)
+    return text[1:-1] if text.startswith("(") and text.endswith(")") else text
+
+
+def _derived(graph: Graph, cost: Expr | None) -> Lines:
+    flow = derive(graph, 1.0, cost is not None)
+    known = {s.name: var(_sum(s, flow)) for s in flow.steps if isinstance(s, Linear)}
+    labels = {f"{name}_t": f"dV/d{name}" for name in graph.nodes}
+
+    def text(expr: Expr) -> str:
+        return _bare(substitute(expr, known))
+
+    lines: Lines = []
+    for step in flow.steps:
+        if isinstance(step, Map) and step.name not in graph.nodes:
+            lines.append([labels.get(step.name, step.name), text(step.expr)])
+        elif isinstance(step, Kick):
+            lines.append([f"dV/d{step.state}", text(step.expr)])
+        elif isinstance(step, Outer):
+            lines += _update(graph, flow, step)
+        elif isinstance(step, Accumulate):
+            lines.append([f"d{step.parameter}", f"contrast of {text(step.expr)}"])
+    kicked = {k.state for k in flow.steps if isinstance(k, Kick)}
+    lines += [[f"dV/d{s}", "0"] for s in graph.states if s not in kicked]
+    if cost is not None:
+        lines.append(["dcost/dy", _bare(derivative(cost, "y"))])
+        assert graph.readout is not None
+        for t in graph.readout.terms:
+            if isinstance(t.matrix, Dense) and t.matrix.parameter in graph.learned:
+                lines.append([f"d{t.matrix.parameter}", _scaled(t.scale, f"dcost/dy {t.source}'")])
+        lines += [[f"d{b.parameter}", _scaled(b.scale, "dcost/dy")] for b in graph.readout.biases
+                  if b.parameter in graph.learned]
+    return lines
+
+
+def _name(vector: str) -> str:
+    return f"dV/d{vector.removesuffix('_t')}" if vector.endswith("_t") else vector
+
+
+def _sum(step: Linear, flow: Flow) -> str:
+    if step.matrix in flow.drives:
+        return _affine(flow.drives[step.matrix])
+    matrix = f"{step.matrix}'" if step.backward else step.matrix
+    drive = f" + {_affine(flow.drives[step.drive])}" if step.drive else ""
+    return f"{matrix.replace(chr(39) * 2, '')} {_name(step.x)}{drive}"
+
+
+def _update(graph: Graph, flow: Flow, step: Outer) -> Lines:
+    signal = f"contrast of {_name(step.rows)}"
+    if step.matrix in flow.drives:
+        drive = flow.drives[step.matrix]
+        found = [[f"d{t.matrix.parameter}", _scaled(t.scale, f"{signal} u'")] for t in drive.terms
+                 if isinstance(t.matrix, Dense) and t.matrix.parameter in graph.learned]
+        return found + [[f"d{b.parameter}", _scaled(b.scale, signal)] for b in drive.biases
+                        if b.parameter in graph.learned]
+    return [[f"d{flow.matrices[step.matrix].parameter}", f"{signal} {_name(step.columns)}'"]]

@@ -1,0 +1,366 @@
+"""The force as a flow of vectors: what has to be computed at a position, before anyone says where or how exactly.
+
+    flow ::= steps in order
+    step ::= linear: y = M x (+ drive)  |  map: y = expr(vectors)  |  kick: momentum of a state -= expr
+           | outer: gradient of M += rows columns'  |  accumulate: gradient of a vector parameter += expr
+
+The energy is differentiated times dt, so that every adjoint and every kick carries the step. A matrix that enters
+twice is one block: its second use runs over the same words, in the other direction if it enters transposed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from echolith.compiler import convolve
+from echolith.compiler.differentiate import derivative, evaluate, names
+from echolith.compiler.errors import CompileError
+from echolith.compiler.graph import Affine, Bias, Convolution, Dense, Graph, Index, Reduce, Term
+from echolith.compiler.ir import Expr, const, var
+from echolith.compiler.ops import add, mul
+
+__all__ = ["Accumulate", "Drive", "Flow", "Kick", "Linear", "Map", "Matrix", "Outer", "dense", "derive"]
+
+_ZERO = const(0)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A parameter with two axes as it is stored on the chip: transposed if so marked."""
+
+    parameter: str
+    transposed: bool
+
+    @property
+    def key(self) -> str:
+        return self.parameter + "'" * self.transposed
+
+
+@dataclass(frozen=True)
+class Drive:
+    """``B u + b``: one block over the inputs and the constant one."""
+
+    name: str
+    length: int
+    terms: tuple[Term, ...]
+    biases: tuple[Bias, ...]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """``name = M x`` or, ``backward``, ``M' x``; plus the drive, if there is one, in the forward direction.
+
+    A vector that depends on the inputs alone is a drive times u."""
+
+    name: str
+    length: int
+    matrix: str  # key of a matrix, or a drive
+    backward: bool
+    x: str
+    drive: str | None = None
+
+
+@dataclass(frozen=True)
+class Map:
+    """``name = expr`` over vectors of one length and parameters."""
+
+    name: str
+    length: int
+    expr: Expr
+
+
+@dataclass(frozen=True)
+class Kick:
+    """Momentum of ``state`` -= ``expr``; kicks of one state add up."""
+
+    state: str
+    length: int
+    expr: Expr
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Gradient of ``matrix`` += ``rows`` times ``columns``'; of a drive, the columns are u and the constant one."""
+
+    matrix: str
+    rows: str
+    columns: str
+
+
+@dataclass(frozen=True)
+class Accumulate:
+    """Gradient of a vector parameter += ``expr``, without dt (summed over the elements if it is one number)."""
+
+    parameter: str
+    length: int
+    expr: Expr
+
+
+Step = Linear | Map | Kick | Outer | Accumulate
+
+
+@dataclass
+class Flow:
+    """``lengths`` of all vectors by name, ``values`` of all parameters, constants of index matrices among them.
+
+    All matrices of drives and of the ``readout`` are dense."""
+
+    steps: list[Step] = field(default_factory=list)
+    readout: Affine | None = None
+    matrices: dict[str, Matrix] = field(default_factory=dict)
+    drives: dict[str, Drive] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def dense(matrix: Dense | Matrix, values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The array that a matrix stands for; a parameter with one axis is one row."""
+    array = np.atleast_2d(np.asarray(values[matrix.parameter], np.float64))
+    if isinstance(matrix, Dense):
+        rows, columns = (slice(*x) if x else slice(None) for x in (matrix.rows, matrix.columns))
+        array = array[rows, columns]
+    return array.T if matrix.transposed else array
+
+
+def derive(graph: Graph, dt: float, learn: bool) -> Flow:
+    """Forces and, with ``learn``, local updates of an energy."""
+    return _Derivation(graph, dt, learn).run()
+
+
+class _Derivation:
+    def __init__(self, graph: Graph, dt: float, learn: bool):
+        self.graph, self.dt, self.learn = graph, dt, learn
+        self.flow = Flow(lengths={**graph.states, "u": graph.inputs}, values=dict(graph.values))
+        self.sources: dict[tuple[str, int], str] = {}  # node, term -> the vector that the matrix is applied to
+        self.oriented: dict[Matrix, Matrix] = {}  # untransposed -> as first used
+        self.adjoints: dict[str, Expr] = {}
+        self.nodes: dict[str, Affine] = {}  # with frozen matrices of one source merged
+
+    def run(self) -> Flow:
+        for name, node in self.graph.nodes.items():
+            self._forward(name, node)
+        for total in self.graph.energy:
+            scaled = mul(self.dt, total.expr)
+            for vector in sorted(self._vectors(total.expr)):
+                self._add(vector, derivative(scaled, vector))
+        for name in reversed(self.graph.nodes):
+            self._backward(name)
+        for state, units in self.graph.states.items():
+            kick = self.adjoints.get(state, _ZERO)
+            if kick != _ZERO:
+                self.flow.steps.append(Kick(state, units, kick))
+        if self.learn:
+            self._parameters()
+        self._readout()
+        return self.flow
+
+    def _readout(self) -> None:
+        form = self.graph.readout
+        if form is not None:
+            terms = tuple(replace(t, matrix=self._dense(t, form.length, self._length(t.source))) for t in form.terms)
+            self.flow.readout = replace(form, terms=terms)
+
+    # -- forward ---------------------------------------------------------------------------------------------------
+
+    def _forward(self, name: str, node: Affine | Reduce) -> None:
+        if isinstance(node, Reduce):
+            raise CompileError(f"energy: a reduction over units ({node.kind}) is not built on the chip yet; write a "
+                               f"sum of functions of single units or rows, not {node.kind} of {node.expr}")
+        node = self.nodes[name] = self._merged(node)
+        moving = [i for i, t in enumerate(node.terms) if names(t.source) - {"u"} & self._vectors(t.source)
+                  and self._vectors(t.source) != {"u"}]
+        driving = tuple(t for i, t in enumerate(node.terms) if i not in moving)
+        drive = self._drive(name, node, driving) if driving or node.biases else None
+        total = _ZERO
+        for place, i in enumerate(moving):
+            term = node.terms[i]
+            x = self._source(name, i, term)
+            matrix, backward = self._matrix(term, node.length, self.flow.lengths[x])
+            result = self._new(f"{name}_{i}" if len(moving) > 1 else f"{name}_", node.length)
+            last = place == len(moving) - 1 and not backward and term.scale == 1
+            self.flow.steps.append(Linear(result, node.length, matrix.key, backward, x, drive if last else None))
+            drive = None if last else drive
+            total = add(total, mul(term.scale, var(result)))
+        if drive is not None:  # beside no product, or beside one that cannot carry it
+            result = self._new(f"{name}_u", node.length)
+            self.flow.steps.append(Linear(result, node.length, drive, False, "u"))
+            total = add(total, var(result))
+        self.flow.lengths[name] = node.length
+        self.flow.steps.append(Map(name, node.length, total))
+
+    def _merged(self, node: Affine) -> Affine:
+        """Frozen matrices applied to the same vector become one, with their factors."""
+        frozen: dict[Expr, np.ndarray] = {}
+        terms: list[Term] = []
+        biases = list(node.biases)
+        for term in node.terms:
+            matrix = term.matrix
+            if not isinstance(matrix, Index) and self._learns(matrix.parameter):
+                terms.append(term)
+                continue
+            if not self._vectors(term.source):
+                biases.append(Bias(self._constant(self._known(term, node.length))))
+                continue
+            columns = self.graph.inputs if self._vectors(term.source) == {"u"} else self._length(term.source)
+            array = term.scale * dense(self._dense(term, node.length, columns), self.flow.values)
+            frozen[term.source] = frozen.get(term.source, 0.0) + array
+        terms += [Term(Dense(self._constant(array)), source) for source, array in frozen.items()]
+        return replace(node, terms=tuple(terms), biases=tuple(biases))
+
+    def _known(self, term: Term, length: int) -> np.ndarray:
+        """A frozen matrix applied to parameters alone."""
+        moved = sorted(names(term.source) & self.graph.learned) if self.learn else []
+        if moved:
+            raise CompileError("energy: a learned vector whose elements are moved or summed is not built on the chip "
+                               f"yet; declare it in the shape in which it is used, not {', '.join(moved)}")
+        flat = {name: np.asarray(v).reshape(-1) for name, v in self.flow.values.items()}
+        source = np.atleast_1d(evaluate(term.source, flat))
+        return term.scale * (dense(self._dense(term, length, len(source)), self.flow.values) @ source)
+
+    def _drive(self, name: str, node: Affine, terms: tuple[Term, ...]) -> str:
+        if any(t.source != var("u") for t in terms):
+            bad = next(t.source for t in terms if t.source != var("u"))
+            raise CompileError("energy: a matrix is applied to a function of the inputs; transform the data before "
+                               f"the network sees them, not {bad}")
+        drive = self._new(f"{name}_drive", node.length)
+        dense = tuple(replace(t, matrix=self._dense(t, node.length, self.graph.inputs)) for t in terms)
+        self.flow.drives[drive] = Drive(drive, node.length, dense, node.biases)
+        return drive
+
+    def _source(self, name: str, index: int, term: Term) -> str:
+        """The vector that a term's matrix is applied to; a function of vectors becomes one of its own."""
+        if term.source.op == "var":
+            return self._keep(name, index, term.source.name)
+        length = self._length(term.source)
+        for step in self.flow.steps:
+            if isinstance(step, Map) and step.expr == term.source:
+                return self._keep(name, index, step.name)
+        x = self._new(f"x{sum(isinstance(s, Map) for s in self.flow.steps)}", length)
+        self.flow.steps.append(Map(x, length, term.source))
+        return self._keep(name, index, x)
+
+    def _keep(self, name: str, index: int, x: str) -> str:
+        self.sources[name, index] = x
+        return x
+
+    def _dense(self, term: Term, rows: int, columns: int) -> Dense:
+        """Index matrices as frozen matrices of 0 and 1."""
+        if isinstance(term.matrix, Dense):
+            return self._whole(term.matrix)
+        if isinstance(term.matrix, Convolution):
+            if self._learns(term.matrix.parameter):
+                raise CompileError("energy: a learned convolution is not built on the chip yet; freeze its kernel with "
+                                   f"requires_grad_(False) or use a dense matrix, not {term.matrix.parameter}")
+            kernel = np.asarray(self.flow.values[term.matrix.parameter])
+            return Dense(self._constant(convolve.apply(term.matrix, kernel, np.eye(columns)).T))
+        array = np.zeros((rows, columns))
+        for row, column in enumerate(term.matrix.of):
+            if column >= 0:
+                array[row, column] = 1.0
+        return Dense(self._constant(array))
+
+    def _whole(self, matrix: Dense) -> Dense:
+        """A block of a frozen parameter as a constant of its own."""
+        if matrix.rows is None and matrix.columns is None:
+            return matrix
+        if self._learns(matrix.parameter):
+            raise CompileError("energy: a part of a learned matrix is not built on the chip yet; give each part a "
+                               f"parameter of its own, not a slice of {matrix.parameter}")
+        array = np.asarray(self.flow.values[matrix.parameter])
+        rows, columns = (slice(*x) if x else slice(None) for x in (matrix.rows, matrix.columns))
+        return Dense(self._constant(array[rows, columns]), matrix.transposed)
+
+    def _constant(self, array: np.ndarray) -> str:
+        for name, value in self.flow.values.items():
+            if name not in self.graph.learned and value.shape == array.shape and np.array_equal(value, array):
+                return name
+        name = f"index{len(self.flow.values)}"
+        self.flow.values[name] = array
+        return name
+
+    def _matrix(self, term: Term, rows: int, columns: int) -> tuple[Matrix, bool]:
+        """The block and whether this use runs backward over it."""
+        dense = self._dense(term, rows, columns)
+        plain = Matrix(dense.parameter, False)
+        wanted = replace(plain, transposed=dense.transposed)
+        stored = self.oriented.setdefault(plain, wanted)
+        self.flow.matrices[stored.key] = stored
+        return stored, stored != wanted
+
+    # -- backward --------------------------------------------------------------------------------------------------
+
+    def _backward(self, name: str) -> None:
+        node = self.nodes[name]
+        adjoint = self.adjoints.get(name, _ZERO)
+        if adjoint == _ZERO:
+            return
+        t, signals = self._map(f"{name}_t", node.length, adjoint), {}
+        for i, term in enumerate(node.terms):
+            if (name, i) not in self.sources:
+                continue
+            x = self.sources[name, i]
+            matrix, backward = self._matrix(term, node.length, self.flow.lengths[x])
+            signals[i] = t if term.scale == 1 else self._map(f"{name}_{i}_t", node.length, mul(term.scale, adjoint))
+            if self._learns(matrix.parameter):
+                rows, columns = (x, signals[i]) if backward else (signals[i], x)
+                self.flow.steps.append(Outer(matrix.key, rows, columns))
+        self._driven(name, node, t)
+        for i, term in enumerate(node.terms):
+            if (name, i) in self.sources:
+                matrix, backward = self._matrix(term, node.length, self.flow.lengths[self.sources[name, i]])
+                self._through(name, i, term, matrix, backward, signals[i])
+
+    def _driven(self, name: str, node: Affine, t: str) -> None:
+        """Gradients of input weights and biases."""
+        drive = next((d for d in self.flow.drives.values() if d.name == f"{name}_drive"), None)
+        learned = drive and any(self._learns(x.matrix.parameter) for x in drive.terms)  # type: ignore[union-attr]
+        if drive and (learned or any(self._learns(b.parameter) for b in drive.biases)):
+            self.flow.steps.append(Outer(drive.name, t, "u"))
+
+    def _through(self, name: str, i: int, term: Term, matrix: Matrix, backward: bool, t: str) -> None:
+        """The adjoint of a matrix's source, and of what the source is a function of."""
+        back = self._new(f"{name}_{i}_back", self.flow.lengths[self.sources[name, i]])
+        self.flow.steps.append(Linear(back, self.flow.lengths[back], matrix.key, not backward, t))
+        for vector in sorted(self._vectors(term.source) - {"u"}):
+            self._add(vector, mul(var(back), derivative(term.source, vector)))
+        if self.learn:
+            for parameter in sorted(names(term.source) & self.graph.learned):
+                slope = mul(1 / self.dt, derivative(term.source, parameter))
+                self._accumulate(parameter, self.flow.lengths[back], mul(var(back), slope))
+
+    def _parameters(self) -> None:
+        """Gradients of the parameters inside the energy's element-wise terms."""
+        for total in self.graph.energy:
+            for parameter in sorted(names(total.expr) & self.graph.learned):
+                self._accumulate(parameter, total.length, derivative(total.expr, parameter))
+
+    def _accumulate(self, parameter: str, length: int, expr: Expr) -> None:
+        if expr != _ZERO:
+            self.flow.steps.append(Accumulate(parameter, length, expr))
+
+    # -- helpers ---------------------------------------------------------------------------------------------------
+
+    def _learns(self, parameter: str) -> bool:
+        return self.learn and parameter in self.graph.learned
+
+    def _add(self, vector: str, expr: Expr) -> None:
+        if vector != "u" and expr != _ZERO:
+            self.adjoints[vector] = add(self.adjoints.get(vector, _ZERO), expr)
+
+    def _map(self, name: str, length: int, expr: Expr) -> str:
+        name = self._new(name, length)
+        self.flow.steps.append(Map(name, length, expr))
+        return name
+
+    def _new(self, name: str, length: int) -> str:
+        while name in self.flow.lengths:
+            name += "_"
+        self.flow.lengths[name] = length
+        return name
+
+    def _vectors(self, expr: Expr) -> frozenset[str]:
+        return names(expr) & (frozenset(self.graph.states) | frozenset(self.graph.nodes) | {"u"})
+
+    def _length(self, expr: Expr) -> int:
+        return max(self.flow.lengths[v] for v in self._vectors(expr))

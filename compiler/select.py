@@ -1,0 +1,327 @@
+"""Instruction selection: a flow becomes sweeps of the array and passes of the neuron unit, fused where one can carry
+the other.
+
+A forward sweep's sums go through an element-wise circuit of their own; a transposed sweep's sums go through one that
+reads two more vectors; a pass reads two vectors. What needs more is cut into pieces that are kept as vectors.
+"""
+
+from dataclasses import dataclass, replace
+
+from echolith.compiler.differentiate import names, substitute
+from echolith.compiler.errors import CompileError
+from echolith.compiler.flow import Accumulate, Flow, Kick, Linear, Map, Outer, Step
+from echolith.compiler.ir import Expr, const, var
+from echolith.compiler.isa import Opcode
+from echolith.compiler.ops import add, neg
+
+__all__ = ["Pass", "select"]
+
+_OPERANDS = 2  # vectors that a pass reads
+
+
+@dataclass
+class Pass:
+    """One sweep before formats. ``expr`` is over ``acc`` (the sums), ``q``, ``r`` by the vectors' own names.
+
+    ``result`` names the vector it makes; ``state`` the one it kicks. ``value``, ``rows``: the result is kept among the
+    vectors, or as row operands. ``learn`` holds (parameter, expr) of vector gradients."""
+
+    opcode: int  # an `isa.Opcode`
+    length: int
+    matrix: str = ""  # key of a matrix, or a drive
+    x: str = ""  # FORWARD: column operand; TRANSPOSED: row operand; OUTER: column operand
+    t: str = ""  # OUTER: row operand
+    acc: str = ""
+    drive: str = ""
+    q: str = ""
+    r: str = ""
+    expr: Expr | None = None
+    result: str = ""
+    state: str = ""
+    value: bool = False
+    rows: bool = False
+    drift: bool = False
+    learn: tuple[tuple[str, Expr], ...] = ()
+
+    @property
+    def operands(self) -> frozenset[str]:
+        return frozenset((self.acc, self.q, self.r)) - {""}
+
+    @property
+    def echo_only(self) -> bool:
+        return self.opcode == Opcode.OUTER or (bool(self.learn) and not self.result and not self.state)
+
+
+def select(flow: Flow, states: tuple[str, ...]) -> list[Pass]:
+    """Passes of one evaluation of the force, in order; the last one that needs a state's position moves it."""
+    return _Selection(_inlined(flow.steps, flow), flow, states).run()
+
+
+def _reads(step: Step, flow: Flow) -> frozenset[str]:
+    """Vectors that a step reads."""
+    if isinstance(step, Linear):
+        return frozenset([step.x])
+    if isinstance(step, Outer):
+        return frozenset([step.rows, step.columns])
+    return names(step.expr) & frozenset(flow.lengths)
+
+
+def _inlined(steps: list[Step], flow: Flow) -> list[Step]:
+    """Maps that are another vector's name, or that one element-wise step alone reads, disappear into their readers."""
+    steps = list(steps)
+    changed = True
+    while changed:
+        changed = False
+        for step in steps:
+            if not isinstance(step, Map):
+                continue
+            readers = [s for s in steps if step.name in _reads(s, flow)]
+            elementwise = all(isinstance(s, Map | Kick | Accumulate) for s in readers)
+            alias = step.expr.op == "var" and step.expr.name in flow.lengths
+            if not readers or alias or (len(readers) == 1 and elementwise):
+                steps = [_replaced(s, step.name, step.expr) for s in steps if s is not step]
+                changed = True
+                break
+    return steps
+
+
+def _replaced(step: Step, name: str, expr: Expr) -> Step:
+    if isinstance(step, Linear):
+        return replace(step, x=expr.name) if step.x == name else step
+    if isinstance(step, Outer):
+        return replace(step, rows=expr.name if step.rows == name else step.rows,
+                       columns=expr.name if step.columns == name else step.columns)
+    return replace(step, expr=substitute(step.expr, {name: expr})) if name in names(step.expr) else step
+
+
+def _terms(expr: Expr) -> list[Expr]:
+    """Addends of a sum."""
+    if expr.op == "add":
+        return _terms(expr.args[0]) + _terms(expr.args[1])
+    if expr.op == "sub":
+        return _terms(expr.args[0]) + [neg(t) for t in _terms(expr.args[1])]
+    return [expr]
+
+
+class _Selection:
+    def __init__(self, steps: list[Step], flow: Flow, states: tuple[str, ...]):
+        self.flow, self.states = flow, states
+        self.passes: list[Pass] = []
+        self.steps = self._split(steps)
+        self.linears = {s.name: s for s in self.steps if isinstance(s, Linear)}
+        self.done: set[int] = set()  # steps that a sweep carried
+        self.kept: set[str] = set(states) | {"u"}  # vectors that can be read
+
+    def run(self) -> list[Pass]:
+        for step in self.steps:
+            if id(step) in self.done:
+                continue
+            if isinstance(step, Linear):
+                self._linear(step)
+            elif isinstance(step, Map):
+                self._map(step)
+            elif isinstance(step, Kick):
+                self._kick(step)
+            elif isinstance(step, Outer):
+                self._outer(step)
+        for step in self.steps:
+            if isinstance(step, Accumulate):
+                self._accumulate(step)
+        self._needs()
+        self._drift()
+        return self.passes
+
+    # -- shape of the work -----------------------------------------------------------------------------------------
+
+    def _vectors(self, expr: Expr) -> frozenset[str]:
+        return names(expr) & frozenset(self.flow.lengths)
+
+    def _split(self, steps: list[Step]) -> list[Step]:
+        """Kicks as one per sum of a transposed sweep, with as much of the rest as fits, and one per remainder; maps cut
+        down to what a pass can read."""
+        backward = {s.name for s in steps if isinstance(s, Linear) and s.backward}
+        found: list[Step] = []
+        for step in steps:
+            if isinstance(step, Kick):
+                found += [Kick(step.state, step.length, e) for e in self._groups(step, backward)]
+            else:
+                found.append(step)
+        result: list[Step] = []
+        for step in found:
+            if isinstance(step, Map | Kick | Accumulate):
+                result += self._cut(step, backward)
+            else:
+                result.append(step)
+        return result
+
+    def _groups(self, kick: Kick, backward: set[str]) -> list[Expr]:
+        sums: list[Expr] = []
+        rest: list[Expr] = []
+        for term in _terms(kick.expr):
+            (sums if len(self._vectors(term) & backward) else rest).append(term)
+        groups = list(sums)
+        for term in rest:
+            for i, group in enumerate(groups):
+                if self._fits(add(group, term), kick.state, backward):
+                    groups[i] = add(group, term)
+                    break
+            else:
+                groups.append(term)
+        return groups
+
+    def _fits(self, expr: Expr, state: str, backward: set[str]) -> bool:
+        """Whether a pass can read it: one sum at most, the state that is kicked, and one or two others."""
+        vectors = self._vectors(expr)
+        sums, others = vectors & backward, vectors - backward - {state}
+        return len(sums) <= 1 and len(others) <= _OPERANDS - bool(state)
+
+    def _cut(self, step: Map | Kick | Accumulate, backward: set[str]) -> list[Step]:
+        """Sub-expressions of two vectors become vectors until the step fits."""
+        state = step.state if isinstance(step, Kick) else ""
+        before: list[Step] = []
+        expr = step.expr
+        while not self._fits(expr, state, backward if not isinstance(step, Accumulate) else set()):
+            inner = self._smallest(expr)
+            if inner is None:
+                raise CompileError("energy: one element-wise function of more than two vectors is not built; write it "
+                                   f"as a sum or product of functions of fewer, not {expr}")
+            name = self._new(inner)
+            before += self._cut(Map(name, step.length, inner), backward)
+            expr = _exchanged(expr, inner, var(name))
+        return [*before, replace(step, expr=expr)]
+
+    def _smallest(self, expr: Expr) -> Expr | None:
+        """The first sub-expression of two vectors; a sum of a transposed sweep counts as one."""
+        for arg in expr.args:
+            found = self._smallest(arg)
+            if found is not None:
+                return found
+        return expr if len(self._vectors(expr)) == _OPERANDS else None
+
+    def _new(self, expr: Expr) -> str:
+        name = f"m{sum(n.startswith('m') for n in self.flow.lengths)}"
+        while name in self.flow.lengths:
+            name += "_"
+        self.flow.lengths[name] = max(self.flow.lengths[v] for v in self._vectors(expr))
+        return name
+
+    def _readers(self, name: str) -> list[Step]:
+        return [s for s in self.steps if name in _reads(s, self.flow)]
+
+    # -- sweeps ----------------------------------------------------------------------------------------------------
+
+    def _linear(self, step: Linear) -> None:
+        self._read(step.x)
+        opcode = Opcode.TRANSPOSED if step.backward else Opcode.FORWARD
+        made = Pass(opcode, step.length, step.matrix, x=step.x, acc=step.name, drive=step.drive or "")
+        carried = self._carried(step)
+        if carried is None:
+            made.expr, made.result, made.value = var(step.name), step.name, True
+            self.kept.add(step.name)
+        else:
+            self.done.add(id(carried))
+            self._carry(made, carried)
+        self.passes.append(made)
+
+    def _carried(self, step: Linear) -> Map | Kick | None:
+        """The one step that reads these sums, if the sweep's circuit can do it."""
+        readers = self._readers(step.name)
+        if len(readers) != 1 or not isinstance(readers[0], Map | Kick):
+            return None
+        reader = readers[0]
+        others = self._vectors(reader.expr) - {step.name}
+        if not step.backward:
+            return reader if isinstance(reader, Map) and not others else None
+        return reader if others <= self.kept else None
+
+    def _carry(self, made: Pass, step: Map | Kick) -> None:
+        made.expr = step.expr
+        others = sorted(self._vectors(step.expr) - {made.acc})
+        if isinstance(step, Kick):
+            made.state = made.q = step.state
+            others = [v for v in others if v != step.state]
+        else:
+            made.result = step.name
+            self.kept.add(step.name)
+            made.q = others.pop(0) if others else ""
+        made.r = others[0] if others else ""
+        for name in (made.q, made.r):
+            if name:
+                self._read(name)
+
+    def _map(self, step: Map) -> None:
+        made = Pass(Opcode.UNITS, step.length)
+        self._carry(made, step)
+        self.passes.append(made)
+
+    def _kick(self, step: Kick) -> None:
+        made = Pass(Opcode.UNITS, step.length)
+        self._carry(made, step)
+        self.passes.append(made)
+
+    def _outer(self, step: Outer) -> None:
+        self._read(step.rows)
+        self._read(step.columns)
+        length = self.flow.lengths[step.rows]
+        self.passes.append(Pass(Opcode.OUTER, length, step.matrix, x=step.columns, t=step.rows))
+
+    def _accumulate(self, step: Accumulate) -> None:
+        """Beside a pass that reads the same vectors, else in one of its own."""
+        wanted = self._vectors(step.expr)
+        for made in self.passes:
+            if made.opcode in (Opcode.TRANSPOSED, Opcode.UNITS) and made.length == step.length \
+                    and wanted <= made.operands:
+                made.learn += ((step.parameter, step.expr),)
+                return
+        # A position must be read before it moves: passes that drift are chosen afterwards.
+        made = Pass(Opcode.UNITS, step.length, expr=const(0), learn=((step.parameter, step.expr),))
+        others = sorted(wanted)
+        for name in others:
+            self._read(name)
+        made.q, made.r = (*others, "", "")[:2]
+        self.passes.append(made)
+
+    def _read(self, name: str) -> None:
+        if name not in self.kept:
+            raise CompileError(f"energy: {name} is read before it is there; this is a defect of the compiler")
+
+    # -- where results go ------------------------------------------------------------------------------------------
+
+    def _needs(self) -> None:
+        """Results that are read as vectors are kept as such, those of transposed and outer sweeps as row operands."""
+        as_rows = {p.x for p in self.passes if p.opcode == Opcode.TRANSPOSED}
+        as_rows |= {p.t for p in self.passes if p.opcode == Opcode.OUTER}
+        as_values = {p.x for p in self.passes if p.opcode in (Opcode.FORWARD, Opcode.OUTER)}
+        as_values |= {n for p in self.passes for n in (p.q, p.r)}
+        arranged: list[Pass] = []
+        for made in self.passes:
+            arranged.append(made)
+            if not made.result:
+                continue
+            made.rows, made.value = made.result in as_rows, made.result in as_values
+            if made.rows and (made.opcode == Opcode.TRANSPOSED or made.opcode == Opcode.FORWARD and made.value):
+                made.rows, made.value = False, True  # a sweep reads row operands, or writes them, or keeps vectors
+                arranged.append(self._copy(made.result, made.length))
+        states = [self._copy(s, self.flow.lengths[s]) for s in self.states if s in as_rows]
+        self.passes = states + arranged
+
+    def _copy(self, name: str, length: int) -> Pass:
+        """A vector as row operands."""
+        return Pass(Opcode.UNITS, length, q=name, expr=var(name), result=name, rows=True)
+
+    def _drift(self) -> None:
+        """A state moves in its last kick if nothing reads its position later, else behind everything."""
+        for state in self.states:
+            last = max((i for i, p in enumerate(self.passes) if p.state == state), default=-1)
+            later = self.passes[last + 1:]
+            read = any(state in (p.x, p.q, p.r) and not (p.state == state) for p in later)
+            if last >= 0 and not read:
+                self.passes[last].drift = True
+            else:
+                self.passes.append(Pass(Opcode.UNITS, self.flow.lengths[state], q=state, state=state, drift=True))
+
+
+def _exchanged(expr: Expr, old: Expr, new: Expr) -> Expr:
+    if expr == old:
+        return new
+    return replace(expr, args=tuple(_exchanged(a, old, new) for a in expr.args))

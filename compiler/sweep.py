@@ -1,0 +1,28 @@
+"""One instruction of the force, with its places."""
+
+from dataclasses import dataclass
+
+__all__ = ["Sweep"]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One instruction of the force: which sweep, over what, through which circuit, where to. See `isa`."""
+
+    opcode: int
+    length: int
+    block: str = ""
+    kind: int = 0
+    source: int = 0
+    input: bool = False  # x are the inputs
+    first: int = 0
+    second: int = 0
+    place: int = 0
+    tile: int = 0
+    drive: int = 0
+    value: bool = False
+    rows: bool = False
+    force: bool = False
+    drift: bool = False
+    learn: bool = False
+    echo_only: bool = False

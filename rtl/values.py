@@ -1,0 +1,43 @@
+"""Results on their way to the vectors in the state memory."""
+
+from amaranth.hdl import Cat, Module, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["ValueWriter"]
+
+
+class ValueWriter(wiring.Component):
+    """Results come in order, slot a before slot b, from one of two sources; only counting tells them apart.
+
+    Members
+    -------
+    start : In(1)
+        A command begins: its first result goes to element ``first``.
+    context, first : In
+    summed_valid, summed, mapped_valid, mapped : In
+        Of a forward sweep and of a pass; data are zero unless valid.
+    w_en, w_addr, w_data : Out
+        One enable per slot; data are zero unless valid.
+    """
+
+    def __init__(self, *, width: int, bits: int):
+        self.bits, word = bits, signed(width)
+        super().__init__({
+            "start": In(1), "context": In(2), "first": In(bits), "summed_valid": In(1), "summed": In(word),
+            "mapped_valid": In(1), "mapped": In(word), "w_en": Out(2), "w_addr": Out(bits + 2), "w_data": Out(width),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        place, valid = Signal(1 + self.bits), Signal()  # slot, element
+        with m.If(self.start):
+            m.d.sync += place.eq(Cat(0, self.first))
+        with m.Elif(valid):
+            m.d.sync += place.eq(place + 1)
+        m.d.comb += [
+            valid.eq(self.summed_valid | self.mapped_valid),
+            self.w_en.eq(Cat(valid & ~place[0], valid & place[0])), self.w_addr.eq(Cat(place[1:], self.context)),
+            self.w_data.eq(self.summed | self.mapped),
+        ]
+        return m
