@@ -89,7 +89,7 @@ def test_every_verb_has_help_and_json(verb):
 
 
 def test_a_model_is_explained_and_estimated(model):
-    assert "tanh(z)" in found("explain", model, "--lanes", 2)["text"]
+    assert "tanh(z0)" in found("explain", model, "--lanes", 2)["text"]
     estimate = found("estimate", model, "--lanes", 2, "--baud", 115200)
     assert estimate["baud"] == 115200 and estimate["lanes"] == 2 and estimate["cycles"]["learn_sample"] > 0
     assert "cycles, learn a sample" in echolith("estimate", model)[0]
