@@ -257,7 +257,7 @@ def _depths(case: _Case, circuits: Circuits) -> Depths:
 def _program(case: _Case, hardware: Hardware, q: Quantised) -> Program:
     blocks = {b.name: b for b in case.plan.blocks}
     updates = {f"{c.block}.{c.start}": (blocks[c.block], c.start, c.count)
-               for c in case.plan.columns if any(name in case.graph.learned for name, _ in c.parameters)}
+               for c in case.plan.columns if any(name in case.graph.learned for name, *_ in c.parameters)}
     vectors = tuple(int(np.size(case.flow.values[name])) for name in case.vectors)
     return build(Schedule(hardware, case.dynamics, case.units, case.graph.inputs, case.graph.outputs, blocks,
                           tuple(q.circuits.sweeps), _drives(case, q.circuits), updates, vectors if case.learn else (),
@@ -321,8 +321,8 @@ def _placements(case: _Case, f: dict[str, int], q: Quantised, hw: Hardware) -> t
         else:
             gradient = -c.scale * _half(f, hw) * 2.0 ** -grain.get(c.block, 0)
         placements.append(Placement(
-            c.block, c.start, c.count, tuple(n for n, _ in c.parameters), tuple(t for _, t in c.parameters),
-            tuple(n in case.graph.learned for n, _ in c.parameters), c.scale, f[c.block] + hw.width, gradient))
+            c.block, c.start, c.count, tuple(n for n, *_ in c.parameters), tuple(t for _, t, _ in c.parameters),
+            tuple(w for *_, w in c.parameters), tuple(n in case.graph.learned for n, *_ in c.parameters), c.scale, f[c.block] + hw.width, gradient))
     return tuple(placements)
 
 

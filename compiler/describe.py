@@ -1,7 +1,7 @@
 """A graph in words: the energy as understood, every force, every local update."""
 
 from echolith.compiler.differentiate import derivative, substitute
-from echolith.compiler.flow import Accumulate, Drive, Flow, Kick, Linear, Map, Outer, derive
+from echolith.compiler.flow import Accumulate, Drive, Flow, Kick, Linear, Map, Outer, derive, window_text
 from echolith.compiler.graph import Affine, Dense, Graph, Index
 from echolith.compiler.ir import Expr, var
 
@@ -29,9 +29,7 @@ def _affine(form: Affine | Drive) -> str:
 
 def _matrix(matrix: object) -> str:
     if isinstance(matrix, Dense):
-        part = "".join(f"[{'' if x is None else f'{x[0]}:{x[1]}'}]" for x in (matrix.rows, matrix.columns)
-                       if matrix.rows or matrix.columns)
-        return matrix.parameter + part + "'" * matrix.transposed
+        return matrix.parameter + window_text(matrix) + "'" * matrix.transposed
     return "gather" if isinstance(matrix, Index) else getattr(matrix, "parameter", "?")
 
 

@@ -94,6 +94,7 @@ class Placement:
     columns: int
     parameters: tuple[str, ...]
     transposed: tuple[bool, ...]
+    windows: tuple[tuple[int, ...], ...]  # (row, stop, column, stop) of the stored array; () is all of it
     learned: tuple[bool, ...]
     scale: float
     fraction: int

@@ -20,21 +20,37 @@ from echolith.compiler.graph import Affine, Bias, Convolution, Dense, Graph, Ind
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.ops import add, mul
 
-__all__ = ["Accumulate", "Drive", "Flow", "Kick", "Linear", "Map", "Matrix", "Outer", "dense", "derive"]
+__all__ = ["Accumulate", "Drive", "Flow", "Kick", "Linear", "Map", "Matrix", "Outer", "dense", "derive", "window", "window_text"]
 
 _ZERO = const(0)
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """A parameter with two axes as it is stored on the chip: transposed if so marked."""
+    """A parameter with two axes, or a block of it, as it is stored on the chip: transposed if so marked."""
 
     parameter: str
     transposed: bool
+    rows: tuple[int, int] | None = None
+    columns: tuple[int, int] | None = None
 
     @property
     def key(self) -> str:
-        return self.parameter + "'" * self.transposed
+        return self.parameter + window_text(self) + "'" * self.transposed
+
+
+def window(matrix: Dense | Matrix, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(row, stop, column, stop) of the block of an array of this shape; () is all of it."""
+    if matrix.rows is None and matrix.columns is None:
+        return ()
+    return (*(matrix.rows or (0, shape[0])), *(matrix.columns or (0, shape[1])))
+
+
+def window_text(matrix: Dense | Matrix) -> str:
+    """The block as it is written in Python, "" for all of the array."""
+    if matrix.rows is None and matrix.columns is None:
+        return ""
+    return "[" + ", ".join(f"{x[0]}:{x[1]}" if x else ":" for x in (matrix.rows, matrix.columns)) + "]"
 
 
 @dataclass(frozen=True)
@@ -117,9 +133,8 @@ class Flow:
 def dense(matrix: Dense | Matrix, values: Mapping[str, np.ndarray]) -> np.ndarray:
     """The array that a matrix stands for; a parameter with one axis is one row."""
     array = np.atleast_2d(np.asarray(values[matrix.parameter], np.float64))
-    if isinstance(matrix, Dense):
-        rows, columns = (slice(*x) if x else slice(None) for x in (matrix.rows, matrix.columns))
-        array = array[rows, columns]
+    rows, columns = (slice(*x) if x else slice(None) for x in (matrix.rows, matrix.columns))
+    array = array[rows, columns]
     return array.T if matrix.transposed else array
 
 
@@ -247,7 +262,7 @@ class _Derivation:
     def _dense(self, term: Term, rows: int, columns: int) -> Dense:
         """Index matrices as frozen matrices of 0 and 1."""
         if isinstance(term.matrix, Dense):
-            return self._whole(term.matrix)
+            return term.matrix
         if isinstance(term.matrix, Convolution):
             if self._learns(term.matrix.parameter):
                 raise CompileError("energy: a learned convolution is not built on the chip yet; freeze its kernel with "
@@ -260,17 +275,6 @@ class _Derivation:
                 array[row, column] = 1.0
         return Dense(self._constant(array))
 
-    def _whole(self, matrix: Dense) -> Dense:
-        """A block of a frozen parameter as a constant of its own."""
-        if matrix.rows is None and matrix.columns is None:
-            return matrix
-        if self._learns(matrix.parameter):
-            raise CompileError("energy: a part of a learned matrix is not built on the chip yet; give each part a "
-                               f"parameter of its own, not a slice of {matrix.parameter}")
-        array = np.asarray(self.flow.values[matrix.parameter])
-        rows, columns = (slice(*x) if x else slice(None) for x in (matrix.rows, matrix.columns))
-        return Dense(self._constant(array[rows, columns]), matrix.transposed)
-
     def _constant(self, array: np.ndarray) -> str:
         for name, value in self.flow.values.items():
             if name not in self.graph.learned and value.shape == array.shape and np.array_equal(value, array):
@@ -282,7 +286,7 @@ class _Derivation:
     def _matrix(self, term: Term, rows: int, columns: int) -> tuple[Matrix, bool]:
         """The block and whether this use runs backward over it."""
         dense = self._dense(term, rows, columns)
-        plain = Matrix(dense.parameter, False)
+        plain = Matrix(dense.parameter, False, dense.rows, dense.columns)
         wanted = replace(plain, transposed=dense.transposed)
         stored = self.oriented.setdefault(plain, wanted)
         self.flow.matrices[stored.key] = stored

@@ -7,12 +7,12 @@ import numpy as np
 
 from echolith.compiler.design import Block, Placement
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import Drive, Flow, Matrix, dense
+from echolith.compiler.flow import Drive, Flow, Matrix, dense, window
 from echolith.compiler.graph import Affine, Dense, Graph
 from echolith.compiler.ir import var
 from echolith.compiler.select import Pass
 
-__all__ = ["Column", "Plan", "masters", "plan", "size"]
+__all__ = ["Column", "Plan", "masters", "part", "plan", "size"]
 
 
 def size(count: int) -> int:
@@ -23,12 +23,12 @@ def size(count: int) -> int:
 @dataclass(frozen=True)
 class Column:
     """A placement before formats: columns ``start .. start + count`` of a block hold ``scale`` times the sum of the
-    ``parameters``, (name, transposed) each."""
+    ``parameters``, (name, transposed, window) each."""
 
     block: str
     start: int
     count: int
-    parameters: tuple[tuple[str, bool], ...]
+    parameters: tuple[tuple[str, bool, tuple[int, ...]], ...]
     scale: float = 1.0
 
 
@@ -52,12 +52,12 @@ def plan(graph: Graph, flow: Flow, passes: Sequence[Pass], lanes: int) -> Plan:
         names[m.key] = _numbered("hidden", names.values())
         rows, count = dense(m, flow.values).shape
         shapes.append((names[m.key], rows, count))
-        columns.append(Column(names[m.key], 0, count, ((m.parameter, m.transposed),)))
+        columns.append(Column(names[m.key], 0, count, (_parameter(m, flow),)))
 
     def drive(d: Drive) -> None:
         names[d.name] = _numbered("drive", names.values())
         shapes.append((names[d.name], d.length, graph.inputs + bool(d.biases)))
-        columns.extend(_affine(names[d.name], d, graph.inputs))
+        columns.extend(_affine(names[d.name], d, graph.inputs, flow))
 
     for made in passes:
         for used in (made.matrix, made.drive):
@@ -68,7 +68,7 @@ def plan(graph: Graph, flow: Flow, passes: Sequence[Pass], lanes: int) -> Plan:
     form = flow.readout
     if form is not None:
         shapes.append(("readout", form.length, sum(graph.states.values()) + bool(form.biases)))
-        columns += _readout(graph, form)
+        columns += _readout(graph, form, flow)
     blocks, base = [], 0
     for name, rows, count in shapes:
         blocks.append(Block(name, base, rows, count))
@@ -82,14 +82,19 @@ def _numbered(name: str, taken: Iterable[str]) -> str:
     return f"{name}{count}" if count else name
 
 
-def _affine(block: str, form: Affine | Drive, inputs: int) -> list[Column]:
+def _parameter(matrix: Dense | Matrix, flow: Flow) -> tuple[str, bool, tuple[int, ...]]:
+    return matrix.parameter, matrix.transposed, window(matrix, flow.values[matrix.parameter].shape)
+
+
+def _affine(block: str, form: Affine | Drive, inputs: int, flow: Flow) -> list[Column]:
     """Terms over one vector of ``inputs`` elements, then the biases."""
     found = []
     dense = [(t.matrix, t.scale) for t in form.terms if isinstance(t.matrix, Dense)]
     for start, count, parts in ((0, inputs, dense),
                                 (inputs, 1, [(b, b.scale) for b in form.biases])):
         if parts:
-            parameters = tuple((x.parameter, getattr(x, "transposed", False)) for x, _ in parts)
+            parameters = tuple(_parameter(x, flow) if isinstance(x, Dense) else (x.parameter, False, ())
+                               for x, _ in parts)
             found.append(Column(block, start, count, parameters, _scale(parts)))
     return found
 
@@ -103,31 +108,41 @@ def _scale(parts: list) -> float:
     return scales.pop()
 
 
-def _readout(graph: Graph, form: Affine) -> list[Column]:
+def _readout(graph: Graph, form: Affine, flow: Flow) -> list[Column]:
     """Every state's columns, then the biases."""
     found, start = [], 0
     for state, units in graph.states.items():
         parts = [(t.matrix, t.scale) for t in form.terms if t.source == var(state) and isinstance(t.matrix, Dense)]
         if parts:
-            parameters = tuple((m.parameter, m.transposed) for m, _ in parts)
+            parameters = tuple(_parameter(m, flow) for m, _ in parts)
             found.append(Column("readout", start, units, parameters, _scale(parts)))
         start += units
-    return found + _affine("readout", Affine(form.length, (), form.biases), start)
+    return found + _affine("readout", Affine(form.length, (), form.biases), start, flow)
 
 
 def _check_once(columns: list[Column]) -> None:
-    names = [name for c in columns for name, _ in c.parameters]
-    twice = sorted({n for n in names if names.count(n) > 1})
+    """No word of a parameter may be at two places."""
+    parts = [(name, window) for c in columns for name, _, window in c.parameters]
+    twice = sorted({a for i, (a, u) in enumerate(parts) for b, v in parts[i + 1:] if a == b and _overlap(u, v)})
     if twice:
         raise CompileError("a parameter may be in one block: energy, inputs or readout; give each its own, not "
                            f"{', '.join(twice)} twice")
 
 
+def _overlap(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    return not a or not b or (a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3])
+
+
+def part(array: np.ndarray, window: tuple[int, ...]) -> np.ndarray:
+    """The block of an array, a view; () is all of it."""
+    return array[window[0]:window[1], window[2]:window[3]] if window else array
+
+
 def masters(placement: Placement, values: dict[str, np.ndarray], rows: int, width: int) -> np.ndarray:
     """Master words (rows, columns) of a placement from float64 parameters, clipped to 2 * width bits."""
     total = np.zeros((rows, placement.columns))
-    for name, transposed in zip(placement.parameters, placement.transposed, strict=True):
-        value = np.asarray(values[name], np.float64)
+    for name, transposed, window in zip(placement.parameters, placement.transposed, placement.windows, strict=True):
+        value = part(np.asarray(values[name], np.float64), window)
         total += (value.T if transposed else value).reshape(rows, placement.columns)
     limit = 2.0 ** (2 * width - 1)
     words = np.rint(total * placement.scale * 2.0**placement.fraction)

@@ -140,7 +140,7 @@ def _ends(targets: np.ndarray) -> np.ndarray:
 def _weights(plan: Plan, values: Mapping[str, np.ndarray], learned: frozenset[str], blocks: tuple[str, ...], width: int,
              floor: float) -> int:
     """Room for four times the largest weight; learned weights always reach 4 * ``floor``."""
-    used = [(name, c.scale) for c in plan.columns if c.block in blocks for name, _ in c.parameters]
+    used = [(name, c.scale) for c in plan.columns if c.block in blocks for name, *_ in c.parameters]
     largest = max((abs(s) * float(np.abs(values[n]).max(initial=0)) for n, s in used), default=0)
     grows = any(n in learned for n, _ in used)
     return fraction(max(4.0 * largest, 3.9 * floor) if grows else max(largest, 2.0**-width) * 1.01, width, 1.0)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from echolith.compiler.design import Design
-from echolith.compiler.layout import masters
+from echolith.compiler.layout import masters, part
 
 __all__ = ["Words", "from_values", "gradients", "load", "to_values"]
 
@@ -34,12 +34,12 @@ def to_values(design: Design, words: Words, base: Mapping[str, np.ndarray]) -> d
     for p in design.placements:
         total = words[p.block][:, p.column:p.column + p.columns] * 2.0**-p.fraction / p.scale
         movers = [k for k, learned in enumerate(p.learned) if learned] or [0]
-        parts = [values[n].T if t else values[n] for n, t in zip(p.parameters, p.transposed, strict=True)]
-        change = (total - sum(part.reshape(total.shape) for part in parts)) / len(movers)
+        parts = [part(values[n], w) for n, w in zip(p.parameters, p.windows, strict=True)]
+        parts = [x.T if t else x for x, t in zip(parts, p.transposed, strict=True)]  # views
+        change = (total - sum(x.reshape(total.shape) for x in parts)) / len(movers)
         for k in movers:
             moved = parts[k].reshape(total.shape) + change if len(parts) > 1 else total
-            shape = parts[k].shape
-            values[p.parameters[k]] = moved.reshape(shape).T if p.transposed[k] else moved.reshape(shape)
+            parts[k][...] = moved.reshape(parts[k].shape)
     for i, v in enumerate(design.vectors):
         values[v.parameter] = (words[f"vector{i}"] * 2.0**-v.fraction).reshape(values[v.parameter].shape)
     return values
@@ -47,12 +47,13 @@ def to_values(design: Design, words: Words, base: Mapping[str, np.ndarray]) -> d
 
 def gradients(design: Design, words: Words, samples: int) -> dict[str, np.ndarray]:
     """Mean gradient per learned parameter from gradient words summed over ``samples``."""
-    result = {}
+    result: dict[str, np.ndarray] = {}
     for p in design.placements:
         g = words[p.block][:, p.column:p.column + p.columns] * (p.gradient_scale / samples)
-        for name, transposed, learned in zip(p.parameters, p.transposed, p.learned, strict=True):
+        for name, transposed, window, learned in zip(p.parameters, p.transposed, p.windows, p.learned, strict=True):
             if learned:
-                result[name] = (g.T if transposed else g).reshape(np.shape(design.values[name]))
+                place = part(result.setdefault(name, np.zeros(np.shape(design.values[name]))), window)
+                place[...] = (g.T if transposed else g).reshape(place.shape)
     for i, v in enumerate(design.vectors):
         if v.learned:
             result[v.parameter] = (words[f"vector{i}"] * (v.gradient_scale / samples)).reshape(

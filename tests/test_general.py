@@ -129,6 +129,17 @@ class Springs(Model):
         return 0.5 * (self.k * q**2).sum() + 0.25 * (stretch**2).sum() + 0.1 * (stretch**4).sum() + q @ (self.B @ u)
 
 
+class Joined(Model):
+    """One learned matrix over the state and the inputs together, another one in two parts."""
+
+    states = {"s": 5, "r": 4}
+    shapes = {"W": (6, 5 + INPUTS), "V": (7, 4)}
+
+    def energy(self, s, r, u):
+        z = torch.cat([s, u]) @ self.W.T
+        return 0.6 * (s @ s + r @ r) + log_cosh(z) + log_cosh(self.V[:3] @ r + z[:3]) + (torch.sin(self.V[3:] @ r) * z[:4]).sum()
+
+
 class Local(Model):
     """Units that do not see each other."""
 
@@ -139,7 +150,7 @@ class Local(Model):
         return 0.5 * (self.k * q**2).sum() + q @ (self.B @ u)
 
 
-MODELS = [Blocks, Deep, Hopfield, Ring, Tied, Products, Quadratic, Springs, Local]
+MODELS = [Blocks, Deep, Hopfield, Ring, Tied, Products, Quadratic, Springs, Joined, Local]
 
 
 def case(model, cost_at):
