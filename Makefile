@@ -23,6 +23,7 @@ lint: $(VENV)/ready
 bench: $(VENV)/ready
 	$(BIN)/python bench/machine.py
 	$(BIN)/python bench/accuracy.py
+	$(BIN)/python bench/compiler.py
 
 # torch first and by its number: a plain newest torch pulls gigabytes of CUDA.
 $(VENV)/ready: pyproject.toml | tools

@@ -322,7 +322,8 @@ def _placements(case: _Case, f: dict[str, int], q: Quantised, hw: Hardware) -> t
             gradient = -c.scale * _half(f, hw) * 2.0 ** -grain.get(c.block, 0)
         placements.append(Placement(
             c.block, c.start, c.count, tuple(n for n, *_ in c.parameters), tuple(t for _, t, _ in c.parameters),
-            tuple(w for *_, w in c.parameters), tuple(n in case.graph.learned for n, *_ in c.parameters), c.scale, f[c.block] + hw.width, gradient))
+            tuple(w for *_, w in c.parameters), tuple(n in case.graph.learned for n, *_ in c.parameters), c.scale,
+            f[c.block] + hw.width, gradient))
     return tuple(placements)
 
 

@@ -20,7 +20,8 @@ from echolith.compiler.graph import Affine, Bias, Convolution, Dense, Graph, Ind
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.ops import add, mul
 
-__all__ = ["Accumulate", "Drive", "Flow", "Kick", "Linear", "Map", "Matrix", "Outer", "dense", "derive", "window", "window_text"]
+__all__ = ["Accumulate", "Drive", "Flow", "Kick", "Linear", "Map", "Matrix", "Outer", "dense", "derive", "window",
+           "window_text"]
 
 _ZERO = const(0)
 

@@ -141,8 +141,8 @@ def part(array: np.ndarray, window: tuple[int, ...]) -> np.ndarray:
 def masters(placement: Placement, values: dict[str, np.ndarray], rows: int, width: int) -> np.ndarray:
     """Master words (rows, columns) of a placement from float64 parameters, clipped to 2 * width bits."""
     total = np.zeros((rows, placement.columns))
-    for name, transposed, window in zip(placement.parameters, placement.transposed, placement.windows, strict=True):
-        value = part(np.asarray(values[name], np.float64), window)
+    for name, transposed, place in zip(placement.parameters, placement.transposed, placement.windows, strict=True):
+        value = part(np.asarray(values[name], np.float64), place)
         total += (value.T if transposed else value).reshape(rows, placement.columns)
     limit = 2.0 ** (2 * width - 1)
     words = np.rint(total * placement.scale * 2.0**placement.fraction)

@@ -136,8 +136,8 @@ class Joined(Model):
     shapes = {"W": (6, 5 + INPUTS), "V": (7, 4)}
 
     def energy(self, s, r, u):
-        z = torch.cat([s, u]) @ self.W.T
-        return 0.6 * (s @ s + r @ r) + log_cosh(z) + log_cosh(self.V[:3] @ r + z[:3]) + (torch.sin(self.V[3:] @ r) * z[:4]).sum()
+        z, v = torch.cat([s, u]) @ self.W.T, torch.sin(self.V[3:] @ r)
+        return 0.6 * (s @ s + r @ r) + log_cosh(z) + log_cosh(self.V[:3] @ r + z[:3]) + v @ z[:4]
 
 
 class Local(Model):
