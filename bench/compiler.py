@@ -53,7 +53,8 @@ def main(sizes: list[int]) -> None:
     """Every size in a process of its own, so that memory is its own too."""
     rows = []
     for units in sizes:
-        found = subprocess.run([sys.executable, __file__, "--one", str(units)], capture_output=True, text=True, check=True)
+        command = [sys.executable, __file__, "--one", str(units)]
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
         rows.append({"units": units, **json.loads(found.stdout)})
         print(rows[-1], file=sys.stderr)
     print(json.dumps(rows, indent=2))

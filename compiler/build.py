@@ -61,7 +61,7 @@ class _Case:
 
 
 def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate=None, steps: int | None = None,
-            board: str = "ulx3s-85f", lanes: int = 8, precision: Mapping[str, str] | None = None,
+            board: str = "ulx3s-85f", lanes: int = 8, precision: Mapping[str, str] | str = "auto",
             samples: int | None = None, like: Design | None = None) -> Design:
     """Lower a PyTorch module to a `Design`.
 
@@ -80,9 +80,10 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
         A name of `boards.catalog`.
     lanes : int
         Lanes of two multipliers each.
-    precision : mapping, optional
-        Formats that replace calibrated ones, by name (``state``, ``input``, ``hidden``, ...), spelled ``Q5.12`` or
-        ``ap_fixed<18,6>``; only the fraction bits count, words have the board's width.
+    precision : "auto" or mapping
+        Formats that replace calibrated ones, by the names of `Design.precision` (``state``, ``hidden``, ...), spelled
+        ``Q5.12`` (without the sign bit) or ``ap_fixed<18,6>`` (with it); only the fraction bits count, words have the
+        board's width.
     samples : int, optional
         Samples that the data memory holds; as many as were given to calibrate, as far as the board has room, if
         None. Samples that do not fit are streamed, 0 streams all.
@@ -178,20 +179,21 @@ def check_array(name: str, value, dimensions: int, shape: tuple[int | None, ...]
     return array
 
 
-def _formats(case: _Case, precision: Mapping[str, str] | None, like: Design | None, uncalibrated: bool) -> Formats:
+def _formats(case: _Case, precision: Mapping[str, str] | str, like: Design | None, uncalibrated: bool) -> Formats:
     if like is not None:
         return Formats(dict(like.fractions), like.hardware.data_width, {k: tuple(v) for k, v in like.lowered.items()})
     formats = choose_formats(case)
     fractions = dict(formats.fractions)
     if uncalibrated:
         fractions["state"] = min(case.board.width - 6, fractions["state"])
-        fractions |= {s: fractions["state"] for s in case.graph.states}
-    for name, text in (precision or {}).items():
-        if name not in fractions:
-            raise CompileError(f"precision names are {', '.join(fractions)}, not {name!r}")
+    if isinstance(precision, str) and precision != "auto":
+        raise CompileError(f'precision must be "auto" or a mapping of names to formats, not {precision!r}')
+    named = [n for n in (*fractions, *case.flow.lengths) if n not in case.graph.states]
+    for name, text in (() if isinstance(precision, str) else precision.items()):
+        if name not in named:
+            raise CompileError(f"precision names are {', '.join(dict.fromkeys(named))}, not {name!r}")
         fractions[name] = Format.parse(text).frac
-        if name == "state":
-            fractions |= {s: fractions[name] for s in case.graph.states}
+    fractions |= {s: fractions["state"] for s in case.graph.states}
     return dataclasses.replace(formats, fractions=fractions)
 
 

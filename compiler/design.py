@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from echolith.compiler.flow import Drive, Matrix
+from echolith.compiler.formats import Format
 from echolith.compiler.ir import Expr
 from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.select import Pass
@@ -171,6 +172,16 @@ class Design:
 
     def tiles(self, block: Block) -> int:
         return -(-block.rows // self.hardware.lanes)
+
+    @property
+    def precision(self) -> dict[str, str]:
+        """Formats by name, as `compile` takes them back: edit some and compile again.
+
+        ``state`` is that of all states; ``u`` the inputs as operands; blocks are named as in `explain`, vectors and
+        sums as there too. Q notation leaves out the sign bit: Q3.14 has 18 bits, ``ap_fixed<18,4>`` is the same."""
+        hw, data = self.hardware, ("input", "target")
+        return {name: str(Format(hw.data_width if name in data else hw.width, frac))
+                for name, frac in self.fractions.items() if name not in self.states}
 
     @property
     def elements(self) -> int:

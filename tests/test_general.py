@@ -197,3 +197,12 @@ def test_an_inference_core_predicts_as_the_learning_one_does(model):
     fixed = el.compile(net, dynamics=el.Leapfrog(0.25, 2), rule=None, calibrate=(x, None), lanes=3)
     with design.open("int:") as a, fixed.open("int:") as b:
         np.testing.assert_allclose(a.predict(x), b.predict(x), atol=0.01)
+
+
+@pytest.mark.parametrize("model", [Blocks, Tied, Deep])
+def test_precision_can_be_read_edited_and_given_back(model):
+    net, design, x, y = case(model, "last")
+    how = {"dynamics": el.Leapfrog(0.25, 2), "rule": el.HamiltonianEcho("last"), "calibrate": (x, y), "lanes": 3}
+    assert el.compile(net, precision=design.precision, **how).hardware == design.hardware
+    state = el.compile(net, precision={**design.precision, "state": "Q6.11"}, **how)
+    assert state.fractions["state"] == 11 and state.precision["state"] == "Q6.11"
