@@ -128,7 +128,7 @@ def _case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate, st
         if kinetic != mul(0.5, power(var("p"), 2)):
             raise CompileError("kinetic: only p**2 / 2 is built on the chip yet; scale the state, not "
                                f"{kinetic} of {state}")
-    cost_at = rule.cost_at if rule is not None else None
+    cost_at = rule and ("last" if rule.cost_at == "last" else "every")
     if rule is not None and not graph.cost:
         raise CompileError("a rule needs a cost: give the model a method cost(q, y), or compile with rule=None")
     if graph.readout is not None and any(t.source not in map(var, graph.states) for t in graph.readout.terms):
@@ -138,7 +138,8 @@ def _case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate, st
     flow = derive(graph, float(dynamics.dt), rule is not None)
     passes = tuple(select(flow, tuple(graph.states)))
     samples = run_calibration(graph, passes, flow, x, y, dynamics.dt, dynamics.substeps, cost_at)
-    timing = Dynamics(float(dynamics.dt), dynamics.substeps, x.shape[1], cost_at)
+    scale = 1.0 / x.shape[1] if rule and rule.cost_at == "mean" else 1.0
+    timing = Dynamics(float(dynamics.dt), dynamics.substeps, x.shape[1], cost_at, scale)
     width = like.hardware.lanes if like else lanes
     record = x.shape[1] * graph.inputs + y.shape[1] * y.shape[2] * (rule is not None)
     used = {n for p in passes for e in (p.expr, *(e for _, e in p.learn)) if e is not None for n in e.variables()}
@@ -292,7 +293,8 @@ def _design(case: _Case, formats: Formats, q: Quantised, hw: Hardware, program: 
     placements = _placements(case, f, q, hw)
     vectors = tuple(
         Vector(name, int(np.size(case.flow.values[name])), name in n.learned, f[f"vector{i}"] + hw.width,
-               -_half(f, hw) * case.dynamics.dt * 2.0 ** -q.circuits.gradients.get(name, 0) if case.learn else 0.0)
+               -case.dynamics.cost_scale * _half(f, hw) * case.dynamics.dt * 2.0 ** -q.circuits.gradients.get(name, 0)
+               if case.learn else 0.0)
         for i, name in enumerate(case.vectors))
     used = {name for p in placements for name in p.parameters} | set(case.vectors)
     return Design(
@@ -314,14 +316,14 @@ def _half(f: dict[str, int], hw: Hardware) -> float:
 def _placements(case: _Case, f: dict[str, int], q: Quantised, hw: Hardware) -> tuple[Placement, ...]:
     grain = {case.plan.names[p.matrix]: f[p.t] + f[p.x] for p in case.passes
              if p.opcode == Opcode.OUTER}
-    placements = []
+    placements, scale = [], case.dynamics.cost_scale
     for c in case.plan.columns:
         if not case.learn:
             gradient = 0.0
         elif c.block == "readout":
-            gradient = c.scale * 2.0 ** -(f["delta"] - hw.readout_shift + f["state"])
+            gradient = scale * c.scale * 2.0 ** -(f["delta"] - hw.readout_shift + f["state"])
         else:
-            gradient = -c.scale * _half(f, hw) * 2.0 ** -grain.get(c.block, 0)
+            gradient = -scale * c.scale * _half(f, hw) * 2.0 ** -grain.get(c.block, 0)
         placements.append(Placement(
             c.block, c.start, c.count, tuple(n for n, *_ in c.parameters), tuple(t for _, t, _ in c.parameters),
             tuple(w for *_, w in c.parameters), tuple(n in case.graph.learned for n, *_ in c.parameters), c.scale,

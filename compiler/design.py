@@ -126,6 +126,7 @@ class Dynamics:
     substeps: int
     steps: int  # input rows per sample
     cost_at: str | None  # "last", "every", or None without a cost
+    cost_scale: float = 1.0  # of each read-out's cost: 1 / steps for their mean
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,11 @@ class HamiltonianEcho:
     ----------
     cost_at : str
         ``"last"``: cost(q, y) at the last substep's position; ``"every"``: the sum of the costs at the last substep
-        of every input row.
+        of every input row; ``"mean"``: their mean over the rows.
     """
 
     cost_at: str = "last"
 
     def __post_init__(self) -> None:
-        if self.cost_at not in ("last", "every"):
-            raise CompileError(f'cost_at must be "last" or "every", not {self.cost_at!r}')
+        if self.cost_at not in ("last", "every", "mean"):
+            raise CompileError(f'cost_at must be "last", "every" or "mean", not {self.cost_at!r}')

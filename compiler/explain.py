@@ -47,7 +47,8 @@ def _network(design: Design) -> Iterator[tuple[str, str]]:
     yield "sizes", f"{design.units} units, {design.inputs} inputs, {design.outputs} outputs"
     yield "dynamics", (f"leapfrog, dt = {d.dt:g}, {d.steps} input rows x {d.substeps} substeps = "
                        f"{d.steps * d.substeps} steps")
-    yield "rule", (f'Hamiltonian echo, cost at "{d.cost_at}"' if hw.learn else "none: inference only")
+    when = "mean" if d.cost_scale != 1 else d.cost_at
+    yield "rule", (f'Hamiltonian echo, cost at "{when}"' if hw.learn else "none: inference only")
     yield "learned", ", ".join(design.learned) if hw.learn and design.learned else "nothing"
     yield "board", f"{design.report['board']}, {hw.lanes} lanes"
 

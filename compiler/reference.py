@@ -37,7 +37,7 @@ def bptt(
         Targets, (batch, outputs); with ``cost_at="every"`` (batch, time, outputs). Class numbers, an array of a whole
         type, without the last axis.
     cost_at
-        ``"last"``: the cost at the last row. ``"every"``: the sum of the costs at all rows.
+        ``"last"``: the cost at the last row. ``"every"``: the sum of the costs at all rows. ``"mean"``: their mean.
 
     Returns
     -------
@@ -57,6 +57,7 @@ def bptt(
             total = cost(*states[-1], y).mean()
         else:
             total = sum((cost(*q, y[:, row]).mean() for row, q in enumerate(states)), torch.zeros(()))
+            total = total / len(states) if cost_at == "mean" else total
         leaves = [values[name] for name in learned]
         gradients = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
     outputs = _outputs(model, copied, values, states)
@@ -73,8 +74,8 @@ def _targets(model: torch.nn.Module, Y: np.ndarray, cost_at: str) -> np.ndarray:
 
 
 def _check(model: torch.nn.Module, cost_at: str) -> None:
-    if cost_at not in ("last", "every"):
-        raise CompileError(f'cost_at must be "last" or "every", not {cost_at!r}')
+    if cost_at not in ("last", "every", "mean"):
+        raise CompileError(f'cost_at must be "last", "every" or "mean", not {cost_at!r}')
     if not callable(getattr(model, "cost", None)):
         name = type(model).__name__
         raise CompileError(f"{name} must define cost(self, q, y) to have a gradient, not {name} without it")

@@ -225,7 +225,8 @@ class Session:
             return float("nan")
         f = self.design.fractions
         real = {"y": output_words * 2.0 ** -f["output"], "target": target_words * 2.0 ** -f["target"]}
-        return float(np.sum(np.broadcast_to(evaluate(self.design.cost, real), output_words.shape)) / len(output_words))
+        total = np.sum(np.broadcast_to(evaluate(self.design.cost, real), output_words.shape))
+        return float(total * self.design.dynamics.cost_scale / len(output_words))
 
     def _words(self, X, Y) -> tuple[np.ndarray, np.ndarray]:
         x = inputs(self.design, X)

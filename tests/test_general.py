@@ -191,6 +191,19 @@ def test_rtl_equals_the_integer_model(simulate, model, cost_at):
     compare(design, simulate(design), 3, cost_at, 0.9)
 
 
+def test_the_mean_over_the_rows_is_their_sum_scaled():
+    net, design, x, y = case(Blocks, "every")
+    mean = el.compile(net, dynamics=el.Leapfrog(0.25, 2), rule=el.HamiltonianEcho("mean"), calibrate=(x, y), lanes=3)
+    assert (mean.hardware, mean.program) == (design.hardware, design.program)
+    with design.open("int:") as a, mean.open("int:") as b:
+        every, found, expected = a.gradient(x, y), b.gradient(x, y), bptt(net, x, y, 0.25, 2, "mean")[0]
+        for name, gradient in found.items():
+            np.testing.assert_allclose(gradient, every[name] / STEPS, rtol=1e-12)
+            assert cosine(gradient, np.asarray(expected[name])) >= 0.999, name
+        losses = [s.fit(x, y, epochs=1, batch_size=32, learning_rate=0.0).loss[0] for s in (a, b)]
+        assert losses[1] == pytest.approx(losses[0] / STEPS)
+
+
 @pytest.mark.parametrize("model", [Deep, Tied])
 def test_an_inference_core_predicts_as_the_learning_one_does(model):
     net, design, x, _ = case(model, "last")

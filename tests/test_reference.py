@@ -181,7 +181,7 @@ def test_the_leapfrog_limit_is_where_a_spring_becomes_unstable():
 
 def test_cost_at_and_a_missing_cost_are_refused():
     x, y = data()
-    with pytest.raises(CompileError, match='^cost_at must be "last" or "every", not \'first\'$'):
+    with pytest.raises(CompileError, match='^cost_at must be "last", "every" or "mean", not \'first\'$'):
         bptt(Oscillators(), x, y, DT, SUBSTEPS, "first")
     without = type("Silent", (Springs,), {"cost": None})(1.0)
     with pytest.raises(CompileError, match=r"^Silent must define cost\(self, q, y\) to have a gradient, not Silent"):
