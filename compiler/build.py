@@ -10,6 +10,7 @@ import numpy as np
 
 from echolith.boards.catalog import Board
 from echolith.boards.catalog import board as find_board
+from echolith.compiler.agree import agree
 from echolith.compiler.calibrate import Samples
 from echolith.compiler.calibrate import calibrate as run_calibration
 from echolith.compiler.capture import capture
@@ -138,6 +139,7 @@ def _case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate, st
     flow = derive(graph, float(dynamics.dt), rule is not None)
     passes = tuple(select(flow, tuple(graph.states)))
     samples = run_calibration(graph, passes, flow, x, y, dynamics.dt, dynamics.substeps, cost_at)
+    agree(graph, flow, passes, samples, dynamics.dt, rule is not None)
     scale = 1.0 / x.shape[1] if rule and rule.cost_at == "mean" else 1.0
     timing = Dynamics(float(dynamics.dt), dynamics.substeps, x.shape[1], cost_at, scale)
     width = like.hardware.lanes if like else lanes

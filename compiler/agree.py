@@ -1,0 +1,75 @@
+"""The verifier between selection and circuits: the passes in float64 against the captured graph's own derivatives.
+
+Capture has compared the graph with autograd; this compares what the chip will do with the graph, on calibrated states:
+every force, and every update of a learned parameter.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from echolith.compiler import numeric
+from echolith.compiler.calibrate import Samples, force
+from echolith.compiler.differentiate import evaluate
+from echolith.compiler.errors import CompileError
+from echolith.compiler.flow import Flow, window
+from echolith.compiler.graph import Dense, Graph
+from echolith.compiler.isa import Opcode
+from echolith.compiler.layout import part
+from echolith.compiler.select import Pass
+
+__all__ = ["agree", "updates"]
+
+_SAMPLES = 8
+_TOLERANCE = 1e-9  # of the largest element
+
+
+def agree(graph: Graph, flow: Flow, passes: Sequence[Pass], samples: Samples, dt: float, learn: bool) -> None:
+    """Raises CompileError where passes and graph differ."""
+    rows = np.linspace(0, len(samples.values["u"]) - 1, _SAMPLES).astype(int)
+    q, u = {s: samples.values[s][rows] for s in graph.states}, samples.values["u"][rows]
+    env, kicks = force(passes, flow, {**q, "u": u}, flow.values)
+    for state, expected in numeric.Force(graph)(q, u).items():
+        _same(f"force on {state}", np.broadcast_to(kicks.get(state, 0.0), expected.shape), dt * expected)
+    if not learn:
+        return
+    found = updates(flow, passes, env, dt)
+    for name, expected in numeric.gradient(graph, q, u).items():
+        if name in graph.learned:
+            _same(f"update of {name}", found.get(name, np.zeros(expected.shape)), dt * expected)
+
+
+def updates(flow: Flow, passes: Sequence[Pass], env: Mapping[str, np.ndarray], dt: float) -> dict[str, np.ndarray]:
+    """dt * dV/dparameter summed over the samples, from the vectors that `force` returned."""
+    found = {name: np.zeros(np.shape(value)) for name, value in flow.values.items()}
+    for made in passes:
+        if made.opcode == Opcode.OUTER and made.matrix in flow.drives:
+            _drive(flow, made, env, found)
+        elif made.opcode == Opcode.OUTER:
+            _add(found, flow.matrices[made.matrix], env[made.t].T @ env[made.x], 1.0)
+        for name, expr in made.learn:
+            g = dt * np.broadcast_to(evaluate(expr, env), (len(env["u"]), made.length))
+            found[name] += (g.sum(0) if np.size(found[name]) == made.length else g.sum()).reshape(found[name].shape)
+    return found
+
+
+def _drive(flow: Flow, made: Pass, env: Mapping[str, np.ndarray], found: dict[str, np.ndarray]) -> None:
+    t, drive = env[made.t], flow.drives[made.matrix]
+    for term in drive.terms:
+        assert isinstance(term.matrix, Dense)
+        _add(found, term.matrix, t.T @ env["u"], term.scale)
+    for bias in drive.biases:
+        found[bias.parameter] += bias.scale * t.sum(0).reshape(found[bias.parameter].shape)
+
+
+def _add(found: dict[str, np.ndarray], matrix, gradient: np.ndarray, scale: float) -> None:
+    place = part(found[matrix.parameter], window(matrix, found[matrix.parameter].shape))
+    place += scale * (gradient.T if matrix.transposed else gradient).reshape(place.shape)
+
+
+def _same(what: str, found: np.ndarray, expected: np.ndarray) -> None:
+    scale = max(float(np.abs(expected).max(initial=0.0)), 1e-4)
+    error = float(np.abs(found - expected).max(initial=0.0)) / scale
+    if not error <= _TOLERANCE:
+        raise CompileError(f"energy: the {what} on the chip must equal the derivative of the energy within "
+                           f"{_TOLERANCE:g}; this is a defect of the compiler, not a relative error of {error:.3g}")
