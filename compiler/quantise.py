@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from echolith.compiler.calibrate import Samples
+from echolith.compiler.case import Case
 from echolith.compiler.circuits import Circuits, circuits, spread
 from echolith.compiler.differentiate import derivative, evaluate
 from echolith.compiler.errors import CompileError
@@ -69,7 +70,7 @@ def cost(graph: Graph) -> Expr | None:
     return total
 
 
-def choose_formats(case) -> Formats:
+def choose_formats(case: Case) -> Formats:
     """Formats from the calibrated ranges; weights that learn get room for growth."""
     graph, samples, width, plan = case.graph, case.samples, case.board.width, case.plan
     values: Mapping[str, np.ndarray] = case.flow.values
@@ -104,7 +105,7 @@ def choose_formats(case) -> Formats:
     return Formats(f, max(inputs.width, targets.width if expr is not None else 2))
 
 
-def _sums(case, width: int, learns: bool) -> dict[str, int]:
+def _sums(case: Case, width: int, learns: bool) -> dict[str, int]:
     """Of forward sweeps' sums; those with a drive share the drives' one format, z."""
     ranges = {p.acc: float(np.abs(case.samples.values[p.acc]).max(initial=0.0)) for p in case.passes
               if p.opcode == Opcode.FORWARD}
@@ -146,7 +147,7 @@ def _weights(plan: Plan, values: Mapping[str, np.ndarray], learned: frozenset[st
     return fraction(max(4.0 * largest, 3.9 * floor) if grows else max(largest, 2.0**-width) * 1.01, width, 1.0)
 
 
-def quantise(case, formats: Formats, segments: int, accumulator: int, learn: bool) -> Quantised:
+def quantise(case: Case, formats: Formats, segments: int, accumulator: int, learn: bool) -> Quantised:
     """Lower passes, cost and drift; table slots count through activate, cost, step."""
     graph, samples, width = case.graph, case.samples, case.board.width
     lowered: dict[str, tuple[int, ...]] = {}
@@ -183,7 +184,7 @@ def _nothing(source: str, width: int, result: str) -> Pipeline:
     return b.build(**{result: b("const", n=0)})
 
 
-def _aligned(case, found: Circuits) -> dict[str, int]:
+def _aligned(case: Case, found: Circuits) -> dict[str, int]:
     """Coarser formats of row operands, so that all uses of one block add to its gradient in one format."""
     f, uses = found.fractions, {}
     for made in case.passes:

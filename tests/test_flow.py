@@ -44,7 +44,7 @@ def test_a_wrong_force_is_found():
     graph, flow, passes, samples = lowered(Deep)
     wrong = [dataclasses.replace(p, expr=mul(const(1.001), p.expr)) if p.state else p for p in passes]
     with pytest.raises(CompileError, match=r"^energy: the force on q on the chip must equal the derivative of the "
-                                           r"energy within 1e-09; this is a defect of the compiler, not a relative error of"):
+                                           r"energy within 1e-09; this is a defect of the compiler, not"):
         agree(graph, flow, wrong, samples, DT, True)
 
 

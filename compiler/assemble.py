@@ -1,0 +1,87 @@
+"""Everything found so far as one frozen `Design`."""
+
+import numpy as np
+
+from echolith.compiler.case import Case
+from echolith.compiler.circuits import Circuits
+from echolith.compiler.describe import describe
+from echolith.compiler.design import Design, Hardware, Placement, Vector
+from echolith.compiler.hardware import NUDGE
+from echolith.compiler.isa import Opcode
+from echolith.compiler.program import Program, Schedule, build
+from echolith.compiler.quantise import Formats, Quantised, cost
+
+__all__ = ["assembled", "program"]
+
+
+def program(case: Case, hardware: Hardware, q: Quantised) -> Program:
+    """The phases of the rule over the sweeps of the force."""
+    blocks = {b.name: b for b in case.plan.blocks}
+    updates = {f"{c.block}.{c.start}": (blocks[c.block], c.start, c.count)
+               for c in case.plan.columns if any(name in case.graph.learned for name, *_ in c.parameters)}
+    vectors = tuple(int(np.size(case.flow.values[name])) for name in case.vectors)
+    return build(Schedule(hardware, case.dynamics, case.units, case.graph.inputs, case.graph.outputs, blocks,
+                          tuple(q.circuits.sweeps), _drives(case, q.circuits), updates, vectors if case.learn else (),
+                          case.plan.used))
+
+
+def _drives(case: Case, circuits: Circuits) -> dict[str, int]:
+    """Blocks whose sums are kept over the substeps, with their first row."""
+    return {case.plan.names[p.drive]: s.drive for p, s in zip(case.passes, circuits.sweeps, strict=True)
+            if p.drive}
+
+
+def assembled(case: Case, formats: Formats, q: Quantised, hw: Hardware, words: Program) -> Design:
+    """The design before ranging: its gain is 0."""
+    f, n = formats.fractions, case.graph
+    placements = _placements(case, f, q, hw)
+    vectors = tuple(
+        Vector(name, int(np.size(case.flow.values[name])), name in n.learned, f[f"vector{i}"] + hw.width,
+               -case.dynamics.cost_scale * _half(f, hw) * case.dynamics.dt * 2.0 ** -q.circuits.gradients.get(name, 0)
+               if case.learn else 0.0)
+        for i, name in enumerate(case.vectors))
+    used = {name for p in placements for name in p.parameters} | set(case.vectors)
+    return Design(
+        hardware=hw, dynamics=case.dynamics, units=case.units, inputs=n.inputs,
+        outputs=n.outputs if n.readout else case.units,
+        learned=tuple(sorted(n.learned)), blocks=case.plan.blocks, placements=placements, vectors=vectors,
+        states=dict(n.states), sweeps=tuple(q.circuits.sweeps), kept_drives=_drives(case, q.circuits),
+        passes=case.passes, matrices=case.flow.matrices, drives=case.flow.drives,
+        program=words.words, entries=words.entries, rates=words.rates, tables=q.tables,
+        values={k: np.asarray(v, np.float64) for k, v in case.flow.values.items() if k in used}, fractions=f,
+        lowered=q.lowered, response=hw.width - NUDGE + hw.delta_shift, gain=0,
+        cost=cost(n) if case.learn else None, report=_report(case))
+
+
+def _half(f: dict[str, int], hw: Hardware) -> float:
+    """1 / (2 * eps) of a sample with exponent 0: eps = 2^(exponent) / (2 * this)."""
+    return 0.5 * 2.0 ** -(f["readout"] + f["delta"] - hw.delta_shift - hw.nudge_shift - f["state"])
+
+
+def _placements(case: Case, f: dict[str, int], q: Quantised, hw: Hardware) -> tuple[Placement, ...]:
+    grain = {case.plan.names[p.matrix]: f[p.t] + f[p.x] for p in case.passes
+             if p.opcode == Opcode.OUTER}
+    placements, scale = [], case.dynamics.cost_scale
+    for c in case.plan.columns:
+        if not case.learn:
+            gradient = 0.0
+        elif c.block == "readout":
+            gradient = scale * c.scale * 2.0 ** -(f["delta"] - hw.readout_shift + f["state"])
+        else:
+            gradient = -scale * c.scale * _half(f, hw) * 2.0 ** -grain.get(c.block, 0)
+        placements.append(Placement(
+            c.block, c.start, c.count, tuple(n for n, *_ in c.parameters), tuple(t for _, t, _ in c.parameters),
+            tuple(w for *_, w in c.parameters), tuple(n in case.graph.learned for n, *_ in c.parameters), c.scale,
+            f[c.block] + hw.width, gradient))
+    return tuple(placements)
+
+
+def _report(case: Case) -> dict:
+    ranges = {name: float(np.abs(v).max(initial=0.0)) for name, v in case.samples.values.items()}
+    return {
+        "board": case.board.name,
+        **describe(case.graph, cost(case.graph), case.learn),
+        "ranges": {**ranges, "q": max(ranges[s] for s in case.graph.states), "p": case.samples.p,
+                   "z": max([ranges[p.acc] for p in case.passes if p.opcode == Opcode.FORWARD], default=0.0),
+                   "y": float(np.abs(case.samples.y).max())},
+    }

@@ -1,0 +1,106 @@
+"""What the later passes read of a compile: the network, its passes, its calibrated samples, the board."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from echolith.boards.catalog import Board
+from echolith.compiler.agree import agree
+from echolith.compiler.calibrate import Samples, calibrate
+from echolith.compiler.capture import capture
+from echolith.compiler.design import Design, Dynamics
+from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
+from echolith.compiler.errors import CompileError
+from echolith.compiler.flow import Flow, derive
+from echolith.compiler.fold import folded
+from echolith.compiler.graph import Graph
+from echolith.compiler.ir import var
+from echolith.compiler.layout import Plan, plan
+from echolith.compiler.ops import mul, power
+from echolith.compiler.select import Pass, select
+
+__all__ = ["Case", "case"]
+
+_SAMPLES = 32  # made up where none are given
+
+
+@dataclass(frozen=True)
+class Case:
+    """Everything that does not change while formats and response are searched."""
+
+    graph: Graph
+    flow: Flow
+    passes: tuple[Pass, ...]
+    vectors: tuple[str, ...]  # parameters of the neuron unit
+    samples: Samples
+    dynamics: Dynamics
+    board: Board
+    lanes: int
+    learn: bool
+    plan: Plan
+    capacity: int  # data words wanted
+
+    @property
+    def units(self) -> int:
+        return sum(self.graph.states.values())
+
+
+def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: int | None, target: Board, lanes: int,
+         room: int | None, like: Design | None) -> Case:
+    """Capture, derive, select, calibrate, verify, lay out; ``given`` is (X, Y) or None."""
+    graph = folded(capture(model))
+    for state, kinetic in graph.kinetic.items():
+        if kinetic != mul(0.5, power(var("p"), 2)):
+            raise CompileError("kinetic: only p**2 / 2 is built on the chip yet; scale the state, not "
+                               f"{kinetic} of {state}")
+    cost_at = rule and ("last" if rule.cost_at == "last" else "every")
+    if rule is not None and not graph.cost:
+        raise CompileError("a rule needs a cost: give the model a method cost(q, y), or compile with rule=None")
+    if graph.readout is not None and any(t.source not in map(var, graph.states) for t in graph.readout.terms):
+        raise CompileError("predict: a readout of functions of the states is not built on the chip yet; return "
+                           f"R q + b, not {' + '.join(str(t.source) for t in graph.readout.terms)}")
+    x, y = _data(graph, given, steps, cost_at)
+    flow = derive(graph, float(dynamics.dt), rule is not None)
+    passes = tuple(select(flow, tuple(graph.states)))
+    samples = calibrate(graph, passes, flow, x, y, dynamics.dt, dynamics.substeps, cost_at)
+    agree(graph, flow, passes, samples, dynamics.dt, rule is not None)
+    scale = 1.0 / x.shape[1] if rule and rule.cost_at == "mean" else 1.0
+    timing = Dynamics(float(dynamics.dt), dynamics.substeps, x.shape[1], cost_at, scale)
+    width = like.hardware.lanes if like else lanes
+    record = x.shape[1] * graph.inputs + y.shape[1] * y.shape[2] * (rule is not None)
+    used = {n for p in passes for e in (p.expr, *(e for _, e in p.learn)) if e is not None for n in e.variables()}
+    vectors = tuple(sorted(used & set(flow.values)))
+    return Case(graph, flow, passes, vectors, samples, timing, target, width, rule is not None,
+                 plan(graph, flow, passes, width), (len(x) if room is None else room) * record)
+
+
+def _data(network: Graph, given, steps: int | None, cost_at: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Checked (batch, steps, inputs) and (batch, read-outs, outputs) float64 arrays."""
+    if given is None:
+        if steps is None:
+            raise CompileError("give calibrate=(X, Y), or steps= with the number of input rows per sample")
+        generator = np.random.default_rng(0)
+        x = generator.uniform(-1, 1, (_SAMPLES, steps, network.inputs)).round(3)
+        rows = steps if cost_at == "every" else 1
+        return x, (generator.uniform(-1, 1, (_SAMPLES, rows, network.outputs)) > 0).astype(float)
+    x = _checked("X", given[0], 3, (None, None, network.inputs), "(batch, steps, inputs)")
+    if given[1] is None:
+        if cost_at is not None:
+            raise CompileError("calibrate=(X, Y) needs Y for a rule, not None")
+        return x, np.zeros((len(x), 1, network.outputs))
+    if cost_at == "every":
+        return x, _checked("Y", given[1], 3, (len(x), x.shape[1], network.outputs), "(batch, steps, outputs)")
+    return x, _checked("Y", given[1], 2, (len(x), network.outputs), "(batch, outputs)")[:, None]
+
+
+def _checked(name: str, value, dimensions: int, shape: tuple[int | None, ...], text: str) -> np.ndarray:
+    """``value`` as a finite float64 array of the shape; None fits any size."""
+    array = np.asarray(value, np.float64)
+    if array.ndim != dimensions or any(want is not None and want != got
+                                       for want, got in zip(shape, array.shape, strict=True)) or not array.size:
+        wanted = ", ".join("any" if n is None else str(n) for n in shape)
+        raise CompileError(f"{name} must have shape {text} = ({wanted}), not {array.shape}")
+    if not np.isfinite(array).all():
+        place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise CompileError(f"{name} must be finite; {name}{list(place)} is {array[place]}")
+    return array

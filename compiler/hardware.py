@@ -1,0 +1,94 @@
+"""The hardware that a network needs: circuits, shifts, depths of the memories."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from echolith.compiler.case import Case
+from echolith.compiler.circuits import Circuits
+from echolith.compiler.design import Depths, Design, Hardware
+from echolith.compiler.errors import ResourceError
+from echolith.compiler.isa import Opcode
+from echolith.compiler.layout import size
+from echolith.compiler.quantise import Formats, Quantised
+
+__all__ = ["NUDGE", "accumulator", "differences", "hardware", "segments"]
+
+NUDGE = 8  # bits of a nudge operand left free at the calibrated response, for stronger ones
+
+
+def segments(case: Case, like: Design | None) -> int:
+    """log2 of the pieces of a table."""
+    return like.hardware.segments if like else case.board.segments
+
+
+def accumulator(case: Case, like: Design | None) -> int:
+    """Bits that hold the longest sum of products of any block, in either direction."""
+    if like is not None:
+        return like.hardware.accumulator
+    columns = max((b.columns for b in case.plan.blocks), default=2)
+    rows = max((-(-b.rows // case.lanes) * case.lanes for b in case.plan.blocks), default=2)
+    return 2 * case.board.width - 1 + math.ceil(math.log2(max(columns, rows, 2)))
+
+
+def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) -> Hardware:
+    """What becomes gates; on the hardware of ``like``, what that would have to be."""
+    f, w = formats.fractions, case.board.width
+    depths = _depths(case, q.circuits)
+    if like is not None:
+        given = like.hardware.depths
+        short = {name: getattr(depths, name) for name in ("weights", "units", "rows", "tiles", "outputs")
+                 if getattr(depths, name) > getattr(given, name)}
+        depths = dataclasses.replace(given, **short)
+    response, shift = w, f["u"] - f["input"]
+    return Hardware(
+        width=w, lanes=case.lanes, learn=case.learn, accumulator=accumulator(case, like),
+        segments=segments(case, like), tables=len(q.tables), data_width=formats.data_width, depths=depths,
+        general=like.hardware.general if like else _general(q.circuits),
+        input_shift=shift, drive_shift=f["drive"] + f["input"] + shift - f["z"],
+        activate=q.activate, cost=q.cost, step=q.step, drift=q.drift,
+        nudge_shift=like.hardware.nudge_shift if like else f["readout"] + w - NUDGE - (f["state"] - 3),
+        delta_shift=like.hardware.delta_shift if like else response - (w - NUDGE),
+        readout_shift=like.hardware.readout_shift if like else 0,
+        vectors=tuple(case.units > 1 and np.size(case.flow.values[name]) == 1
+                      for name in case.vectors) if like is None or case.units > 1 else like.hardware.vectors,
+    )
+
+
+def _general(circuits: Circuits) -> bool:
+    """Whether a sweep needs an offset, a choice of circuit, or another way for its result than the built-in one."""
+    return any(s.kind or s.source or s.first or s.second or s.place or s.tile or s.drive or s.value or s.force
+               or (s.rows and s.opcode != Opcode.FORWARD) for s in circuits.sweeps)
+
+
+def _depths(case: Case, circuits: Circuits) -> Depths:
+    n, tiles = case.graph, [-(-b.rows // case.lanes) for b in case.plan.blocks] or [1]
+    outputs = -(-n.outputs // case.lanes) * case.lanes
+    words = 2 * n.outputs if n.readout else 2 * case.units  # of one read-out of a pair
+    words *= case.dynamics.steps if case.dynamics.cost_at == "every" else 1
+    if words > case.board.data_bits // 32:
+        raise ResourceError(f"the outputs of two samples must fit the result memory: read out fewer steps or outputs; "
+                            f"{case.board.name} has room for {case.board.data_bits // 32} words, not {words}")
+    record = max(1, case.dynamics.steps * n.inputs + (case.samples.targets[0].size if case.learn else 0))
+    data = min(size(max(case.capacity, 16)), case.board.data_bits // 4)
+    return Depths(
+        weights=size(max(case.plan.used, 16)), units=size(max(circuits.elements, n.inputs + 1)),
+        rows=size(max(max(tiles) * case.lanes, circuits.drives)),
+        tiles=size(max(*tiles, circuits.tiles)), outputs=size(max(outputs, 2)),
+        data=data, order=min(size(max(data // record, 64)), 4096), results=max(case.board.results, size(words)),
+        program=256)
+
+
+def differences(wanted: Hardware, given: Hardware) -> list[str]:
+    """Fields in which the hardware that the network needs differs."""
+    lines = []
+    for f in dataclasses.fields(Hardware):
+        a, b = getattr(wanted, f.name), getattr(given, f.name)
+        if f.name == "depths":
+            lines += [f"{d.name} needs {getattr(a, d.name)} words, not {getattr(b, d.name)}"
+                      for d in dataclasses.fields(Depths) if getattr(a, d.name) != getattr(b, d.name)]
+        elif a != b:
+            simple = isinstance(a, (int, bool))
+            lines.append(f"{f.name} must be {a}, not {b}" if simple else f"{f.name} is another circuit")
+    return lines

@@ -1,0 +1,100 @@
+"""Ranging at compile time: the integer model learns from calibration samples to place nudges, response and gain."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from echolith.compiler.calibrate import Samples
+from echolith.compiler.design import Design, Hardware
+from echolith.compiler.errors import RangeError
+
+__all__ = ["ranged"]
+
+_SEARCH = 12  # runs until the nudge fits
+_STEPS = 1024  # integrator steps of them; longer samples are ranged while learning
+_HEADROOM = 6  # bits
+_SAMPLES = 32  # calibration samples
+
+
+def ranged(design: Design, samples: Samples, like: Design | None) -> Design:
+    """Shift the nudges (or, on given hardware, the response exponent) until the echoes part by 1/16..1/8 of a unit,
+    and leave the gradient words room for growth."""
+    from echolith.sim.data import words
+    from echolith.sim.model import IntegerModel, Outcome
+    from echolith.sim.weights import load
+
+    rows = min(design.dynamics.steps, max(1, _STEPS // design.dynamics.substeps))
+    short = dataclasses.replace(design.dynamics, steps=rows)
+    keep = slice(0, _SAMPLES)
+    targets = samples.targets[keep]
+    x, y = words(design, samples.inputs[keep, :rows], targets[:, :rows])
+    target = design.fractions["state"] - 4
+
+    def learned() -> tuple[IntegerModel, Outcome]:
+        model = IntegerModel(dataclasses.replace(design, dynamics=short))
+        load(model, design.values)
+        return model, model.learn(x, y)[1]
+
+    model, out = learned()
+    for _ in range(_SEARCH):
+        error = out.response.bit_length() - 1 - target
+        if out.wrapped:
+            if out.first["phase"] != "echo":
+                raise RangeError(f"a state wraps on the calibration data: {out.first}; give a wider state format or "
+                                 f"a smaller dt, not {design.fractions['state']} fraction bits")
+            error = max(error, 3)  # the nudge was far too strong
+        elif out.response == 0 or error == 0:
+            break
+        if like is None:
+            design = _shifted(design, error)
+        else:
+            design = dataclasses.replace(design, response=min(max(design.response - error, 0), 31))
+        model, out = learned()
+    longer = math.ceil(math.log2(design.dynamics.steps / rows))
+    if like is None:
+        design = _with_headroom(design, model, _HEADROOM + longer)
+    return dataclasses.replace(design, gain=_gain(design, model, out.leading, _HEADROOM + longer))
+
+
+def _gain(design: Design, model, leading: int, headroom: int) -> int:
+    """Point of the gradient words that fills them up to the headroom; no sample's operands may be clipped."""
+    w = design.hardware.width
+    largest = max(int(np.abs(g).max(initial=0)) for g in (*model.gradients.values(), *model.vector_gradients))
+    free = 2 * w - 2 - headroom - largest.bit_length()
+    clear = min(design.response, design.hardware.readout_shift + w - 3) - max(leading.bit_length() - 1, 0)
+    return max(0, min(free, clear))
+
+
+def _with_headroom(design: Design, model, headroom: int) -> Design:
+    """Gradient words 2^headroom below wrapping for a batch of the calibration data: momentum, growth, luck."""
+    room = 2 * design.hardware.width - 2 - headroom
+    own = model.gradients["readout"]
+    others = [g for name, g in model.gradients.items() if name != "readout"] + model.vector_gradients
+    excess = int(np.abs(own).max(initial=0)).bit_length() - room
+    if excess > 0:
+        hw = dataclasses.replace(design.hardware, readout_shift=excess)
+        placements = tuple(dataclasses.replace(p, gradient_scale=p.gradient_scale * 2.0**excess)
+                           if p.block == "readout" else p for p in design.placements)
+        design = dataclasses.replace(design, hardware=hw, placements=placements)
+    excess = max((int(np.abs(g).max(initial=0)).bit_length() for g in others), default=0) - room
+    return design if excess <= 0 else _scaled_down(design, excess)
+
+
+def _shifted(design: Design, bits: int) -> Design:
+    """Nudges 2^bits times weaker."""
+    hw = dataclasses.replace(design.hardware, nudge_shift=design.hardware.nudge_shift + bits)
+    return _rescale(design, hw, 2.0**bits, design.response)
+
+
+def _scaled_down(design: Design, bits: int) -> Design:
+    """The same nudges with gradient words 2^bits times smaller."""
+    hw = dataclasses.replace(design.hardware, delta_shift=design.hardware.delta_shift + bits)
+    return _rescale(design, hw, 2.0**bits, design.response + bits)
+
+
+def _rescale(design: Design, hw: Hardware, factor: float, response: int) -> Design:
+    placements = tuple(dataclasses.replace(p, gradient_scale=p.gradient_scale * (factor if p.block != "readout" else 1))
+                       for p in design.placements)
+    vectors = tuple(dataclasses.replace(v, gradient_scale=v.gradient_scale * factor) for v in design.vectors)
+    return dataclasses.replace(design, hardware=hw, placements=placements, vectors=vectors, response=response)
