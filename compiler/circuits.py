@@ -1,6 +1,6 @@
 """Passes become circuits: formats of every vector, one element-wise pipeline per pass, sweeps with their places."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,7 +36,7 @@ class Circuits:
     drives: int = 0  # rows of the drive memory
 
 
-def circuits(passes: list[Pass], flow: Flow, states: Mapping[str, int], blocks: Mapping[str, str],
+def circuits(passes: Sequence[Pass], flow: Flow, states: Mapping[str, int], blocks: Mapping[str, str],
              fractions: Mapping[str, int], values: Mapping[str, np.ndarray], vectors: tuple[str, ...], *, width: int,
              segments: int, accumulator: int, lanes: int, given: Mapping[str, tuple[int, ...]]) -> Circuits:
     """Lower all passes.
