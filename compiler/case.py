@@ -1,11 +1,13 @@
 """What the later passes read of a compile: the network, its passes, its calibrated samples, the board."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from echolith.boards.catalog import Board
 from echolith.compiler.agree import agree
+from echolith.compiler.broadcast import broadcast
 from echolith.compiler.calibrate import Samples, calibrate
 from echolith.compiler.capture import capture
 from echolith.compiler.design import Design, Dynamics
@@ -22,6 +24,7 @@ from echolith.compiler.select import Pass, select
 __all__ = ["Case", "case"]
 
 _SAMPLES = 32  # made up where none are given
+_TAKEN = r"(hidden|drive|vector)\d*|readout|state|input|target|output|delta|z"  # names of formats and blocks
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Case:
 def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: int | None, target: Board, lanes: int,
          room: int | None, like: Design | None) -> Case:
     """Capture, derive, select, calibrate, verify, lay out; ``given`` is (X, Y) or None."""
-    graph = folded(capture(model))
+    graph = broadcast(folded(capture(model)))
+    _names(graph)
     for state, kinetic in graph.kinetic.items():
         if kinetic != mul(0.5, power(var("p"), 2)):
             raise CompileError("kinetic: only p**2 / 2 is built on the chip yet; scale the state, not "
@@ -72,6 +76,13 @@ def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: 
     vectors = tuple(sorted(used & set(flow.values)))
     return Case(graph, flow, passes, vectors, samples, timing, target, width, rule is not None,
                  plan(graph, flow, passes, width), (len(x) if room is None else room) * record)
+
+
+def _names(graph: Graph) -> None:
+    for state in graph.states:
+        if re.fullmatch(_TAKEN, state):
+            raise CompileError("states: a name of a format or a block cannot be a state's; rename it, e.g. to "
+                               f"{state}_, not {state!r}")
 
 
 def _data(network: Graph, given, steps: int | None, cost_at: str | None) -> tuple[np.ndarray, np.ndarray]:

@@ -117,7 +117,7 @@ class _Lower:
 
     def _forward(self, made: Pass) -> None:
         assert made.expr is not None
-        f, name = self.found.fractions, f"activate{len(self.found.activate)}"
+        f, name = self.found.fractions, f"activate{len(self.found.sweeps)}"
         inputs = [("acc", self.accumulator)] + [("drive", self.width)] * bool(made.drive)
         b = Builder(*inputs)
         z = b("rnd", b.input("acc"), n=self._sum_fraction(made) - f[made.acc])
@@ -148,7 +148,7 @@ class _Lower:
             learn=bool(made.learn), echo_only=made.echo_only))
 
     def _step(self, made: Pass) -> int:
-        f, name = self.found.fractions, f"step{len(self.found.step)}"
+        f, name = self.found.fractions, f"step{len(self.found.sweeps)}"
         read = {n for e in (made.expr, *(e for _, e in made.learn)) if e is not None for n in e.variables()}
         inputs = [("acc", self.accumulator)] * (bool(made.acc)) + [("q", self.width)]
         inputs += [("r", self.width)] * bool(made.r)
@@ -214,9 +214,9 @@ class _Lower:
 
     def _kind(self, unit: str, pipeline: Pipeline, low: Lowering, name: str) -> int:
         kinds: list[Pipeline] = getattr(self.found, unit)
+        self.found.lowered[name] = tuple(low.formats)
         if pipeline in kinds and not low.tables:
             return kinds.index(pipeline)
-        self.found.lowered[name] = tuple(low.formats)
         self.found.tables[unit] += low.tables
         kinds.append(pipeline)
         return len(kinds) - 1

@@ -12,7 +12,7 @@ from echolith.compiler.sweep import Sweep
 
 __all__ = ["estimate", "explain", "stability"]
 
-_LABEL = 24
+_LABEL = 26
 
 
 def explain(design: Design) -> str:

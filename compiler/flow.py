@@ -281,6 +281,8 @@ class _Derivation:
             if name not in self.graph.learned and value.shape == array.shape and np.array_equal(value, array):
                 return name
         name = f"index{len(self.flow.values)}"
+        while name in self.flow.lengths or name in self.flow.values:
+            name += "_"
         self.flow.values[name] = array
         return name
 
@@ -359,7 +361,7 @@ class _Derivation:
         return name
 
     def _new(self, name: str, length: int) -> str:
-        while name in self.flow.lengths:
+        while name in self.flow.lengths or name in self.flow.values:
             name += "_"
         self.flow.lengths[name] = length
         return name

@@ -92,8 +92,10 @@ class Lowering:
             other = half if expr.args[1].value != 3 else Expr("pow", (expr.args[0], Expr("const", value=2.0)))
             return self._multiply(self.word(half), self.word(other))
         if expr.op == "div":
-            inverse = Expr("div", (Expr("const", value=1.0), var("x")))
-            return self._multiply(self.word(expr.args[0]), self._of(inverse, expr.args[1]))
+            one, below = Expr("const", value=1.0), expr.args[1]
+            if is_univariate(below):
+                return self._multiply(self.word(expr.args[0]), self(Expr("div", (one, below))))
+            return self._multiply(self.word(expr.args[0]), self._of(Expr("div", (one, var("x"))), below))
         if len([a for a in expr.args if a.op != "const"]) == 1:
             inner = next(a for a in expr.args if a.op != "const")
             return self._of(Expr(expr.op, tuple(var("x") if a is inner else a for a in expr.args)), inner)

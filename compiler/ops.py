@@ -167,6 +167,10 @@ def _simpler_div(a: Expr, b: Expr) -> Expr | None:
         return mul(a.args[0], div(a.args[1], b))
     if (a.op, b.op) == ("sinh", "cosh") and a.args == b.args:  # the derivative of log(cosh(z)), finite for any z
         return apply("tanh", *a.args)
+    if a.op == "mul" and b.op == "cosh":  # the same with a factor inside: h sinh(h z) / cosh(h z)
+        for factor, other in (a.args, a.args[::-1]):
+            if factor.op == "sinh" and factor.args == b.args:
+                return mul(other, apply("tanh", *b.args))
     return const(0) if _is(a, 0) else None
 
 

@@ -67,18 +67,25 @@ def _reads(step: Step, flow: Flow) -> frozenset[str]:
 
 
 def _inlined(steps: list[Step], flow: Flow) -> list[Step]:
-    """Maps that are another vector's name, or that one element-wise step alone reads, disappear into their readers."""
+    """Maps that are another vector's name, or that one element-wise step alone reads, disappear into their readers;
+    what nobody reads disappears."""
     steps = list(steps)
     changed = True
     while changed:
         changed = False
         for step in steps:
-            if not isinstance(step, Map):
+            if not isinstance(step, Map | Linear):
                 continue
             readers = [s for s in steps if step.name in _reads(s, flow)]
+            if not readers:
+                steps = [s for s in steps if s is not step]
+                changed = True
+                break
+            if isinstance(step, Linear):
+                continue
             elementwise = all(isinstance(s, Map | Kick | Accumulate) for s in readers)
             alias = step.expr.op == "var" and step.expr.name in flow.lengths
-            if not readers or alias or (len(readers) == 1 and elementwise):
+            if alias or (len(readers) == 1 and elementwise):
                 steps = [_replaced(s, step.name, step.expr) for s in steps if s is not step]
                 changed = True
                 break
@@ -200,7 +207,7 @@ class _Selection:
 
     def _new(self, expr: Expr) -> str:
         name = f"m{sum(n.startswith('m') for n in self.flow.lengths)}"
-        while name in self.flow.lengths:
+        while name in self.flow.lengths or name in self.flow.values:
             name += "_"
         self.flow.lengths[name] = max(self.flow.lengths[v] for v in self._vectors(expr))
         return name
@@ -231,7 +238,8 @@ class _Selection:
         reader = readers[0]
         others = self._vectors(reader.expr) - {step.name}
         if not step.backward:
-            return reader if isinstance(reader, Map) and not others else None
+            alone = names(reader.expr) == {step.name}  # rows know no parameters
+            return reader if isinstance(reader, Map) and alone else None
         return reader if others <= self.kept else None
 
     def _carry(self, made: Pass, step: Map | Kick) -> None:

@@ -8,6 +8,7 @@ from test_general import MODELS, STEPS, Deep, Tied
 
 from echolith.compiler import numeric
 from echolith.compiler.agree import agree
+from echolith.compiler.broadcast import broadcast
 from echolith.compiler.calibrate import calibrate
 from echolith.compiler.capture import capture
 from echolith.compiler.errors import CompileError
@@ -22,7 +23,7 @@ DT = 0.3
 
 
 def lowered(model):
-    graph = folded(capture(model()))
+    graph = broadcast(folded(capture(model())))
     flow = derive(graph, DT, True)
     passes = select(flow, tuple(graph.states))
     x = np.random.default_rng(0).uniform(-1, 1, (4, STEPS, graph.inputs))

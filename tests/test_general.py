@@ -140,6 +140,27 @@ class Joined(Model):
         return 0.6 * (s @ s + r @ r) + log_cosh(z) + log_cosh(self.V[:3] @ r + z[:3]) + v @ z[:4]
 
 
+class Inputs(Model):
+    """The inputs themselves, and a function of them, in the energy; parameters named as the compiler names vectors."""
+
+    states = {"q": INPUTS}
+    shapes = {"m0": (INPUTS, INPUTS), "x0": (INPUTS,)}
+
+    def energy(self, q, u):
+        return 0.5 * (self.x0 * q**2).sum() + q @ u + log_cosh(self.m0 @ q + torch.tanh(u))
+
+
+class Shared(Model):
+    """One unit that all others see, a learned gain inside and outside of rows' functions."""
+
+    states = {"c": 1, "q": 5}
+    shapes = {"W": (5, 5), "B": (5, INPUTS), "g": (5,)}
+
+    def energy(self, c, q, u):
+        rows = (self.g * torch.nn.functional.softplus(self.W @ q + self.B @ u)).sum()
+        return 0.5 * (c @ c) + 0.8 * (q @ q) + 0.2 * (c * q**2).sum() + rows
+
+
 class Local(Model):
     """Units that do not see each other."""
 
@@ -150,7 +171,7 @@ class Local(Model):
         return 0.5 * (self.k * q**2).sum() + q @ (self.B @ u)
 
 
-MODELS = [Blocks, Deep, Hopfield, Ring, Tied, Products, Quadratic, Springs, Joined, Local]
+MODELS = [Blocks, Deep, Hopfield, Ring, Tied, Products, Quadratic, Springs, Joined, Inputs, Shared, Local]
 
 
 def case(model, cost_at):
@@ -210,6 +231,25 @@ def test_an_inference_core_predicts_as_the_learning_one_does(model):
     fixed = el.compile(net, dynamics=el.Leapfrog(0.25, 2), rule=None, calibrate=(x, None), lanes=3)
     with design.open("int:") as a, fixed.open("int:") as b:
         np.testing.assert_allclose(a.predict(x), b.predict(x), atol=0.01)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_design_fits_its_own_hardware_and_its_file(model, tmp_path):
+    net, design, x, y = case(model, "last")
+    again = el.compile(net, dynamics=el.Leapfrog(0.25, 2), rule=el.HamiltonianEcho("last"), calibrate=(x, y),
+                       like=design)
+    assert again.hardware == design.hardware
+    design.save(tmp_path / "net.echolith")
+    assert el.open(tmp_path / "net.echolith", "int:").design.program_id == design.program_id
+
+
+def test_a_state_named_as_a_format_is_refused():
+    class Named(Local):
+        states = {"hidden": 5}
+
+    with pytest.raises(el.CompileError, match="^states: a name of a format or a block cannot be a state's; rename it, "
+                                              "e.g. to hidden_, not 'hidden'$"):
+        case(Named, "last")
 
 
 @pytest.mark.parametrize("model", [Blocks, Tied, Deep])
