@@ -1,16 +1,12 @@
 """The echo: every bit returns, over very many steps, with inputs streamed in reversed windows."""
 
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from networks import Oscillators
 
 import echolith as el
-
-sys.path.insert(0, str(Path(__file__).parent))
-from networks import Oscillators  # noqa: E402
 
 
 def long_design(rows, rule):

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from test_general import MODELS, STEPS, Deep, Tied
+from energies import MODELS, STEPS, Deep, Tied
 
 from echolith.compiler import numeric
 from echolith.compiler.agree import agree

@@ -1,14 +1,13 @@
 """The RTL against the integer model: every word, flag and cycle, on many networks and few hardware builds."""
 
 import functools
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from networks import Oscillators
 
 import echolith as el
 from echolith.compiler.timing import cycles
@@ -17,9 +16,6 @@ from echolith.host.rates import rates
 from echolith.sim.data import words
 from echolith.sim.device import IntegerDevice
 from echolith.sim.weights import from_values
-
-sys.path.insert(0, str(Path(__file__).parent))
-from networks import Oscillators  # noqa: E402
 
 # lanes, dt, mse, bias; the sizes are those of the largest network each build takes
 BUILDS = {

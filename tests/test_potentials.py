@@ -1,19 +1,15 @@
 """Energies of the supported form, each against float64 autograd and, bit for bit, in RTL."""
 
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from networks import Oscillators
+from test_machine import compare, data
 from torch import nn
 
 import echolith as el
 from echolith.compiler.reference import bptt
-
-sys.path.insert(0, str(Path(__file__).parent))
-from networks import Oscillators  # noqa: E402
-from test_machine import compare, data  # noqa: E402
 
 UNITS, ROWS, INPUTS, OUTPUTS, STEPS = 7, 6, 3, 2, 8
 

@@ -1,18 +1,14 @@
 """Sessions on the integer model: learning, checkpoints, files, and what bad input is told."""
 
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from networks import Oscillators
 
 import echolith as el
 from echolith.host.rates import encode, rates, shuffled
-
-sys.path.insert(0, str(Path(__file__).parent))
-from networks import Oscillators  # noqa: E402
 
 OPTIONS = dict(epochs=1, batch_size=8, learning_rate=0.1, momentum=0.5)
 

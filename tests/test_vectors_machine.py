@@ -3,11 +3,10 @@ on a small core against `oracle.Oracle`, every memory word and every cycle."""
 
 import random
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from oracle import Oracle
 
 from echolith.compiler.design import Depths, Hardware
 from echolith.compiler.isa import Context, Dest, Opcode, Setting, exec_word, loop_word, set_word
@@ -18,9 +17,6 @@ from echolith.host.link import Link
 from echolith.host.transports import PipeTransport
 from echolith.sim.arith import gradient_width
 from echolith.sim.simulator import build, have_compiler
-
-sys.path.insert(0, str(Path(__file__).parent))
-from oracle import Oracle  # noqa: E402
 
 if not have_compiler():
     pytest.skip("needs Verilator, make, perl and a C++ compiler", allow_module_level=True)

@@ -1,0 +1,163 @@
+"""Energies of many shapes that the tests of the compiler and of the machine share."""
+
+import torch
+from torch import nn
+
+INPUTS, OUTPUTS, STEPS = 3, 2, 5
+
+
+class Model(nn.Module):
+    """``kinds`` of parameters with a fixed seed; the readout is linear in all states."""
+
+    inputs, outputs = INPUTS, OUTPUTS
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        for name, shape in self.shapes.items():
+            vector = len(shape) == 1
+            setattr(self, name, nn.Parameter(torch.rand(shape) + 0.5 if vector else torch.randn(shape) * 0.4))
+        for state, units in self.states.items():
+            setattr(self, f"C_{state}", nn.Parameter(torch.randn(OUTPUTS, units) * 0.4))
+
+    def predict(self, *states):
+        return sum(getattr(self, f"C_{name}") @ q for name, q in zip(self.states, states, strict=True))
+
+    def cost(self, *arguments):
+        return nn.functional.mse_loss(self.predict(*arguments[:-1]), arguments[-1])
+
+
+def log_cosh(z):
+    return torch.log(torch.cosh(z)).sum()
+
+
+class Blocks(Model):
+    """Two states of different sizes in one coupling, one of them with a learned stiffness."""
+
+    states = {"s": 6, "r": 4}
+    shapes = {"W": (5, 6), "V": (5, 4), "B": (5, INPUTS), "b": (5,), "k": (6,)}
+
+    def energy(self, s, r, u):
+        local = 0.5 * (self.k * s**2).sum() + 0.4 * (r**2).sum()
+        return local + log_cosh(self.W @ s + self.V @ r + self.B @ u + self.b)
+
+
+class Deep(Model):
+    """Three matrices in a row, a learned gain before the first."""
+
+    states = {"q": 5}
+    shapes = {"W1": (6, 5), "W2": (5, 6), "W3": (4, 5), "B": (6, INPUTS), "g": (5,)}
+
+    def energy(self, q, u):
+        first = torch.tanh(self.W1 @ (self.g * q) + self.B @ u)
+        return 0.5 * (q @ q) + log_cosh(self.W3 @ torch.tanh(self.W2 @ first))
+
+
+class Hopfield(Model):
+    """Bilinear in functions of two layers, inputs as a direct drive."""
+
+    states = {"s": 6, "r": 4}
+    shapes = {"W": (6, 4), "B": (6, INPUTS)}
+
+    def energy(self, s, r, u):
+        return 0.5 * (s @ s + r @ r) - torch.tanh(s) @ self.W @ torch.tanh(r) + s @ (self.B @ u)
+
+
+class Ring(Model):
+    """Phase oscillators on a ring with a learned strength per edge."""
+
+    states = {"q": 7}
+    shapes = {"e": (7,), "B": (7, INPUTS)}
+
+    def energy(self, q, u):
+        edges = 1 - torch.cos(q - torch.roll(q, -1))
+        return 0.2 * (q @ q) + (self.e * edges).sum() + q @ (self.B @ u)
+
+
+class Tied(Model):
+    """One matrix, used forwards by one state and transposed by the other."""
+
+    states = {"s": 6, "r": 5}
+    shapes = {"W": (5, 6), "B": (5, INPUTS), "D": (5, INPUTS)}
+
+    def energy(self, s, r, u):
+        return 0.5 * (s @ s + r @ r) + log_cosh(self.W @ s + self.B @ u) + log_cosh(self.W.T @ r) + r @ (self.D @ u)
+
+
+class Products(Model):
+    """Products of vectors of both states and of rows, a learned gain on the rows' potential."""
+
+    states = {"s": 6, "r": 6}
+    shapes = {"W": (6, 6), "g": (6,), "B": (6, INPUTS)}
+
+    def energy(self, s, r, u):
+        z = self.W @ s + self.B @ u
+        local = 0.5 * (s @ s) + 0.6 * (r @ r)
+        return local + (self.g * torch.log(torch.cosh(z))).sum() + 0.2 * (torch.tanh(s) * z * r).sum()
+
+
+class Quadratic(Model):
+    """q'Wq, which moves by W + W'."""
+
+    states = {"q": 5}
+    shapes = {"W": (5, 5), "B": (5, INPUTS)}
+
+    def energy(self, q, u):
+        return (q @ q) + 0.3 * (q @ (self.W @ q)) + q @ (self.B @ u)
+
+
+class Springs(Model):
+    """Masses on a line: slices, and no matrix at all but for the inputs."""
+
+    states = {"q": 8}
+    shapes = {"B": (8, INPUTS), "k": (8,)}
+
+    def energy(self, q, u):
+        stretch = q[1:] - q[:-1]
+        return 0.5 * (self.k * q**2).sum() + 0.25 * (stretch**2).sum() + 0.1 * (stretch**4).sum() + q @ (self.B @ u)
+
+
+class Joined(Model):
+    """One learned matrix over the state and the inputs together, another one in two parts."""
+
+    states = {"s": 5, "r": 4}
+    shapes = {"W": (6, 5 + INPUTS), "V": (7, 4)}
+
+    def energy(self, s, r, u):
+        z, v = torch.cat([s, u]) @ self.W.T, torch.sin(self.V[3:] @ r)
+        return 0.6 * (s @ s + r @ r) + log_cosh(z) + log_cosh(self.V[:3] @ r + z[:3]) + v @ z[:4]
+
+
+class Inputs(Model):
+    """The inputs themselves, and a function of them, in the energy; parameters named as the compiler names vectors."""
+
+    states = {"q": INPUTS}
+    shapes = {"m0": (INPUTS, INPUTS), "x0": (INPUTS,)}
+
+    def energy(self, q, u):
+        return 0.5 * (self.x0 * q**2).sum() + q @ u + log_cosh(self.m0 @ q + torch.tanh(u))
+
+
+class Shared(Model):
+    """One unit that all others see, a learned gain inside and outside of rows' functions."""
+
+    states = {"c": 1, "q": 5}
+    shapes = {"W": (5, 5), "B": (5, INPUTS), "g": (5,)}
+
+    def energy(self, c, q, u):
+        rows = (self.g * torch.nn.functional.softplus(self.W @ q + self.B @ u)).sum()
+        return 0.5 * (c @ c) + 0.8 * (q @ q) + 0.2 * (c * q**2).sum() + rows
+
+
+class Local(Model):
+    """Units that do not see each other."""
+
+    states = {"q": 5}
+    shapes = {"B": (5, INPUTS), "k": (5,)}
+
+    def energy(self, q, u):
+        return 0.5 * (self.k * q**2).sum() + q @ (self.B @ u)
+
+
+MODELS = [Blocks, Deep, Hopfield, Ring, Tied, Products, Quadratic, Springs, Joined, Inputs, Shared, Local]
