@@ -40,6 +40,7 @@ class Depths:
     order: int
     results: int
     program: int
+    index: int = 0  # elements of gathered operands; 0: nothing is gathered
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ class Design:
     response: int  # response exponent R and gain found at calibration
     gain: int
     cost: Expr | None  # of y and target
+    index: tuple[int, ...] = ()  # contents of the index memory
     report: dict = field(default_factory=dict)  # what explain() prints: ranges, energy text, dt^2 lambda_max, board
 
     @cached_property
@@ -165,7 +167,7 @@ class Design:
         """CRC-32 of program, tables and layout: what is loaded over the link besides weights and data."""
         words = json.dumps([self.hardware.hardware_id, self.program, self.entries,
                             [dataclasses.astuple(x) for x in (*self.blocks, *self.placements, *self.vectors)],
-                            [t.tolist() for t in self.tables], self.fractions])
+                            [t.tolist() for t in self.tables], self.fractions, self.index])
         return zlib.crc32(words.encode()) or 1
 
     def block(self, name: str) -> Block:
@@ -186,8 +188,8 @@ class Design:
 
     @property
     def elements(self) -> int:
-        """Elements of a context's vectors: the states, the constant one, the results that are kept."""
-        return max([self.units + 1, *(s.place + s.length for s in self.sweeps if s.value)])
+        """Elements of a context's vectors: the states, the constant one, the results that are kept, a zero."""
+        return max([self.units + 1, *(s.place + s.length for s in self.sweeps if s.value), *(i + 1 for i in self.index)])
 
     @property
     def record(self) -> int:

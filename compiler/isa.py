@@ -11,6 +11,9 @@ TRANSPOSED and with FORCE in UNITS. Response bits come from passes with DRIFT on
 i % lanes of tile TILE (TRANSPOSED: INTO) + i // lanes; the first row of a tile clears its other lanes, so that the rest
 of a last tile reads as zero. Nothing that a command reads may be written by it, but an element's result may replace
 its own operand, if no other element reads it.
+
+Hardware with an index memory (`Depths.index`) gathers: with GATHER q is V[I[FIRST + i]], with GATHER_SECOND r is
+V[I[SECOND + i]]. A command with GATHER writes no state.
 """
 
 from enum import IntEnum
@@ -105,6 +108,8 @@ class Field(IntEnum):
     ROWS = 20  # TRANSPOSED, UNITS: the result goes to the row operands (scaled twin in an echo); neither kick nor drift
     FORCE = 21  # UNITS: the result is a force and kicks; without it the momenta keep their value
     MAXIMUM = 22  # UNITS with VALUE: only the largest result is kept, at PLACE
+    GATHER = 23  # TRANSPOSED, UNITS: FIRST is a place in the index memory, which says where q is
+    GATHER_SECOND = 24  # the same of SECOND and r
 
 
 def exec_word(opcode: Opcode, context: int = 0, dest: int = 0, kind: int = 0, **options: bool) -> int:

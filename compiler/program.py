@@ -159,7 +159,8 @@ class _Assembler:
             kicks = not s.value and not s.rows
             self.emit(exec_word(Opcode(s.opcode), context, kind=s.kind, value=s.value, rows=s.rows, maximum=s.maximum, force=s.force,
                                 drift=s.drift, echo=echo and s.rows, reverse=reverse and kicks,
-                                nudge=nudge and s.drift, learn=echo and s.learn))
+                                nudge=nudge and s.drift, learn=echo and s.learn, gather=s.gather,
+                                gather_second=s.gather_second))
 
     def readout(self, learn: bool, target: bool) -> None:
         """Outputs to the results; with ``learn`` the readout's own gradient and the leading bit of the cost."""

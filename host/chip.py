@@ -65,9 +65,11 @@ class ChipDevice(Device):
         return self.link.read(address(name))[0]
 
     def _load(self) -> None:
-        """Program, tables, the constant ones, zeros everywhere a sweep may read."""
+        """Program, index, tables, the constant ones, zeros everywhere a sweep may read."""
         d, hw = self.design, self.hw
         self._put(Bank.PROGRAM, 0, np.array(d.program, np.int64))
+        if d.index:
+            self._put(Bank.INDEX, 0, np.array(d.index, np.int64))
         for slot, table in enumerate(d.tables):
             self._put(Bank.TABLES, slot << hw.segments + 1, table.reshape(-1))
         positions = np.zeros((4, hw.depths.units, 2), np.int64)

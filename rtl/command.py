@@ -26,6 +26,8 @@ class Command(data.Struct):
     rows: 1
     force: 1
     maximum: 1
+    gather: 1
+    gather_second: 1
 
 
 for _name, _field in Field.__members__.items():

@@ -159,6 +159,10 @@ class Core(wiring.Component):
             v.summed_valid.eq(r.value_valid), v.summed.eq(r.value),
             v.mapped_valid.eq(u.mapped_valid & s.command.value), v.mapped.eq(u.mapped),
         ]
+        if self.hw.depths.index:
+            w = self.window
+            m.d.comb += [u.index_w_addr.eq(w.host_index), u.index_w_data.eq(w.host_data),
+                         u.index_w_en.eq(w.host_w_en & (w.host_bank == BankId.INDEX))]
 
     def _samples(self, m: Module) -> None:
         """Order and data memories: rows of a pair's records to the input region or to the targets."""
@@ -353,5 +357,5 @@ def _index_bits(hw: Hardware) -> int:
     """Bits of an index into the largest bank."""
     d = hw.depths
     entries = (d.program, hw.tables << hw.segments + 1, d.order, d.data, hw.lanes * d.weights,
-               len(hw.vectors) * d.units, 8 * d.units, d.results)
+               len(hw.vectors) * d.units, 8 * d.units, d.results, d.index)
     return (max(entries) - 1).bit_length()

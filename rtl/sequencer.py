@@ -31,7 +31,10 @@ def setting_bits(hw: Hardware) -> dict[Setting, int]:
     if not hw.general:
         return sizes
     # An index has a bit less than a count.
-    return sizes | {s: bits[_OFFSETS[s]] - 1 for s in _OFFSETS}
+    offsets = {s: bits[_OFFSETS[s]] - 1 for s in _OFFSETS}
+    if d.index:  # operands may be places in the index memory
+        offsets |= {s: max(offsets[s], (d.index - 1).bit_length()) for s in (Setting.FIRST, Setting.SECOND)}
+    return sizes | offsets
 
 
 class Sequencer(wiring.Component):
@@ -111,7 +114,7 @@ class Sequencer(wiring.Component):
         opcode = word[28:]
         with m.If((opcode >= Opcode.FETCH) & ~self.stopping):
             m.d.comb += self.start.eq(1)
-            m.d.sync += [self.command.eq(value), self.opcode.eq(opcode)]
+            m.d.sync += [self.command.eq(word[:28]), self.opcode.eq(opcode)]
             m.next = "SWEEP"
         with m.Switch(opcode):
             with m.Case(Opcode.HALT):

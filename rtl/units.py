@@ -8,6 +8,7 @@ from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Context
 from echolith.compiler.timing import operand_stage
 from echolith.rtl.command import Command, slot_sample
+from echolith.rtl.gather import Gather
 from echolith.rtl.kinds import feed, kinds
 from echolith.rtl.memory import Bank
 from echolith.rtl.pipeline import ElementPipeline, delay
@@ -46,6 +47,8 @@ class UnitPath(wiring.Component):
         Read the vector parameters of ``unit``.
     mapped_valid, mapped : Out
         Results of ``value`` and ``rows`` commands, zero unless valid.
+
+    With an index memory, ``first`` and ``second`` may be places in it, and ``index_w_*`` writes it.
     """
 
     def __init__(self, hw: Hardware):
@@ -54,7 +57,11 @@ class UnitPath(wiring.Component):
         self.bits = bits = (hw.depths.units - 1).bit_length()
         vectors = range(len(hw.vectors))
         self._operand = operand_stage(hw)
-        general = {"first": In(bits), "second": In(bits), "k_en": Out(1), "mapped_valid": Out(1), "mapped": Out(w)}
+        index = (hw.depths.index - 1).bit_length() if hw.depths.index else 0
+        offset = In(max(bits, index))
+        general = {"first": offset, "second": offset, "k_en": Out(1), "mapped_valid": Out(1), "mapped": Out(w)}
+        if index:
+            general |= {"index_w_addr": In(index), "index_w_data": In(bits), "index_w_en": In(1)}
         super().__init__({
             "command": In(Command), "sweeping": In(1), "y_valid": In(1), "y_a": In(acc), "y_b": In(acc), "tick": In(1),
             "start": In(1),
@@ -128,6 +135,8 @@ class UnitPath(wiring.Component):
             m.d.comb += [self.unit.eq(self._count(m, self.y_valid | self.tick)), self.q_r_en.eq(self._pulses[0])]
             return self.unit
         m.d.comb += [self.k_en.eq(self._pulses[self._operand - 1]), self.unit.eq(self._count(m, self.k_en))]
+        if self.hw.depths.index:
+            return self._gathered(m)
         place = self._element(m, self._pulses[0])
         if self._operand == 1:
             m.d.comb += self.q_r_en.eq(self._pulses[0])
@@ -135,6 +144,19 @@ class UnitPath(wiring.Component):
         again = self._pulses[1]
         m.d.comb += self.q_r_en.eq(self._pulses[0] | again)
         return Mux(again, self._count(m, again, self.second), place)
+
+    def _gathered(self, m: Module):
+        """Address of the element read, counted or looked up."""
+        m.submodules.gather = gather = Gather(self.hw)
+        again = self._pulses[1] if self._operand > 1 else 0
+        m.d.comb += [
+            gather.start.eq(self.start), gather.first.eq(self.first), gather.second.eq(self.second),
+            gather.gather.eq(self.command.gather), gather.gather_second.eq(self.command.gather_second),
+            gather.read.eq(self._pulses[0]), gather.again.eq(again), gather.w_addr.eq(self.index_w_addr),
+            gather.w_data.eq(self.index_w_data), gather.w_en.eq(self.index_w_en),
+            self.q_r_en.eq(self._pulses[0] | again),
+        ]
+        return Mux(again, gather.other, gather.place)
 
     def _operands(self, m: Module, place):
         """Both slots are read and stay; the one whose turn it is, at the stage of operands, and the second operand if
@@ -215,6 +237,8 @@ class UnitPath(wiring.Component):
         if self.hw.general:
             mapping = c.value | c.rows
             zero, writes = zero | mapping, writes & ~mapping
+        if self.hw.depths.index:
+            writes &= ~c.gather  # the position that was read is not the element's own
         with m.If(zero):
             m.d.sync += q_sum.eq(0)
         kicked, moved = self._valid(self._kicked) & writes, self._valid(self._moved) & writes

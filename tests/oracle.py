@@ -15,8 +15,8 @@ __all__ = ["Oracle"]
 class Oracle:
     """Memories as arrays of Python ints; the last index of the state is the slot, of drives and nudges the sample."""
 
-    def __init__(self, hw, tables):
-        self.hw, self.tables, d = hw, tables, hw.depths
+    def __init__(self, hw, tables, index=()):
+        self.hw, self.tables, self.index, d = hw, tables, index, hw.depths
         self.settings = [0] * len(Setting)
         self.v, self.p = (np.zeros((4, d.units, 2), object) for _ in range(2))
         self.nudges, self.drives = np.zeros((d.units, 2), object), np.zeros((d.rows, 2), object)
@@ -164,7 +164,7 @@ class Oracle:
                     a, b = (arith.shr(out.get(f"g{n}", 0), self.exponent(self.sample(s)) - self.gain)
                             for s, out in enumerate(moved))
                     self.add(self.vector_gradients[n], 0 if shared else i, a - b)
-            quiet = any(self.on(f) for f in (Field.VALUE, Field.ROWS, Field.CHECK, Field.EMIT))
+            quiet = any(self.on(f) for f in (Field.VALUE, Field.ROWS, Field.CHECK, Field.EMIT, Field.GATHER))
             if self.on(Field.DRIFT) and self.context != Context.PAIR and not quiet:
                 a, b = self.v[self.context, self[Setting.FIRST] + i]
                 self.response |= arith.abs_bits(a - b)
@@ -173,7 +173,9 @@ class Oracle:
         """One slot of one element; the step pipeline's outputs."""
         sample, e, w = self.sample(slot), self[Setting.FIRST] + i, self.hw.width
         at = (Context.PAIR, slice(None), sample) if self.on(Field.SPREAD) else (self.context, slice(None), slot)
-        q, r, p = self.v[at][e], self.v[at][(self[Setting.SECOND] + i) % self.hw.depths.units], self.p[at][e]
+        first, second = (self.index[place % len(self.index)] if self.on(flag) else place % self.hw.depths.units
+                         for flag, place in ((Field.GATHER, e), (Field.GATHER_SECOND, self[Setting.SECOND] + i)))
+        q, r, p = self.v[at][first], self.v[at][second], self.p[at][e % self.hw.depths.units]
         words = {f"k{n}": self.vectors[n, 0 if shared else i] >> w for n, shared in enumerate(self.hw.vectors)}
         out = self.pipeline(self.hw.step[self.kind], acc=acc, q=q, r=r, **words)
         if self.on(Field.EMIT):
@@ -185,7 +187,7 @@ class Oracle:
             self.v[self.context, self[Setting.PLACE] + i, slot] = word
         if self.on(Field.ROWS):
             self.operand(self[Setting.INTO if sweeping else Setting.TILE], i, slot, word)
-        if not any(self.on(f) for f in (Field.VALUE, Field.ROWS, Field.CHECK, Field.EMIT)):
+        if not any(self.on(f) for f in (Field.VALUE, Field.ROWS, Field.CHECK, Field.EMIT, Field.GATHER)):
             self.move(e, slot, sample, q, p, out["force"] if sweeping or self.on(Field.FORCE) else 0)
         return out
 
