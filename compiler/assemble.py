@@ -50,7 +50,7 @@ def assembled(case: Case, formats: Formats, q: Quantised, hw: Hardware, words: P
         program=words.words, entries=words.entries, rates=words.rates, tables=q.tables,
         values={k: np.asarray(v, np.float64) for k, v in case.flow.values.items() if k in used}, fractions=f,
         lowered=q.lowered, response=hw.width - NUDGE + hw.delta_shift, gain=0,
-        cost=cost(n) if case.learn else None, report=_report(case))
+        cost=cost(n) if case.learn else None, index=tuple(q.circuits.index), report=_report(case))
 
 
 def _half(f: dict[str, int], hw: Hardware) -> float:

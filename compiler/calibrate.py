@@ -55,6 +55,7 @@ def force(passes: Sequence[Pass], flow: Flow | Design, vectors: Values, values: 
     for made in passes:
         if made.opcode == Opcode.OUTER:
             continue
+        env |= {g.name: g(env[g.x]) for g in made.gathers}
         if made.acc:
             env[made.acc] = _sum(made, flow, env, values, samples)
         if made.expr is None or not (made.result or made.state):

@@ -34,6 +34,7 @@ class Circuits:
     elements: int = 0  # of a context's vectors
     tiles: int = 0
     drives: int = 0  # rows of the drive memory
+    index: list[int] = field(default_factory=list)  # contents of the index memory
 
 
 def circuits(passes: Sequence[Pass], flow: Flow, states: Mapping[str, int], blocks: Mapping[str, str],
@@ -57,6 +58,7 @@ class _Lower:
         self.places = self._layout(states)
         self.tiles = self._row_operands()
         self.drives: dict[str, int] = {}
+        self.indexed: dict[tuple[int, ...], int] = {}  # elements -> their place in the index memory
 
     def run(self) -> Circuits:
         for made in self.passes:
@@ -84,8 +86,23 @@ class _Lower:
             if made.value and made.result not in places:
                 places[made.result] = end
                 end += self.flow.lengths[made.result]
+        self.zero = end
+        if any(-1 in g.of for made in self.passes for g in made.gathers):
+            end += 1
         self.found.elements = end
         return places
+
+    def _place(self, made: Pass, operand: str) -> tuple[int, bool]:
+        """First element of a pass's operand, or its place in the index memory and True."""
+        gather = next((g for g in made.gathers if g.name == operand), None)
+        if gather is None:
+            return self.places.get(operand, 0), False
+        first = self.places[gather.x]
+        elements = tuple(first + i if i >= 0 else self.zero for i in gather.of)
+        if elements not in self.indexed:
+            self.indexed[elements] = len(self.found.index)
+            self.found.index += elements
+        return self.indexed[elements], True
 
     def _row_operands(self) -> dict[str, int]:
         tiles, end = {}, 0
@@ -139,9 +156,10 @@ class _Lower:
         if made.expr is not None or made.learn:
             kind = self._step(made)
         kicks = bool(made.state) and made.expr is not None
+        (first, gather), (second, gather_second) = self._place(made, made.q or made.state), self._place(made, made.r)
         self.found.sweeps.append(Sweep(
             made.opcode, made.length, self.blocks[made.matrix] if transposed else "", kind,
-            first=self.places.get(made.q or made.state, 0), second=self.places.get(made.r, 0),
+            first=first, second=second, gather=gather, gather_second=gather_second,
             place=self.places[made.result] if made.value else 0,
             tile=self.tiles[made.x] if transposed else self.tiles[made.result] if made.rows else 0,
             value=made.value, rows=made.rows, maximum=made.maximum, force=kicks and not transposed, drift=made.drift,
@@ -159,7 +177,7 @@ class _Lower:
             leaves[made.acc] = Fixed(b.input("acc"), self._transposed_fraction(made))
         for operand, vector in (("q", made.q), ("r", made.r)):
             if vector:
-                leaves[vector] = Fixed(b.input(operand), f[vector], True)
+                leaves[vector] = Fixed(b.input(operand), f[made.source(vector)], True)
         for i, v in enumerate(self.vectors):
             if v in read:
                 leaves[v] = Fixed(b.input(f"k{i}"), f[f"vector{i}"], True)

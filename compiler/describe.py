@@ -1,7 +1,19 @@
 """A graph in words: the energy as understood, every force, every local update."""
 
 from echolith.compiler.differentiate import derivative, substitute
-from echolith.compiler.flow import Accumulate, Drive, Flow, Kick, Linear, Map, Maximum, Outer, derive, window_text
+from echolith.compiler.flow import (
+    Accumulate,
+    Drive,
+    Flow,
+    Gather,
+    Kick,
+    Linear,
+    Map,
+    Maximum,
+    Outer,
+    derive,
+    window_text,
+)
 from echolith.compiler.graph import Affine, Dense, Graph, Index
 from echolith.compiler.ir import Expr, var
 
@@ -45,7 +57,7 @@ def _bare(expr: Expr) -> str:
 
 def _derived(graph: Graph, cost: Expr | None) -> Lines:
     flow = derive(graph, 1.0, cost is not None)
-    known = {s.name: var(_sum(s, flow)) for s in flow.steps if isinstance(s, Linear)}
+    known = {s.name: var(_sum(s, flow)) for s in flow.steps if isinstance(s, Linear | Gather)}
     labels = {f"{name}_t": f"dV/d{name}" for name in graph.nodes}
 
     def text(expr: Expr) -> str:
@@ -80,7 +92,9 @@ def _name(vector: str) -> str:
     return f"dV/d{vector.removesuffix('_t')}" if vector.endswith("_t") else vector
 
 
-def _sum(step: Linear, flow: Flow) -> str:
+def _sum(step: Linear | Gather, flow: Flow) -> str:
+    if isinstance(step, Gather):
+        return f"gather {_name(step.x)}"
     if step.matrix in flow.drives:
         return _affine(flow.drives[step.matrix])
     matrix = f"{step.matrix}'" if step.backward else step.matrix

@@ -189,7 +189,8 @@ class Design:
     @property
     def elements(self) -> int:
         """Elements of a context's vectors: the states, the constant one, the results that are kept, a zero."""
-        return max([self.units + 1, *(s.place + s.length for s in self.sweeps if s.value), *(i + 1 for i in self.index)])
+        kept = (s.place + s.length for s in self.sweeps if s.value)
+        return max([self.units + 1, *kept, *(i + 1 for i in self.index)])
 
     @property
     def record(self) -> int:

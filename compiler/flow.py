@@ -1,8 +1,8 @@
 """The force as a flow of vectors: what has to be computed at a position, before anyone says where or how exactly.
 
     flow ::= steps in order
-    step ::= linear: y = M x (+ drive)  |  map: y = expr(vectors)  |  maximum: y = max of expr(vectors)
-           | kick: momentum of a state -= expr
+    step ::= linear: y = M x (+ drive)  |  gather: y_i = x_of(i)  |  map: y = expr(vectors)
+           | maximum: y = max of expr(vectors)  |  kick: momentum of a state -= expr
            | outer: gradient of M += rows columns'  |  accumulate: gradient of a vector parameter += expr
 
 The energy is differentiated times dt, so that every adjoint and every kick carries the step. A matrix that enters
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from echolith.compiler import convolve
+from echolith.compiler import convolve, gathers
 from echolith.compiler.differentiate import derivative, evaluate, names
 from echolith.compiler.errors import CompileError
 from echolith.compiler.graph import Affine, Bias, Convolution, Dense, Graph, Index, Reduce, Term
@@ -22,8 +22,8 @@ from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.ops import add, mul
 from echolith.compiler.reductions import below_one, logarithm
 
-__all__ = ["Accumulate", "Drive", "Flow", "Kick", "Linear", "Map", "Matrix", "Maximum", "Outer", "dense", "derive",
-           "window", "window_text"]
+__all__ = ["Accumulate", "Drive", "Flow", "Gather", "Kick", "Linear", "Map", "Matrix", "Maximum", "Outer", "dense",
+           "derive", "window", "window_text"]
 
 _ZERO = const(0)
 
@@ -81,6 +81,21 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Gather:
+    """``name[i] = x[of[i]]``, 0 where ``of[i]`` is -1."""
+
+    name: str
+    length: int
+    x: str
+    of: tuple[int, ...]
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """(samples, length) from (samples, length of x)."""
+        of = np.array(self.of)
+        return np.where(of >= 0, x[:, of], 0)
+
+
+@dataclass(frozen=True)
 class Map:
     """``name = expr`` over vectors of one length and parameters."""
 
@@ -125,7 +140,7 @@ class Accumulate:
     expr: Expr
 
 
-Step = Linear | Map | Maximum | Kick | Outer | Accumulate
+Step = Linear | Gather | Map | Maximum | Kick | Outer | Accumulate
 
 
 @dataclass
@@ -200,12 +215,13 @@ class _Derivation:
         driving = tuple(t for i, t in enumerate(node.terms) if i not in moving)
         drive = self._drive(name, node, driving) if driving or node.biases else None
         total = _ZERO
-        for place, i in enumerate(moving):
+        matrices = [i for i in moving if not isinstance(node.terms[i].matrix, Index)]
+        for place, i in enumerate(matrices):
             term = node.terms[i]
             x = self._source(name, i, term)
             matrix, backward = self._matrix(term, node.length, self.flow.lengths[x])
             result = self._new(f"{name}_{i}" if len(moving) > 1 else f"{name}_", node.length)
-            last = place == len(moving) - 1 and not backward and term.scale == 1
+            last = place == len(matrices) - 1 and not backward and term.scale == 1
             self.flow.steps.append(Linear(result, node.length, matrix.key, backward, x, drive if last else None))
             drive = None if last else drive
             total = add(total, mul(term.scale, var(result)))
@@ -213,26 +229,43 @@ class _Derivation:
             result = self._new(f"{name}_u", node.length)
             self.flow.steps.append(Linear(result, node.length, drive, False, "u"))
             total = add(total, var(result))
+        for i in moving:
+            if i not in matrices:
+                total = add(total, mul(node.terms[i].scale, self._gather(name, i, node.terms[i])))
         self.flow.lengths[name] = node.length
         self.flow.steps.append(Map(name, node.length, total))
 
+    def _gather(self, name: str, index: int, term: Term) -> Expr:
+        """A move of its source."""
+        assert isinstance(term.matrix, Index)
+        x = self._source(name, index, term)
+        result = self._new(f"{name}_{index}", len(term.matrix.of))
+        self.flow.steps.append(Gather(result, len(term.matrix.of), x, term.matrix.of))
+        return var(result)
+
     def _merged(self, node: Affine) -> Affine:
-        """Frozen matrices applied to the same vector become one, with their factors."""
-        frozen: dict[Expr, np.ndarray] = {}
+        """Frozen matrices applied to the same vector become one, with their factors; moves that are worth it become
+        gathers."""
+        frozen: dict[Expr, list[Term]] = {}
         terms: list[Term] = []
         biases = list(node.biases)
         for term in node.terms:
             matrix = term.matrix
             if not isinstance(matrix, Index) and self._learns(matrix.parameter):
                 terms.append(term)
-                continue
-            if not self._vectors(term.source):
+            elif not self._vectors(term.source):
                 biases.append(Bias(self._constant(self._known(term, node.length))))
+            else:
+                frozen.setdefault(term.source, []).append(term)
+        for source, found in frozen.items():
+            inputs = self._vectors(source) == {"u"}
+            columns = self.graph.inputs if inputs else self._length(source)
+            moves = not inputs and all(isinstance(t.matrix, Index) for t in found)
+            if moves and gathers.worth(found, node.length, columns):
+                terms += gathers.gathered(found, node.length)
                 continue
-            columns = self.graph.inputs if self._vectors(term.source) == {"u"} else self._length(term.source)
-            array = term.scale * dense(self._dense(term, node.length, columns), self.flow.values)
-            frozen[term.source] = frozen.get(term.source, 0.0) + array
-        terms += [Term(Dense(self._constant(array)), source) for source, array in frozen.items()]
+            array = np.sum([t.scale * dense(self._dense(t, node.length, columns), self.flow.values) for t in found], 0)
+            terms.append(Term(Dense(self._constant(array)), source))
         return replace(node, terms=tuple(terms), biases=tuple(biases))
 
     def _known(self, term: Term, length: int) -> np.ndarray:
@@ -319,7 +352,7 @@ class _Derivation:
         node = self.nodes[name]
         t, signals = self._map(f"{name}_t", node.length, adjoint), {}
         for i, term in enumerate(node.terms):
-            if (name, i) not in self.sources:
+            if (name, i) not in self.sources or isinstance(term.matrix, Index):
                 continue
             x = self.sources[name, i]
             matrix, backward = self._matrix(term, node.length, self.flow.lengths[x])
@@ -329,9 +362,12 @@ class _Derivation:
                 self.flow.steps.append(Outer(matrix.key, rows, columns))
         self._driven(name, node, t)
         for i, term in enumerate(node.terms):
-            if (name, i) in self.sources:
+            if i in signals:
                 matrix, backward = self._matrix(term, node.length, self.flow.lengths[self.sources[name, i]])
                 self._through(name, i, term, matrix, backward, signals[i])
+        moves = [t for i, t in enumerate(node.terms) if (name, i) in self.sources and i not in signals]
+        for source, scale in dict.fromkeys((m.source, m.scale) for m in moves):
+            self._scatter(name, source, scale, [m.matrix for m in moves if (m.source, m.scale) == (source, scale)], t)
 
     def _driven(self, name: str, node: Affine, t: str) -> None:
         """Gradients of input weights and biases."""
@@ -344,12 +380,24 @@ class _Derivation:
         """The adjoint of a matrix's source, and of what the source is a function of."""
         back = self._new(f"{name}_{i}_back", self.flow.lengths[self.sources[name, i]])
         self.flow.steps.append(Linear(back, self.flow.lengths[back], matrix.key, not backward, t))
-        for vector in sorted(self._vectors(term.source) - {"u"}):
-            self._add(vector, mul(var(back), derivative(term.source, vector)))
+        self._returned(term.source, var(back), self.flow.lengths[back])
+
+    def _scatter(self, name: str, source: Expr, scale: float, indices: list, t: str) -> None:
+        """The adjoint of a source that is moved, in as many gathers as one of its elements is read."""
+        length = self._length(source)
+        for of in gathers.adjoint(indices, length):
+            back = self._new(f"{name}_back", length)
+            self.flow.steps.append(Gather(back, length, t, of))
+            self._returned(source, mul(scale, var(back)), length)
+
+    def _returned(self, source: Expr, back: Expr, length: int) -> None:
+        """An adjoint to what its vector is a function of."""
+        for vector in sorted(self._vectors(source) - {"u"}):
+            self._add(vector, mul(back, derivative(source, vector)))
         if self.learn:
-            for parameter in sorted(names(term.source) & self.graph.learned):
-                slope = mul(1 / self.dt, derivative(term.source, parameter))
-                self._accumulate(parameter, self.flow.lengths[back], mul(var(back), slope))
+            for parameter in sorted(names(source) & self.graph.learned):
+                slope = mul(1 / self.dt, derivative(source, parameter))
+                self._accumulate(parameter, length, mul(back, slope))
 
     def _parameters(self) -> None:
         """Gradients of the parameters inside the energy's element-wise terms."""

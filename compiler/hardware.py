@@ -38,7 +38,7 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
     depths = _depths(case, q.circuits)
     if like is not None:
         given = like.hardware.depths
-        short = {name: getattr(depths, name) for name in ("weights", "units", "rows", "tiles", "outputs")
+        short = {name: getattr(depths, name) for name in ("weights", "units", "rows", "tiles", "outputs", "index")
                  if getattr(depths, name) > getattr(given, name)}
         depths = dataclasses.replace(given, **short)
     response, shift = w, f["u"] - f["input"]
@@ -59,7 +59,7 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
 def _general(circuits: Circuits) -> bool:
     """Whether a sweep needs an offset, a choice of circuit, or another way for its result than the built-in one."""
     return any(s.kind or s.source or s.first or s.second or s.place or s.tile or s.drive or s.value or s.force
-               or (s.rows and s.opcode != Opcode.FORWARD) for s in circuits.sweeps)
+               or s.gather or s.gather_second or (s.rows and s.opcode != Opcode.FORWARD) for s in circuits.sweeps)
 
 
 def _depths(case: Case, circuits: Circuits) -> Depths:
@@ -77,7 +77,7 @@ def _depths(case: Case, circuits: Circuits) -> Depths:
         rows=size(max(max(tiles) * case.lanes, circuits.drives)),
         tiles=size(max(*tiles, circuits.tiles)), outputs=size(max(outputs, 2)),
         data=data, order=min(size(max(data // record, 64)), 4096), results=max(case.board.results, size(words)),
-        program=256)
+        program=256, index=size(len(circuits.index)) if circuits.index else 0)
 
 
 def differences(wanted: Hardware, given: Hardware) -> list[str]:

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 
 from echolith.compiler.differentiate import names, substitute
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import Accumulate, Flow, Kick, Linear, Map, Maximum, Outer, Step
+from echolith.compiler.flow import Accumulate, Flow, Gather, Kick, Linear, Map, Maximum, Outer, Step
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.isa import Opcode
 from echolith.compiler.ops import add, neg
 
 __all__ = ["Pass", "select"]
 
-_OPERANDS = 2  # vectors that a pass reads
+_OPERANDS = 2  # vectors that a pass reads, each element by element or gathered
 
 
 @dataclass
@@ -43,6 +43,11 @@ class Pass:
     drift: bool = False
     maximum: bool = False
     learn: tuple[tuple[str, Expr], ...] = ()
+    gathers: tuple[Gather, ...] = ()  # those of ``q`` and ``r`` that are made from a vector as they are read
+
+    def source(self, operand: str) -> str:
+        """The vector that ``q`` or ``r`` is read from."""
+        return next((g.x for g in self.gathers if g.name == operand), operand)
 
     @property
     def operands(self) -> frozenset[str]:
@@ -60,7 +65,7 @@ def select(flow: Flow, states: tuple[str, ...]) -> list[Pass]:
 
 def _reads(step: Step, flow: Flow) -> frozenset[str]:
     """Vectors that a step reads."""
-    if isinstance(step, Linear):
+    if isinstance(step, Linear | Gather):
         return frozenset([step.x])
     if isinstance(step, Outer):
         return frozenset([step.rows, step.columns])
@@ -75,7 +80,7 @@ def _inlined(steps: list[Step], flow: Flow) -> list[Step]:
     while changed:
         changed = False
         for step in steps:
-            if not isinstance(step, Map | Linear | Maximum):
+            if not isinstance(step, Map | Linear | Gather | Maximum):
                 continue
             readers = [s for s in steps if step.name in _reads(s, flow)]
             if not readers:
@@ -85,8 +90,12 @@ def _inlined(steps: list[Step], flow: Flow) -> list[Step]:
             if not isinstance(step, Map):
                 continue
             elementwise = all(isinstance(s, Map | Maximum | Kick | Accumulate) for s in readers)
-            alias = step.expr.op == "var" and step.expr.name in flow.lengths
-            if alias or (len(readers) == 1 and elementwise):
+            read = _reads(step, flow)
+            gathered = read and read <= {s.name for s in steps if isinstance(s, Gather)}
+            alias = step.expr.op == "var" and step.expr.name in flow.lengths and not gathered
+            free = gathered and (len(read) == 1 or len(read) == _OPERANDS and
+                                 all(_reads(s, flow) <= read | {step.name} for s in readers))
+            if alias or (elementwise and (len(readers) == 1 or free)):
                 steps = [_replaced(s, step.name, step.expr) for s in steps if s is not step]
                 changed = True
                 break
@@ -94,7 +103,7 @@ def _inlined(steps: list[Step], flow: Flow) -> list[Step]:
 
 
 def _replaced(step: Step, name: str, expr: Expr) -> Step:
-    if isinstance(step, Linear):
+    if isinstance(step, Linear | Gather):
         return replace(step, x=expr.name) if step.x == name else step
     if isinstance(step, Outer):
         return replace(step, rows=expr.name if step.rows == name else step.rows,
@@ -116,7 +125,7 @@ class _Selection:
         self.flow, self.states = flow, states
         self.passes: list[Pass] = []
         self.steps = self._split(steps)
-        self.linears = {s.name: s for s in self.steps if isinstance(s, Linear)}
+        self.gathers = {s.name: s for s in self.steps if isinstance(s, Gather)}
         self.done: set[int] = set()  # steps that a sweep carried
         self.kept: set[str] = set(states) | {"u"}  # vectors that can be read
 
@@ -126,6 +135,9 @@ class _Selection:
                 continue
             if isinstance(step, Linear):
                 self._linear(step)
+            elif isinstance(step, Gather):
+                self._read(step.x)
+                self.kept.add(step.name)
             elif isinstance(step, Map | Maximum):
                 self._map(step)
             elif isinstance(step, Kick):
@@ -135,6 +147,8 @@ class _Selection:
         for step in self.steps:
             if isinstance(step, Accumulate):
                 self._accumulate(step)
+        for made in self.passes:
+            made.gathers = tuple(self.gathers[n] for n in dict.fromkeys((made.q, made.r)) if n in self.gathers)
         self._needs()
         self._drift()
         return self.passes
@@ -301,7 +315,7 @@ class _Selection:
         as_rows = {p.x for p in self.passes if p.opcode == Opcode.TRANSPOSED}
         as_rows |= {p.t for p in self.passes if p.opcode == Opcode.OUTER}
         as_values = {p.x for p in self.passes if p.opcode in (Opcode.FORWARD, Opcode.OUTER)}
-        as_values |= {n for p in self.passes for n in (p.q, p.r)}
+        as_values |= {p.source(n) for p in self.passes for n in (p.q, p.r)}
         arranged: list[Pass] = []
         for made in self.passes:
             arranged.append(made)
@@ -324,8 +338,9 @@ class _Selection:
         for state in self.states:
             last = max((i for i, p in enumerate(self.passes) if p.state == state), default=-1)
             later = self.passes[last + 1:]
-            read = any(state in (p.x, p.q, p.r) and not (p.state == state) for p in later)
-            if last >= 0 and not read:
+            read = any(state in (p.x, p.source(p.q), p.source(p.r)) and not (p.state == state) for p in later)
+            moved = last >= 0 and any(g.x == state for g in self.passes[last].gathers)  # not the one that moves
+            if last >= 0 and not read and not moved:
                 self.passes[last].drift = True
             else:
                 self.passes.append(Pass(Opcode.UNITS, self.flow.lengths[state], q=state, state=state, drift=True))

@@ -59,7 +59,7 @@ class IntegerModel:
 
     def __init__(self, design: Design):
         self.design, self.hw = design, design.hardware
-        self.response, self.gain = design.response, design.gain
+        self.response, self.gain, self.index = design.response, design.gain, np.array(design.index, np.int64)
         self.masters = {b.name: np.zeros((b.rows, b.columns), np.int64) for b in design.blocks}
         self.vectors = [np.zeros(v.length, np.int64) for v in design.vectors]
         self.clear()
@@ -388,9 +388,12 @@ class Force:
         n, w = sweep.length, self.model.hw.width
         words = {f"k{i}": np.broadcast_to((v >> w)[:n], acc.shape) for i, v in enumerate(self.model.vectors)
                  if len(v) in (1, n)}
-        found = self.model._run(self.model.hw.step[sweep.kind], acc=acc, q=self.v[:, sweep.first:sweep.first + n],
-                                r=self.v[:, sweep.second:sweep.second + n], **words)
+        found = self.model._run(self.model.hw.step[sweep.kind], acc=acc, q=self._operand(sweep.first, n, sweep.gather),
+                                r=self._operand(sweep.second, n, sweep.gather_second), **words)
         return {name: np.broadcast_to(value, acc.shape) for name, value in found.items()}
+
+    def _operand(self, first: int, length: int, gather: bool) -> Array:
+        return self.v[:, self.model.index[first:first + length] if gather else slice(first, first + length)]
 
     def _learn(self, found: dict[str, Array]) -> None:
         for i, gradient in enumerate(self.model.vector_gradients):

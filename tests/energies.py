@@ -192,5 +192,45 @@ class Softmax(Model):
         return 0.8 * (q**2).sum() + 0.5 * (r**2).sum() + 0.5 * level**2 + q @ (self.B @ u)
 
 
+class Phases(Model):
+    """Phase oscillators on a ring with a learned strength per edge: one gather beside the state."""
+
+    states = {"q": 12}
+    shapes = {"e": (12,), "B": (12, INPUTS)}
+
+    def energy(self, q, u):
+        edges = 1 - torch.cos(q - torch.roll(q, -1))
+        return 0.3 * (q @ q) + (self.e * edges).sum() + q @ (self.B @ u)
+
+
+class Network(Model):
+    """Masses on a random graph, two springs with learned strengths on every edge, two masses with none."""
+
+    states = {"q": 12}
+    shapes = {"k": (16,), "l": (16,), "B": (12, INPUTS)}
+    start = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 2, 4, 6, 8, 1)
+    stop = (1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 5, 7, 9, 1, 3, 4)
+
+    def energy(self, q, u):
+        stretch = q[list(self.start)] - q[list(self.stop)]
+        springs = 0.3 * (self.k * stretch**2).sum() + 0.2 * (self.l * torch.log(torch.cosh(2 * stretch))).sum()
+        return 0.4 * (q @ q) + springs + q @ (self.B @ u)
+
+
+class Gathers(Model):
+    """Moves of a function and of a row sum, padded differences, a matrix of moved units, pieces of two states."""
+
+    states = {"s": 14, "r": 10}
+    shapes = {"W": (6, 12), "g": (14,), "B": (14, INPUTS)}
+
+    def energy(self, s, r, u):
+        smooth = nn.functional.pad(torch.tanh(self.g * s), (1, 1))
+        joined = torch.cat([s[::2], r[3:]])
+        pairs = log_cosh(self.W @ joined[[0, 2, 4, 6, 8, 10, 1, 3, 5, 7, 9, 11]])
+        chain = 0.3 * ((smooth[2:] - 2 * smooth[1:-1] + smooth[:-2]) ** 2).sum()
+        products = 0.2 * torch.sin(joined[1:] * joined[:-1]).sum()
+        return 0.6 * (s @ s + r @ r) + chain + products + pairs + s @ (self.B @ u)
+
+
 MODELS = [Blocks, Deep, Hopfield, Ring, Tied, Products, Quadratic, Springs, Joined, Inputs, Shared, Local, Patterns,
-          Norms, Softmax]
+          Norms, Softmax, Phases, Network, Gathers]
