@@ -66,6 +66,7 @@ class Hardware:
     delta_shift: int  # delta << exponent -> t
     readout_shift: int  # delta -> ts of the readout's own gradient
     vectors: tuple[bool, ...]  # one per vector parameter: a single shared word?
+    repeat: bool = False  # sweeps go over a block several times, each time with the next operands
 
     @cached_property
     def hardware_id(self) -> int:

@@ -12,6 +12,9 @@ i % lanes of tile TILE (TRANSPOSED: INTO) + i // lanes; the first row of a tile 
 of a last tile reads as zero. Nothing that a command reads may be written by it, but an element's result may replace
 its own operand, if no other element reads it.
 
+REPEAT goes over the same block again: x starts COLUMNS elements after where it last did, row operands TILES tiles;
+results go on where they ended. A round of OUTER then takes at least `REUSE` cycles.
+
 Hardware with an index memory (`Depths.index`) gathers: with GATHER q is V[I[FIRST + i]], with GATHER_SECOND r is
 V[I[SECOND + i]]. A command with GATHER writes no state.
 """
@@ -19,12 +22,13 @@ V[I[SECOND + i]]. A command with GATHER writes no state.
 from enum import IntEnum
 
 __all__ = [
-    "KIND_BITS", "LOOP_BITS", "Context", "Dest", "Field", "Opcode", "Setting", "UpdateMode", "exec_word", "loop_word",
+    "KIND_BITS", "LOOP_BITS", "REUSE", "Context", "Dest", "Field", "Opcode", "Setting", "UpdateMode", "exec_word", "loop_word",
     "set_word",
 ]
 
 LOOP_BITS = 16  # of a loop's count
 KIND_BITS = 4
+REUSE = 3  # cycles after which a gradient word may be added to again
 
 
 class Opcode(IntEnum):
@@ -63,6 +67,7 @@ class Setting(IntEnum):
     TILE = 11  # first tile of the row operands: read by OUTER, TRANSPOSED, written by FORWARD and UNITS with ROWS
     DRIVE = 12  # FORWARD: first row in the drive memory
     INTO = 13  # TRANSPOSED with ROWS: first tile of the results, none of those from TILE on that it reads
+    REPEAT = 14  # FORWARD to VALUE, OUTER, TRANSPOSED: times more than once; only if `Hardware.repeat`
 
 
 class Context(IntEnum):

@@ -29,7 +29,7 @@ class Oracle:
     def run(self, words):
         self.flags = self.response = self.leading = 0
         self.results, self.seen = [], [0, 0]
-        for setting in range(Setting.SOURCE, Setting.INTO + 1):
+        for setting in range(Setting.SOURCE, Setting.REPEAT + 1):
             self.settings[setting] = 0
         for word in words:
             self.word, opcode = word, Opcode(word >> 28)
@@ -39,9 +39,11 @@ class Oracle:
                 return
             elif opcode == Opcode.NEXT:
                 self.seen = [0, 0]
+            elif opcode == Opcode.UNITS:
+                self.step([[0, 0]] * self[Setting.LENGTH])
             else:
-                {Opcode.FORWARD: self.forward, Opcode.OUTER: self.outer, Opcode.TRANSPOSED: self.transposed,
-                 Opcode.UNITS: lambda: self.step([[0, 0]] * self[Setting.LENGTH])}[opcode]()
+                self.array({Opcode.FORWARD: self.forward, Opcode.OUTER: self.outer,
+                            Opcode.TRANSPOSED: self.transposed}[opcode])
 
     def __getitem__(self, setting):
         return self.settings[setting]
@@ -83,6 +85,18 @@ class Oracle:
         return self[Setting.BASE] + tile * self[Setting.COLUMNS] + column
 
     # -- sweeps ----------------------------------------------------------------------------------------------------
+
+    def array(self, sweep):
+        """Once, or over and over: operands go on, results too."""
+        before, sums = list(self.settings), []
+        for _ in range(self[Setting.REPEAT] + 1):
+            sums += sweep() or []
+            self.settings[Setting.SOURCE] += self[Setting.COLUMNS]
+            self.settings[Setting.TILE] += self[Setting.TILES]
+            self.settings[Setting.PLACE] += self[Setting.ROWS]
+        self.settings = before
+        if sums:
+            self.swept(sums)
 
     def forward(self):
         lanes = self.hw.lanes
@@ -145,9 +159,12 @@ class Oracle:
 
     def transposed(self):
         tiles, first = range(self[Setting.TILES]), self[Setting.TILE]
-        sums = [[sum((self.weights[lane, self.address(tile, column)] >> self.hw.width)
+        return [[sum((self.weights[lane, self.address(tile, column)] >> self.hw.width)
                      * self.rows[0, first + tile, lane, slot] for tile in tiles for lane in range(self.hw.lanes))
                  for slot in range(2)] for column in range(self[Setting.COLUMNS])]
+
+    def swept(self, sums):
+        """What becomes of the sums of a transposed sweep."""
         if not self.dest & 1:
             return self.step(sums, True)
         for i, pair in enumerate(sums):

@@ -55,7 +55,7 @@ def steps():
 
 
 def hardware(lanes=LANES, second=True, learn=True, index=64):
-    """``second``: with the pipeline of two operands; hand-written programs need it and an index memory."""
+    """``second``: with the pipeline of two operands; hand-written programs need it, an index memory and repeats."""
     b = Builder(("p", W))
     drift = b.build(d=b("rnd", b("mul", 0, b("const", n=11)), n=6))
     depths = Depths(weights=128, units=32, rows=32, tiles=32, outputs=16, data=16, order=2, results=512,
@@ -64,7 +64,7 @@ def hardware(lanes=LANES, second=True, learn=True, index=64):
         width=W, lanes=lanes, learn=learn, accumulator=ACC, segments=SEGMENTS, tables=2, data_width=10, depths=depths,
         input_shift=2, drive_shift=15, general=True, activate=tuple(activations()), cost=cost() if learn else None,
         step=tuple(p for p in steps() if second or ("r", W) not in p.inputs), drift=drift,
-        nudge_shift=15, delta_shift=4, readout_shift=2, vectors=(False, True))
+        nudge_shift=15, delta_shift=4, readout_shift=2, vectors=(False, True), repeat=bool(index))
 
 
 class Machine:
@@ -259,6 +259,26 @@ def gathers():
     yield exec_word(Opcode.TRANSPOSED, ECHO_B, kind=1, drift=True, gather_second=True)
     yield from sets(first=11)
     yield exec_word(Opcode.TRANSPOSED, ECHO_B, kind=1, value=True, gather=True, gather_second=True)
+
+
+@program
+def repeated_sweeps():
+    """Of two tiles with a row of their own each, of one word only, of one column."""
+    yield from costs()
+    yield from block(4, 3, base=50, place=16, length=24, tile=2, repeat=3)
+    yield exec_word(Opcode.FORWARD, ECHO_B, Dest.VALUE, kind=1)
+    yield exec_word(Opcode.FORWARD, PAIR, Dest.VALUE)
+    yield exec_word(Opcode.UNITS, ECHO_B, rows=True, echo=True)
+    yield exec_word(Opcode.OUTER, ECHO_B)
+    yield exec_word(Opcode.TRANSPOSED, ECHO_B, kind=1, value=True)
+    yield from block(1, 1, base=7, repeat=6, source=11)
+    yield exec_word(Opcode.OUTER, ECHO_B)
+    yield from block(2, 1, base=9, repeat=2, source=3, first=20, second=4)
+    yield exec_word(Opcode.TRANSPOSED, ECHO_B, kind=1, drift=True)
+    yield exec_word(Opcode.FORWARD, ECHO_B, Dest.HIDDEN, echo=True)
+    yield from block(3, 2, repeat=0, source=1)
+    yield exec_word(Opcode.OUTER, ECHO_B)
+    yield exec_word(Opcode.FORWARD, ECHO_B, Dest.VALUE)
 
 
 @program
