@@ -46,7 +46,8 @@ def updates(flow: Flow, passes: Sequence[Pass], env: Mapping[str, np.ndarray], d
         if made.opcode == Opcode.OUTER and made.matrix in flow.drives:
             _drive(flow, made, env, found)
         elif made.opcode == Opcode.OUTER:
-            _add(found, flow.matrices[made.matrix], env[made.t].T @ env[made.x], 1.0)
+            t, x = (env[n].reshape(len(env[n]) * made.positions, -1) for n in (made.t, made.x))
+            _add(found, flow.matrices[made.matrix], t.T @ x, 1.0)
         for name, expr in made.learn:
             g = dt * np.broadcast_to(evaluate(expr, env), (len(env["u"]), made.length))
             found[name] += (g.sum(0) if np.size(found[name]) == made.length else g.sum()).reshape(found[name].shape)

@@ -74,7 +74,8 @@ def _sum(made: Pass, flow: Flow | Design, env: Values, values: Mapping[str, np.n
     if made.matrix in flow.drives:
         return affine(flow.drives[made.matrix], values, {"u": env["u"]}, samples)
     matrix = dense(flow.matrices[made.matrix], values)
-    total = env[made.x] @ (matrix if made.opcode == Opcode.TRANSPOSED else matrix.T)
+    x = env[made.x].reshape(samples * made.positions, -1)
+    total = (x @ (matrix if made.opcode == Opcode.TRANSPOSED else matrix.T)).reshape(samples, -1)
     if made.drive:
         total = total + affine(flow.drives[made.drive], values, {"u": env["u"]}, samples)
     return total

@@ -1,7 +1,7 @@
 """Passes become circuits: formats of every vector, one element-wise pipeline per pass, sweeps with their places."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -51,10 +51,11 @@ def circuits(passes: Sequence[Pass], flow: Flow, states: Mapping[str, int], bloc
 class _Lower:
     def __init__(self, passes, flow, states, blocks, fractions, values, vectors, width, segments, accumulator, lanes,
                  given):
-        self.passes, self.flow, self.blocks, self.values = passes, flow, blocks, values
+        self.flow, self.blocks, self.values = flow, blocks, values
         self.vectors, self.given = vectors, given
         self.width, self.segments, self.accumulator, self.lanes = width, segments, accumulator, lanes
-        self.found = Circuits(fractions=dict(fractions))
+        self.found, self.passes = Circuits(fractions=dict(fractions)), passes
+        self.passes = [self._spaced(made) if made.rows else made for made in passes]
         self.places = self._layout(states)
         self.tiles = self._row_operands()
         self.drives: dict[str, int] = {}
@@ -109,9 +110,26 @@ class _Lower:
         for made in self.passes:
             if made.rows and made.result not in tiles:
                 tiles[made.result] = end
-                end += -(-self.flow.lengths[made.result] // self.lanes)
+                rows, positions = self._pieces(made)
+                end += -(-rows // self.lanes) * positions
         self.found.tiles = end
         return tiles
+
+    def _pieces(self, made: Pass) -> tuple[int, int]:
+        """Elements of each piece of a pass's row operands, and pieces: each starts with a tile of its own."""
+        positions = next((p.positions for p in self.passes if made.result in (p.x, p.t)
+                          and p.opcode in (Opcode.TRANSPOSED, Opcode.OUTER)), 1)
+        return self.flow.lengths[made.result] // positions, positions
+
+    def _spaced(self, made: Pass) -> Pass:
+        """With zeros up to the end of each piece's last tile."""
+        rows, positions = self._pieces(made)
+        idle = -rows % self.lanes
+        if not made.rows or positions == 1 or not idle:
+            return made
+        (gather,) = made.gathers
+        of = tuple(i for p in range(positions) for i in (*gather.of[p * rows:(p + 1) * rows], *[-1] * idle))
+        return replace(made, length=len(of), gathers=(replace(gather, length=len(of), of=of),))
 
     def _drive(self, name: str) -> int:
         """First row of a drive that is kept over the substeps."""
@@ -127,7 +145,7 @@ class _Lower:
     def _outer(self, made: Pass) -> None:
         self.found.sweeps.append(Sweep(
             Opcode.OUTER, made.length, self.blocks[made.matrix], source=self.places[made.x], input=made.x == "u",
-            tile=self.tiles[made.t], echo_only=True))
+            tile=self.tiles[made.t], repeat=made.positions - 1, echo_only=True))
 
     def _sum_fraction(self, made: Pass) -> int:
         return self.found.fractions[self.blocks[made.matrix]] + self.found.fractions[made.x]
@@ -148,7 +166,7 @@ class _Lower:
             Opcode.FORWARD, made.length, self.blocks[made.matrix], kind, source=self.places[made.x],
             input=made.x == "u", place=self.places.get(made.result, 0) if made.value else 0,
             tile=self.tiles[made.result] if made.rows else 0, drive=self._drive(made.drive), value=made.value,
-            rows=made.rows))
+            rows=made.rows, repeat=made.positions - 1))
 
     def _element(self, made: Pass) -> None:
         transposed = made.opcode == Opcode.TRANSPOSED
@@ -163,7 +181,7 @@ class _Lower:
             place=self.places[made.result] if made.value else 0,
             tile=self.tiles[made.x] if transposed else self.tiles[made.result] if made.rows else 0,
             value=made.value, rows=made.rows, maximum=made.maximum, force=kicks and not transposed, drift=made.drift,
-            learn=bool(made.learn), echo_only=made.echo_only))
+            repeat=made.positions - 1, learn=bool(made.learn), echo_only=made.echo_only))
 
     def _step(self, made: Pass) -> int:
         f, name = self.found.fractions, f"step{len(self.found.sweeps)}"

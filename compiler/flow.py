@@ -20,6 +20,7 @@ from echolith.compiler.errors import CompileError
 from echolith.compiler.graph import Affine, Bias, Convolution, Dense, Graph, Index, Reduce, Term
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.ops import add, mul
+from echolith.compiler.patches import Patches, patches
 from echolith.compiler.reductions import below_one, logarithm
 
 __all__ = ["Accumulate", "Drive", "Flow", "Gather", "Kick", "Linear", "Map", "Matrix", "Maximum", "Outer", "dense",
@@ -46,7 +47,7 @@ def window(matrix: Dense | Matrix, shape: tuple[int, ...]) -> tuple[int, ...]:
     """(row, stop, column, stop) of the block of an array of this shape; () is all of it."""
     if matrix.rows is None and matrix.columns is None:
         return ()
-    return (*(matrix.rows or (0, shape[0])), *(matrix.columns or (0, shape[1])))
+    return (*(matrix.rows or (0, shape[0])), *(matrix.columns or (0, int(np.prod(shape[1:])))))
 
 
 def window_text(matrix: Dense | Matrix) -> str:
@@ -78,6 +79,7 @@ class Linear:
     backward: bool
     x: str
     drive: str | None = None
+    positions: int = 1  # applied to as many pieces of x, one after the other
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ class Outer:
     matrix: str
     rows: str
     columns: str
+    positions: int = 1  # summed over as many pieces of both
 
 
 @dataclass(frozen=True)
@@ -158,8 +161,9 @@ class Flow:
 
 
 def dense(matrix: Dense | Matrix, values: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The array that a matrix stands for; a parameter with one axis is one row."""
+    """The array that a matrix stands for; a parameter with one axis is one row, a kernel's rows are along its first."""
     array = np.atleast_2d(np.asarray(values[matrix.parameter], np.float64))
+    array = array.reshape(len(array), -1)
     rows, columns = (slice(*x) if x else slice(None) for x in (matrix.rows, matrix.columns))
     array = array[rows, columns]
     return array.T if matrix.transposed else array
@@ -177,6 +181,7 @@ class _Derivation:
         self.sources: dict[tuple[str, int], str] = {}  # node, term -> the vector that the matrix is applied to
         self.oriented: dict[Matrix, Matrix] = {}  # untransposed -> as first used
         self.adjoints: dict[str, Expr] = {}
+        self.operands: dict[tuple[str, int, int], str] = {}  # node, convolution, group -> its source in pieces
         self.nodes: dict[str, Affine] = {}  # with frozen matrices of one source merged
 
     def run(self) -> Flow:
@@ -215,7 +220,7 @@ class _Derivation:
         driving = tuple(t for i, t in enumerate(node.terms) if i not in moving)
         drive = self._drive(name, node, driving) if driving or node.biases else None
         total = _ZERO
-        matrices = [i for i in moving if not isinstance(node.terms[i].matrix, Index)]
+        matrices = [i for i in moving if isinstance(node.terms[i].matrix, Dense)]
         for place, i in enumerate(matrices):
             term = node.terms[i]
             x = self._source(name, i, term)
@@ -230,18 +235,24 @@ class _Derivation:
             self.flow.steps.append(Linear(result, node.length, drive, False, "u"))
             total = add(total, var(result))
         for i in moving:
-            if i not in matrices:
-                total = add(total, mul(node.terms[i].scale, self._gather(name, i, node.terms[i])))
+            term = node.terms[i]
+            if isinstance(term.matrix, Index):
+                total = add(total, mul(term.scale, self._gather(name, i, term)))
+            elif isinstance(term.matrix, Convolution):
+                for part in self._convolution(name, i, term):
+                    total = add(total, mul(term.scale, part))
         self.flow.lengths[name] = node.length
         self.flow.steps.append(Map(name, node.length, total))
 
     def _gather(self, name: str, index: int, term: Term) -> Expr:
         """A move of its source."""
         assert isinstance(term.matrix, Index)
-        x = self._source(name, index, term)
-        result = self._new(f"{name}_{index}", len(term.matrix.of))
-        self.flow.steps.append(Gather(result, len(term.matrix.of), x, term.matrix.of))
-        return var(result)
+        return self._moved(f"{name}_{index}", self._source(name, index, term), term.matrix.of)
+
+    def _moved(self, name: str, x: str, of: tuple[int, ...]) -> Expr:
+        name = self._new(name, len(of))
+        self.flow.steps.append(Gather(name, len(of), x, of))
+        return var(name)
 
     def _merged(self, node: Affine) -> Affine:
         """Frozen matrices applied to the same vector become one, with their factors; moves that are worth it become
@@ -250,10 +261,12 @@ class _Derivation:
         terms: list[Term] = []
         biases = list(node.biases)
         for term in node.terms:
-            matrix = term.matrix
+            matrix, vectors = term.matrix, self._vectors(term.source)
             if not isinstance(matrix, Index) and self._learns(matrix.parameter):
                 terms.append(term)
-            elif not self._vectors(term.source):
+            elif isinstance(matrix, Convolution) and vectors - {"u"}:
+                terms.append(term)
+            elif not vectors:
                 biases.append(Bias(self._constant(self._known(term, node.length))))
             else:
                 frozen.setdefault(term.source, []).append(term)
@@ -310,8 +323,9 @@ class _Derivation:
             return term.matrix
         if isinstance(term.matrix, Convolution):
             if self._learns(term.matrix.parameter):
-                raise CompileError("energy: a learned convolution is not built on the chip yet; freeze its kernel with "
-                                   f"requires_grad_(False) or use a dense matrix, not {term.matrix.parameter}")
+                raise CompileError("a learned convolution is built of states in the energy alone; freeze its kernel "
+                                   "with requires_grad_(False) or use a dense matrix for inputs and outputs, not "
+                                   f"{term.matrix.parameter}")
             kernel = np.asarray(self.flow.values[term.matrix.parameter])
             return Dense(self._constant(convolve.apply(term.matrix, kernel, np.eye(columns)).T))
         array = np.zeros((rows, columns))
@@ -339,6 +353,53 @@ class _Derivation:
         self.flow.matrices[stored.key] = stored
         return stored, stored != wanted
 
+    # -- convolutions ----------------------------------------------------------------------------------------------
+
+    def _patches(self, conv: Convolution) -> list[tuple[Patches, str]]:
+        """With the key of each group's block."""
+        found = []
+        for piece in patches(conv, self.flow.values[conv.parameter].shape[2:]):
+            block = Matrix(conv.parameter, False, piece.rows if conv.groups > 1 else None)
+            self.flow.matrices[block.key] = block
+            found.append((piece, block.key))
+        return found
+
+    def _convolution(self, name: str, i: int, term: Term) -> list[Expr]:
+        """Parts of the result."""
+        x, parts, conv = self._source(name, i, term), [], term.matrix
+        assert isinstance(conv, Convolution)
+        for group, (piece, block) in enumerate(self._patches(conv)):
+            operand = self.operands[name, i, group] = self._operand(f"{name}_{i}_x", x, piece, conv.transposed)
+            parts += self._swept(f"{name}_{i}", block, conv.transposed, operand, piece, int(np.prod(conv.target_shape)))
+        return parts
+
+    def _transposed(self, name: str, i: int, term: Term, adjoint: Expr, t: str) -> None:
+        """Gradient of the kernel, adjoint of what it is applied to."""
+        conv, length = term.matrix, self.flow.lengths[self.sources[name, i]]
+        assert isinstance(conv, Convolution)
+        signal = t if term.scale == 1 else self._map(f"{name}_{i}_t", self.flow.lengths[t], adjoint)
+        for group, (piece, block) in enumerate(self._patches(conv)):
+            x = self.operands[name, i, group]
+            back = self._operand(f"{name}_{i}_back", signal, piece, not conv.transposed)
+            if self._learns(conv.parameter):
+                rows, columns = (x, back) if conv.transposed else (back, x)
+                self.flow.steps.append(Outer(block, rows, columns, piece.positions))
+            for part in self._swept(f"{name}_{i}_back", block, not conv.transposed, back, piece, length):
+                self._returned(term.source, part, length)
+
+    def _operand(self, name: str, x: str, piece: Patches, rows: bool) -> str:
+        """A grid as a vector of one position after the other: small as rows of the block, large as its columns."""
+        moved = self._moved(name, x, piece.pixels if rows else piece.windows)
+        return self._map(f"{name}_{'rows' if rows else 'columns'}", self.flow.lengths[moved.name], moved)
+
+    def _swept(self, name: str, block: str, backward: bool, x: str, piece: Patches, length: int) -> list[Expr]:
+        """The block over all positions, as a sum of moves to a grid of ``length`` elements."""
+        size = len(piece.windows) if backward else len(piece.pixels)
+        y = self._new(f"{name}_sums", size)
+        self.flow.steps.append(Linear(y, size, block, backward, x, positions=piece.positions))
+        places = gathers.adjoint([Index(piece.windows)], length) if backward else [piece.placed]
+        return [self._moved(name, y, of) for of in places]
+
     # -- backward --------------------------------------------------------------------------------------------------
 
     def _backward(self, name: str) -> None:
@@ -352,7 +413,7 @@ class _Derivation:
         node = self.nodes[name]
         t, signals = self._map(f"{name}_t", node.length, adjoint), {}
         for i, term in enumerate(node.terms):
-            if (name, i) not in self.sources or isinstance(term.matrix, Index):
+            if (name, i) not in self.sources or not isinstance(term.matrix, Dense):
                 continue
             x = self.sources[name, i]
             matrix, backward = self._matrix(term, node.length, self.flow.lengths[x])
@@ -365,7 +426,10 @@ class _Derivation:
             if i in signals:
                 matrix, backward = self._matrix(term, node.length, self.flow.lengths[self.sources[name, i]])
                 self._through(name, i, term, matrix, backward, signals[i])
-        moves = [t for i, t in enumerate(node.terms) if (name, i) in self.sources and i not in signals]
+        for i, term in enumerate(node.terms):
+            if (name, i) in self.sources and isinstance(term.matrix, Convolution):
+                self._transposed(name, i, term, mul(term.scale, adjoint), t)
+        moves = [t for i, t in enumerate(node.terms) if (name, i) in self.sources and isinstance(t.matrix, Index)]
         for source, scale in dict.fromkeys((m.source, m.scale) for m in moves):
             self._scatter(name, source, scale, [m.matrix for m in moves if (m.source, m.scale) == (source, scale)], t)
 
@@ -386,9 +450,7 @@ class _Derivation:
         """The adjoint of a source that is moved, in as many gathers as one of its elements is read."""
         length = self._length(source)
         for of in gathers.adjoint(indices, length):
-            back = self._new(f"{name}_back", length)
-            self.flow.steps.append(Gather(back, length, t, of))
-            self._returned(source, mul(scale, var(back)), length)
+            self._returned(source, mul(scale, self._moved(f"{name}_back", t, of)), length)
 
     def _returned(self, source: Expr, back: Expr, length: int) -> None:
         """An adjoint to what its vector is a function of."""

@@ -22,8 +22,8 @@ V[I[SECOND + i]]. A command with GATHER writes no state.
 from enum import IntEnum
 
 __all__ = [
-    "KIND_BITS", "LOOP_BITS", "REUSE", "Context", "Dest", "Field", "Opcode", "Setting", "UpdateMode", "exec_word", "loop_word",
-    "set_word",
+    "KIND_BITS", "LOOP_BITS", "REUSE", "Context", "Dest", "Field", "Opcode", "Setting", "UpdateMode", "exec_word",
+    "loop_word", "set_word",
 ]
 
 LOOP_BITS = 16  # of a loop's count

@@ -134,7 +134,8 @@ def _overlap(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
 
 
 def part(array: np.ndarray, window: tuple[int, ...]) -> np.ndarray:
-    """The block of an array, a view; () is all of it."""
+    """The block of an array, a view; () is all of it. A kernel has its rows along its first axis."""
+    array = array.reshape(len(array), -1) if array.ndim > 2 else array
     return array[window[0]:window[1], window[2]:window[3]] if window else array
 
 

@@ -69,8 +69,10 @@ class _Assembler:
         return self.emit(set_word(setting, value))
 
     def place(self, **places: int) -> None:
-        """Settings of offsets, where they are not so already."""
+        """Settings of offsets and repeats, where they are not so already."""
         if self.s.hardware.general:
+            if not self.s.hardware.repeat:
+                places.pop("repeat", None)
             for name, value in places.items():
                 if self.known.get(Setting[name.upper()]) != value:
                     self.set(Setting[name.upper()], value)
@@ -109,7 +111,7 @@ class _Assembler:
             self.emit(exec_word(Opcode.FETCH))
         for name, row in self.s.drives.items():
             self.use(name)
-            self.place(source=0, drive=row)
+            self.place(source=0, drive=row, repeat=0)
             self.emit(exec_word(Opcode.FORWARD, Context.PAIR, Dest.DRIVE, source=True))
 
     def fetch_target(self) -> None:
@@ -146,16 +148,18 @@ class _Assembler:
         if s.block and (s.block != self.block or (self.s.hardware.general and Setting.BASE not in self.known)):
             self.use(s.block)
         if s.opcode == Opcode.FORWARD:
-            self.place(source=s.source, tile=s.tile, place=s.place, drive=s.drive)
+            self.place(source=s.source, tile=s.tile, place=s.place, drive=s.drive, repeat=s.repeat)
             self.emit(exec_word(Opcode.FORWARD, context, Dest.VALUE if s.value else Dest.HIDDEN, s.kind,
                                 echo=echo and s.rows, source=s.input))
         elif s.opcode == Opcode.OUTER:
-            self.place(source=s.source, tile=s.tile)
+            self.place(source=s.source, tile=s.tile, repeat=s.repeat)
             self.emit(exec_word(Opcode.OUTER, context, source=s.input))
         else:
             self.place(first=s.first, second=s.second, place=s.place, tile=s.tile)
             if s.opcode == Opcode.UNITS:
                 self.set(Setting.LENGTH, s.length)
+            else:
+                self.place(repeat=s.repeat)
             kicks = not s.value and not s.rows
             self.emit(exec_word(Opcode(s.opcode), context, kind=s.kind, value=s.value, rows=s.rows, maximum=s.maximum, force=s.force,
                                 drift=s.drift, echo=echo and s.rows, reverse=reverse and kicks,
@@ -172,7 +176,7 @@ class _Assembler:
             self.fetch_target()
             self.row(-self.s.inputs)
         self.use("readout")
-        self.place(source=0, tile=0)
+        self.place(source=0, tile=0, repeat=0)
         self.emit(exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, emit=True))
         if learn:
             self.emit(exec_word(Opcode.OUTER, Context.PAIR))
@@ -208,7 +212,7 @@ class _Assembler:
         """Cost derivatives at the un-nudged copy, scaled to the wanted response, back to the units. Taken there and
         not at the echoes, they do not change with the nudge: a quadratic cost stays exact at any strength."""
         self.use("readout")
-        self.place(source=0, tile=0, first=0)
+        self.place(source=0, tile=0, first=0, repeat=0)
         self.emit(exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, echo=True))
         self.emit(exec_word(Opcode.TRANSPOSED, Context.PAIR, 1))
 

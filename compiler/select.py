@@ -43,6 +43,7 @@ class Pass:
     drift: bool = False
     maximum: bool = False
     learn: tuple[tuple[str, Expr], ...] = ()
+    positions: int = 1  # a block's sweep over as many pieces of its operands
     gathers: tuple[Gather, ...] = ()  # those of ``q`` and ``r`` that are made from a vector as they are read
 
     def source(self, operand: str) -> str:
@@ -235,7 +236,8 @@ class _Selection:
     def _linear(self, step: Linear) -> None:
         self._read(step.x)
         opcode = Opcode.TRANSPOSED if step.backward else Opcode.FORWARD
-        made = Pass(opcode, step.length, step.matrix, x=step.x, acc=step.name, drive=step.drive or "")
+        made = Pass(opcode, step.length, step.matrix, x=step.x, acc=step.name, drive=step.drive or "",
+                    positions=step.positions)
         carried = self._carried(step)
         if carried is None:
             made.expr, made.result, made.value = var(step.name), step.name, True
@@ -286,7 +288,8 @@ class _Selection:
         self._read(step.rows)
         self._read(step.columns)
         length = self.flow.lengths[step.rows]
-        self.passes.append(Pass(Opcode.OUTER, length, step.matrix, x=step.columns, t=step.rows))
+        self.passes.append(Pass(Opcode.OUTER, length, step.matrix, x=step.columns, t=step.rows,
+                                positions=step.positions))
 
     def _accumulate(self, step: Accumulate) -> None:
         """Beside a pass that reads the same vectors, else in one of its own."""

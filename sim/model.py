@@ -334,11 +334,16 @@ class Force:
                  Opcode.UNITS: self._units}[Opcode(sweep.opcode)](sweep)
 
     def _x(self, sweep: Sweep) -> Array:
-        """Column operands."""
+        """Column operands, (samples * walks, columns)."""
         columns = self.model.design.block(sweep.block).columns
         if sweep.input:
             return self.model._inputs(self.u, columns)
-        return self.v[:, sweep.source:sweep.source + columns]
+        return self.v[:, sweep.source:sweep.source + columns * (sweep.repeat + 1)].reshape(-1, columns)
+
+    def _t(self, sweep: Sweep, words: Array) -> Array:
+        """Row operands, (samples * walks, rows): every walk's begin with a tile of their own."""
+        rows = self.model.design.block(sweep.block).rows
+        return words.reshape(len(words) * (sweep.repeat + 1), -1)[:, :rows]
 
     def _contrast(self, words: Array) -> Array:
         """Words at the scale of the gradient, with the copy's sign."""
@@ -354,15 +359,17 @@ class Force:
             self.rows[sweep.tile] = words
 
     def _forward(self, sweep: Sweep) -> None:
-        acc = _dot(self._x(sweep), self.model._swept(sweep.block).T)
+        acc = _dot(self._x(sweep), self.model._swept(sweep.block).T).reshape(len(self.v), -1)
         drive = self.drive[:, sweep.drive:sweep.drive + sweep.length]
         self._keep(sweep, self.model._run(self.model.hw.activate[sweep.kind], acc=acc, drive=drive)["t"])
 
     def _outer(self, sweep: Sweep) -> None:
-        self.model.gradients[sweep.block] += _dot(self._contrast(self.rows[sweep.tile]).T, self._x(sweep))
+        self.model.gradients[sweep.block] += _dot(
+            self._t(sweep, self._contrast(self.rows[sweep.tile])).T, self._x(sweep))
 
     def _transposed(self, sweep: Sweep) -> None:
-        self._element(sweep, _dot(self.rows[sweep.tile], self.model._swept(sweep.block)))
+        acc = _dot(self._t(sweep, self.rows[sweep.tile]), self.model._swept(sweep.block))
+        self._element(sweep, acc.reshape(len(self.v), -1))
 
     def _units(self, sweep: Sweep) -> None:
         self._element(sweep, np.zeros((len(self.v), sweep.length), np.int64))

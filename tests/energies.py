@@ -1,5 +1,8 @@
 """Energies of many shapes that the tests of the compiler and of the machine share."""
 
+import math
+
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,10 +22,10 @@ class Model(nn.Module):
             vector = len(shape) == 1
             setattr(self, name, nn.Parameter(torch.rand(shape) + 0.5 if vector else torch.randn(shape) * 0.4))
         for state, units in self.states.items():
-            setattr(self, f"C_{state}", nn.Parameter(torch.randn(OUTPUTS, units) * 0.4))
+            setattr(self, f"C_{state}", nn.Parameter(torch.randn(OUTPUTS, math.prod(np.atleast_1d(units))) * 0.4))
 
     def predict(self, *states):
-        return sum(getattr(self, f"C_{name}") @ q for name, q in zip(self.states, states, strict=True))
+        return sum(getattr(self, f"C_{name}") @ q.flatten() for name, q in zip(self.states, states, strict=True))
 
     def cost(self, *arguments):
         return nn.functional.mse_loss(self.predict(*arguments[:-1]), arguments[-1])
@@ -232,5 +235,39 @@ class Gathers(Model):
         return 0.6 * (s @ s + r @ r) + chain + products + pairs + s @ (self.B @ u)
 
 
+class Waves(Model):
+    """A chain of two channels under a learned kernel, strided and padded."""
+
+    states = {"q": (2, 9)}
+    shapes = {"K": (3, 2, 3), "B": (18, INPUTS)}
+
+    def energy(self, q, u):
+        z = nn.functional.conv1d(q[None], self.K, stride=2, padding=1)
+        return 0.6 * (q**2).sum() + log_cosh(z) + q.flatten() @ (self.B @ u)
+
+
+class Grid(Model):
+    """A picture of two groups of channels under a learned kernel, after a function and with holes; a frozen kernel."""
+
+    states = {"q": (4, 4, 3)}
+    shapes = {"K": (4, 2, 2, 2), "B": (48, INPUTS)}
+
+    def energy(self, q, u):
+        z = nn.functional.conv2d(torch.tanh(q)[None], self.K, groups=2, padding=(0, 1), dilation=(2, 1))
+        edges = nn.functional.conv2d(q[None, :1], torch.tensor([[[[1.0, -1.0]]]]))
+        return 0.6 * (q**2).sum() + log_cosh(z) + 0.2 * (edges**2).sum() + q.flatten() @ (self.B @ u)
+
+
+class Upward(Model):
+    """A transposed convolution between two layers, its kernel scaled."""
+
+    states = {"s": (3, 4), "r": (2, 8)}
+    shapes = {"K": (3, 2, 3), "B": (12, INPUTS)}
+
+    def energy(self, s, r, u):
+        up = nn.functional.conv_transpose1d(s[None], 0.5 * self.K, stride=2, padding=1, output_padding=1)[0]
+        return 0.6 * (s**2).sum() + 0.5 * (r**2).sum() - (torch.tanh(r) * up).sum() + s.flatten() @ (self.B @ u)
+
+
 MODELS = [Blocks, Deep, Hopfield, Ring, Tied, Products, Quadratic, Springs, Joined, Inputs, Shared, Local, Patterns,
-          Norms, Softmax, Phases, Network, Gathers]
+          Norms, Softmax, Phases, Network, Gathers, Waves, Grid, Upward]
