@@ -59,7 +59,7 @@ def _half(f: dict[str, int], hw: Hardware) -> float:
 
 
 def _placements(case: Case, f: dict[str, int], q: Quantised, hw: Hardware) -> tuple[Placement, ...]:
-    grain = {case.plan.names[p.matrix]: f[p.t] + f[p.x] for p in case.passes
+    grain = {case.plan.names[p.matrix]: f[p.t] + f[p.source(p.x)] for p in case.passes
              if p.opcode == Opcode.OUTER}
     placements, scale = [], case.dynamics.cost_scale
     for c in case.plan.columns:

@@ -53,9 +53,9 @@ def force(passes: Sequence[Pass], flow: Flow | Design, vectors: Values, values: 
     kicks: Values = {}
     samples = len(vectors["u"])
     for made in passes:
+        env |= {g.name: g(env[g.x]) for g in made.gathers}
         if made.opcode == Opcode.OUTER:
             continue
-        env |= {g.name: g(env[g.x]) for g in made.gathers}
         if made.acc:
             env[made.acc] = _sum(made, flow, env, values, samples)
         if made.expr is None or not (made.result or made.state):

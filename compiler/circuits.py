@@ -144,11 +144,16 @@ class _Lower:
 
     def _outer(self, made: Pass) -> None:
         self.found.sweeps.append(Sweep(
-            Opcode.OUTER, made.length, self.blocks[made.matrix], source=self.places[made.x], input=made.x == "u",
+            Opcode.OUTER, made.length, self.blocks[made.matrix], **self._columns(made),
             tile=self.tiles[made.t], repeat=made.positions - 1, echo_only=True))
 
+    def _columns(self, made: Pass) -> dict:
+        """Where the column operand is."""
+        place, gather = self._place(made, made.x)
+        return {"first" if gather else "source": place, "gather": gather, "input": made.x == "u"}
+
     def _sum_fraction(self, made: Pass) -> int:
-        return self.found.fractions[self.blocks[made.matrix]] + self.found.fractions[made.x]
+        return self.found.fractions[self.blocks[made.matrix]] + self.found.fractions[made.source(made.x)]
 
     def _forward(self, made: Pass) -> None:
         assert made.expr is not None
@@ -163,8 +168,8 @@ class _Lower:
         pipeline = b.build(t=self._word(low, made))
         kind = self._kind("activate", pipeline, low, name)
         self.found.sweeps.append(Sweep(
-            Opcode.FORWARD, made.length, self.blocks[made.matrix], kind, source=self.places[made.x],
-            input=made.x == "u", place=self.places.get(made.result, 0) if made.value else 0,
+            Opcode.FORWARD, made.length, self.blocks[made.matrix], kind, **self._columns(made),
+            place=self.places.get(made.result, 0) if made.value else 0,
             tile=self.tiles[made.result] if made.rows else 0, drive=self._drive(made.drive), value=made.value,
             rows=made.rows, repeat=made.positions - 1))
 
@@ -178,7 +183,7 @@ class _Lower:
         self.found.sweeps.append(Sweep(
             made.opcode, made.length, self.blocks[made.matrix] if transposed else "", kind,
             first=first, second=second, gather=gather, gather_second=gather_second,
-            place=self.places[made.result] if made.value else 0,
+            place=self.places[made.result] if made.value else self.places[made.state] if made.state and gather else 0,
             tile=self.tiles[made.x] if transposed else self.tiles[made.result] if made.rows else 0,
             value=made.value, rows=made.rows, maximum=made.maximum, force=kicks and not transposed, drift=made.drift,
             repeat=made.positions - 1, learn=bool(made.learn), echo_only=made.echo_only))

@@ -388,9 +388,9 @@ class _Derivation:
                 self._returned(term.source, part, length)
 
     def _operand(self, name: str, x: str, piece: Patches, rows: bool) -> str:
-        """A grid as a vector of one position after the other: small as rows of the block, large as its columns."""
+        """A grid as one position after the other: small as rows of the block, large as its columns."""
         moved = self._moved(name, x, piece.pixels if rows else piece.windows)
-        return self._map(f"{name}_{'rows' if rows else 'columns'}", self.flow.lengths[moved.name], moved)
+        return self._map(f"{name}_rows", len(piece.pixels), moved) if rows else moved.name
 
     def _swept(self, name: str, block: str, backward: bool, x: str, piece: Patches, length: int) -> list[Expr]:
         """The block over all positions, as a sum of moves to a grid of ``length`` elements."""

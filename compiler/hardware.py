@@ -12,6 +12,7 @@ from echolith.compiler.errors import ResourceError
 from echolith.compiler.isa import Opcode
 from echolith.compiler.layout import size
 from echolith.compiler.quantise import Formats, Quantised
+from echolith.compiler.sweep import Sweep
 
 __all__ = ["NUDGE", "accumulator", "differences", "hardware", "segments"]
 
@@ -53,8 +54,12 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
         readout_shift=like.hardware.readout_shift if like else 0,
         vectors=tuple(case.units > 1 and np.size(case.flow.values[name]) == 1
                       for name in case.vectors) if like is None or case.units > 1 else like.hardware.vectors,
-        repeat=any(s.repeat for s in q.circuits.sweeps) or bool(like and like.hardware.repeat),
+        repeat=any(map(_repeats, q.circuits.sweeps)) or bool(like and like.hardware.repeat),
     )
+
+
+def _repeats(sweep: Sweep) -> bool:
+    return bool(sweep.repeat) or (sweep.gather and sweep.opcode in (Opcode.FORWARD, Opcode.OUTER))
 
 
 def _general(circuits: Circuits) -> bool:

@@ -16,7 +16,8 @@ REPEAT goes over the same block again: x starts COLUMNS elements after where it 
 results go on where they ended. A round of OUTER then takes at least `REUSE` cycles.
 
 Hardware with an index memory (`Depths.index`) gathers: with GATHER q is V[I[FIRST + i]], with GATHER_SECOND r is
-V[I[SECOND + i]]. A command with GATHER writes no state.
+V[I[SECOND + i]]. A command with GATHER moves no position; it kicks momenta from PLACE on. With REPEAT too, FORWARD and
+OUTER gather x: column i of walk n is V[I[FIRST + n * COLUMNS + i]].
 """
 
 from enum import IntEnum
@@ -113,7 +114,7 @@ class Field(IntEnum):
     ROWS = 20  # TRANSPOSED, UNITS: the result goes to the row operands (scaled twin in an echo); neither kick nor drift
     FORCE = 21  # UNITS: the result is a force and kicks; without it the momenta keep their value
     MAXIMUM = 22  # UNITS with VALUE: only the largest result is kept, at PLACE
-    GATHER = 23  # TRANSPOSED, UNITS: FIRST is a place in the index memory, which says where q is
+    GATHER = 23  # FIRST is a place in the index memory, which says where q is; FORWARD, OUTER: where x is
     GATHER_SECOND = 24  # the same of SECOND and r
 
 

@@ -47,13 +47,12 @@ def _patches(conv: Convolution, group: int, of: np.ndarray, large: tuple[int, ..
 
 def _windows(conv: Convolution, kernel: tuple[int, ...], large: tuple[int, ...], small: tuple[int, ...]) -> np.ndarray:
     """(positions, places in the kernel): elements of one large channel, -1 outside."""
-    found = np.zeros((1, 1), np.int64)
+    found: np.ndarray = np.zeros((1, 1), np.int64)
     for axis, size in enumerate(large[1:]):
         place = np.arange(small[1 + axis])[:, None] * conv.stride[axis] - conv.padding[axis]
         place = place + np.arange(kernel[axis]) * conv.dilation[axis]
         inside = (place >= 0) & (place < size)
         both = (found[:, None, :, None] >= 0) & inside[None, :, None, :]
         moved = found[:, None, :, None] * size + place[None, :, None, :]
-        shape = (found.shape[0] * place.shape[0], found.shape[1] * place.shape[1])
-        found = np.where(both, moved, -1).reshape(shape)
+        found = np.where(both, moved, -1).reshape(len(found) * len(place), -1)
     return found

@@ -148,12 +148,12 @@ class _Assembler:
         if s.block and (s.block != self.block or (self.s.hardware.general and Setting.BASE not in self.known)):
             self.use(s.block)
         if s.opcode == Opcode.FORWARD:
-            self.place(source=s.source, tile=s.tile, place=s.place, drive=s.drive, repeat=s.repeat)
+            self.place(tile=s.tile, place=s.place, drive=s.drive, repeat=s.repeat, **self.columns(s))
             self.emit(exec_word(Opcode.FORWARD, context, Dest.VALUE if s.value else Dest.HIDDEN, s.kind,
-                                echo=echo and s.rows, source=s.input))
+                                echo=echo and s.rows, source=s.input, gather=s.gather))
         elif s.opcode == Opcode.OUTER:
-            self.place(source=s.source, tile=s.tile, repeat=s.repeat)
-            self.emit(exec_word(Opcode.OUTER, context, source=s.input))
+            self.place(tile=s.tile, repeat=s.repeat, **self.columns(s))
+            self.emit(exec_word(Opcode.OUTER, context, source=s.input, gather=s.gather))
         else:
             self.place(first=s.first, second=s.second, place=s.place, tile=s.tile)
             if s.opcode == Opcode.UNITS:
@@ -165,6 +165,11 @@ class _Assembler:
                                 drift=s.drift, echo=echo and s.rows, reverse=reverse and kicks,
                                 nudge=nudge and s.drift, learn=echo and s.learn, gather=s.gather,
                                 gather_second=s.gather_second))
+
+    @staticmethod
+    def columns(s: Sweep) -> dict[str, int]:
+        """The setting of a column operand's place."""
+        return {"first": s.first} if s.gather else {"source": s.source}
 
     def readout(self, learn: bool, target: bool) -> None:
         """Outputs to the results; with ``learn`` the readout's own gradient and the leading bit of the cost."""

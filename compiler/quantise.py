@@ -191,10 +191,11 @@ def _aligned(case: Case, found: Circuits) -> dict[str, int]:
         if made.opcode == Opcode.OUTER:
             uses.setdefault(made.matrix, []).append(made)
     for passes in uses.values():
-        least = min(f[p.t] + f[p.x] for p in passes)
+        least = min(f[p.t] + f[p.source(p.x)] for p in passes)
         for made in passes:
-            excess = f[made.t] + f[made.x] - least
-            result = made.t if made.t not in case.graph.states else made.x
+            x = made.source(made.x)
+            excess = f[made.t] + f[x] - least
+            result = made.t if made.t not in case.graph.states else x
             if excess:
                 return {result: f[result] - excess}
     return {}

@@ -44,10 +44,10 @@ class Pass:
     maximum: bool = False
     learn: tuple[tuple[str, Expr], ...] = ()
     positions: int = 1  # a block's sweep over as many pieces of its operands
-    gathers: tuple[Gather, ...] = ()  # those of ``q`` and ``r`` that are made from a vector as they are read
+    gathers: tuple[Gather, ...] = ()  # those of ``q``, ``r``, ``x`` that are made from a vector as they are read
 
     def source(self, operand: str) -> str:
-        """The vector that ``q`` or ``r`` is read from."""
+        """The vector that ``q``, ``r`` or ``x`` is read from."""
         return next((g.x for g in self.gathers if g.name == operand), operand)
 
     @property
@@ -125,8 +125,8 @@ class _Selection:
     def __init__(self, steps: list[Step], flow: Flow, states: tuple[str, ...]):
         self.flow, self.states = flow, states
         self.passes: list[Pass] = []
+        self.gathers = {s.name: s for s in steps if isinstance(s, Gather)}
         self.steps = self._split(steps)
-        self.gathers = {s.name: s for s in self.steps if isinstance(s, Gather)}
         self.done: set[int] = set()  # steps that a sweep carried
         self.kept: set[str] = set(states) | {"u"}  # vectors that can be read
 
@@ -149,7 +149,8 @@ class _Selection:
             if isinstance(step, Accumulate):
                 self._accumulate(step)
         for made in self.passes:
-            made.gathers = tuple(self.gathers[n] for n in dict.fromkeys((made.q, made.r)) if n in self.gathers)
+            read = dict.fromkeys((made.q, made.r, made.x))
+            made.gathers = tuple(self.gathers[n] for n in read if n in self.gathers)
         self._needs()
         self._drift()
         return self.passes
@@ -190,12 +191,19 @@ class _Selection:
                     break
             else:
                 groups.append(term)
-        return groups
+        return sorted(groups, key=lambda g: not self._gathered(g, kick.state))
+
+    def _gathered(self, expr: Expr, state: str) -> bool:
+        """Whether a kick reads two vectors but not the state."""
+        vectors = self._vectors(expr)
+        return state not in vectors and len(vectors) == _OPERANDS and bool(vectors & set(self.gathers))
 
     def _fits(self, expr: Expr, state: str, backward: set[str]) -> bool:
         """Whether a pass can read it: one sum at most, the state that is kicked, and one or two others."""
         vectors = self._vectors(expr)
         sums, others = vectors & backward, vectors - backward - {state}
+        if state and state not in vectors and not sums and len(others) == _OPERANDS and others & set(self.gathers):
+            return True  # it does not drift
         return len(sums) <= 1 and len(others) <= _OPERANDS - bool(state)
 
     def _cut(self, step: Map | Maximum | Kick | Accumulate, backward: set[str]) -> list[Step]:
@@ -265,6 +273,9 @@ class _Selection:
         if isinstance(step, Kick):
             made.state = made.q = step.state
             others = [v for v in others if v != step.state]
+            if len(others) == _OPERANDS:
+                others.sort(key=lambda v: v not in self.gathers)
+                made.q = others.pop(0)
         else:
             made.result = step.name
             self.kept.add(step.name)
@@ -317,7 +328,7 @@ class _Selection:
         """Results that are read as vectors are kept as such, those of transposed and outer sweeps as row operands."""
         as_rows = {p.x for p in self.passes if p.opcode == Opcode.TRANSPOSED}
         as_rows |= {p.t for p in self.passes if p.opcode == Opcode.OUTER}
-        as_values = {p.x for p in self.passes if p.opcode in (Opcode.FORWARD, Opcode.OUTER)}
+        as_values = {p.source(p.x) for p in self.passes if p.opcode in (Opcode.FORWARD, Opcode.OUTER)}
         as_values |= {p.source(n) for p in self.passes for n in (p.q, p.r)}
         arranged: list[Pass] = []
         for made in self.passes:
@@ -341,12 +352,17 @@ class _Selection:
         for state in self.states:
             last = max((i for i, p in enumerate(self.passes) if p.state == state), default=-1)
             later = self.passes[last + 1:]
-            read = any(state in (p.x, p.source(p.q), p.source(p.r)) and not (p.state == state) for p in later)
-            moved = last >= 0 and any(g.x == state for g in self.passes[last].gathers)  # not the one that moves
-            if last >= 0 and not read and not moved:
+            read = any(state in (p.source(p.x), p.source(p.q), p.source(p.r)) and not (p.state == state) for p in later)
+            if last >= 0 and not read and self._drifts(self.passes[last]):
                 self.passes[last].drift = True
             else:
                 self.passes.append(Pass(Opcode.UNITS, self.flow.lengths[state], q=state, state=state, drift=True))
+
+
+    @staticmethod
+    def _drifts(made: Pass) -> bool:
+        """Whether the state can move in its kick: read itself, and no other element of it."""
+        return made.q == made.state and all(g.x != made.state for g in made.gathers)
 
 
 def _exchanged(expr: Expr, old: Expr, new: Expr) -> Expr:

@@ -152,7 +152,9 @@ class Core(wiring.Component):
         array = self._is(Opcode.FORWARD) | self._is(Opcode.OUTER) | self._is(Opcode.TRANSPOSED)
         m.d.comb += e.repeat.eq(Mux(array, s.setting_repeat, 0))
         found = {}
-        for setting, step in ((Setting.SOURCE, s.setting_columns), (Setting.TILE, s.setting_tiles)):
+        places = ((Setting.SOURCE, s.setting_columns), (Setting.TILE, s.setting_tiles),
+                  (Setting.FIRST, s.setting_columns))
+        for setting, step in places:
             found[setting] = offset = Signal.like(self._setting(setting), name=setting.name.lower())
             with m.If(s.start):
                 m.d.sync += offset.eq(self._setting(setting))
@@ -183,7 +185,7 @@ class Core(wiring.Component):
         ]
         if self.hw.depths.index:
             w = self.window
-            m.d.comb += [u.index_w_addr.eq(w.host_index), u.index_w_data.eq(w.host_data),
+            m.d.comb += [u.moving.eq(s.setting_place), u.index_w_addr.eq(w.host_index), u.index_w_data.eq(w.host_data),
                          u.index_w_en.eq(w.host_w_en & (w.host_bank == BankId.INDEX))]
 
     def _samples(self, m: Module) -> None:
@@ -229,6 +231,13 @@ class Core(wiring.Component):
         self.q, self.p = q, p
         column = Mux(self._is(Opcode.TRANSPOSED), e.outer_index, e.inner_index)[:bits]
         column = self._moved(column, Setting.SOURCE)[:bits]
+        if hw.repeat and hw.depths.index:
+            first = self._offset[Setting.FIRST]
+            m.d.comb += [
+                u.columns.eq(self._is(Opcode.FORWARD) | self._is(Opcode.OUTER)),
+                u.column.eq(Mux(e.again, first + s.setting_columns, first) + e.next_index),
+            ]
+            column = Mux(s.command.gather, u.column_place, column)
         region = Mux(s.command.source, Context.INPUT, s.command.context)
         swept = self._is(Opcode.FORWARD) | self._is(Opcode.OUTER)
         input_write = self.fetched_at[0] & ~s.command.target

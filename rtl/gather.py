@@ -27,16 +27,23 @@ class Gather(wiring.Component):
     place, other : Out
         Elements of the first and the second operand; valid during ``read`` and ``again``.
     w_* : writes of the index memory
+
+    With repeated sweeps:
+
+    sweeping, column : In
+        The array reads columns: the place in the index memory of the next cycle's. The first is ``first``. With
+        ``gather``, ``place`` is where it is.
     """
 
     def __init__(self, hw: Hardware):
-        self.depth, self.bits = hw.depths.index, (hw.depths.units - 1).bit_length()
+        self.depth, self.bits, self.repeat = hw.depths.index, (hw.depths.units - 1).bit_length(), hw.repeat
         address = (self.depth - 1).bit_length()
         self.count_bits = count = max(address, self.bits)
         super().__init__({
             "start": In(1), "first": In(count), "second": In(count), "gather": In(1), "gather_second": In(1),
             "read": In(1), "again": In(1), "place": Out(self.bits), "other": Out(self.bits),
             "w_addr": In(address), "w_data": In(self.bits), "w_en": In(1),
+            **({"sweeping": In(1), "column": In(address)} if hw.repeat else {}),
         })
 
     def elaborate(self, platform):
@@ -47,8 +54,11 @@ class Gather(wiring.Component):
             m.d.sync += [first.eq(self.first), second.eq(self.second)]
         with m.Else():
             m.d.sync += [first.eq(first + self.read), second.eq(second + self.again)]
+        ahead = Mux(self.read, second, first)
+        if self.repeat:
+            ahead = Mux(self.sweeping, self.column, ahead)
         m.d.comb += [
-            index.r_en.eq(1), index.r_addr.eq(Mux(self.start, self.first, Mux(self.read, second, first))),
+            index.r_en.eq(1), index.r_addr.eq(Mux(self.start, self.first, ahead)),
             index.w_addr.eq(self.w_addr), index.w_data.eq(self.w_data), index.w_en.eq(self.w_en),
             self.place.eq(Mux(self.gather, index.r_data, first)),
             self.other.eq(Mux(self.gather_second, index.r_data, second)),

@@ -1,6 +1,6 @@
 """The sweep engine: two nested counters that walk a block of the lanes' memory, one address per cycle."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -37,12 +37,14 @@ class Sweep(wiring.Component):
         Times more than once.
     again : Out(1)
         Strobe in the last cycle of every walk but the last.
+    next_index : Out
+        ``inner_index`` of the next cycle.
     """
 
     def __init__(self, *, inner_bits: int, outer_bits: int, address_bits: int, tail_bits: int, repeat_bits: int = 0):
         self.inner_bits, self.outer_bits = inner_bits, outer_bits
         self.address_bits, self.tail_bits, self.repeat_bits = address_bits, tail_bits, repeat_bits
-        repeats = {"repeat": In(repeat_bits), "again": Out(1)} if repeat_bits else {}
+        repeats = {"repeat": In(repeat_bits), "again": Out(1), "next_index": Out(inner_bits)} if repeat_bits else {}
         super().__init__({
             "start": In(1), "outer": In(outer_bits), "period": In(inner_bits), "active": In(inner_bits),
             "alternate": In(1), "base": In(address_bits), "inner_step": In(address_bits),
@@ -75,7 +77,8 @@ class Sweep(wiring.Component):
                 m.d.sync += [self.inner_index.eq(0), self.outer_index.eq(outer), live.eq(~sweep_end), row.eq(next_row),
                              self.address.eq(next_row)]
         if self.repeat_bits:
-            m.d.comb += self.again.eq(running & ~self.hold & walk_end & ~sweep_end)
+            m.d.comb += [self.again.eq(running & ~self.hold & walk_end & ~sweep_end),
+                         self.next_index.eq(Mux(round_end, 0, inner))]
             with m.If(self.again):
                 m.d.sync += [self.outer_index.eq(0), row.eq(self.base), self.address.eq(self.base)]
         with m.If(running & (self.stop | (sweep_end & ~self.hold))):

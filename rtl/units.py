@@ -48,7 +48,9 @@ class UnitPath(wiring.Component):
     mapped_valid, mapped : Out
         Results of ``value`` and ``rows`` commands, zero unless valid.
 
-    With an index memory, ``first`` and ``second`` may be places in it, and ``index_w_*`` writes it.
+    With an index memory, ``first`` and ``second`` may be places in it, and ``index_w_*`` writes it. Momenta
+    then begin at ``moving``, if the first operand is gathered. With repeated
+    sweeps, ``columns``, ``column`` and ``column_place`` look up the array's columns; see `Gather`.
     """
 
     def __init__(self, hw: Hardware):
@@ -61,7 +63,8 @@ class UnitPath(wiring.Component):
         offset = In(max(bits, index))
         general = {"first": offset, "second": offset, "k_en": Out(1), "mapped_valid": Out(1), "mapped": Out(w)}
         if index:
-            general |= {"index_w_addr": In(index), "index_w_data": In(bits), "index_w_en": In(1)}
+            general |= {"index_w_addr": In(index), "index_w_data": In(bits), "index_w_en": In(1), "moving": In(bits)}
+            general |= {"columns": In(1), "column": In(index), "column_place": Out(bits)} if hw.repeat else {}
         super().__init__({
             "command": In(Command), "sweeping": In(1), "y_valid": In(1), "y_a": In(acc), "y_b": In(acc), "tick": In(1),
             "start": In(1),
@@ -110,9 +113,9 @@ class UnitPath(wiring.Component):
     def _slot(self, stage: int):
         return self._pulses[stage + 1]
 
-    def _count(self, m: Module, step, first=0):
+    def _count(self, m: Module, step, first=0, start=None):
         unit = Signal(self.bits, name="count")
-        with m.If(self.start):
+        with m.If(self.start if start is None else start):
             m.d.sync += unit.eq(first)
         with m.Elif(step):
             m.d.sync += unit.eq(unit + 1)
@@ -121,6 +124,12 @@ class UnitPath(wiring.Component):
     def _element(self, m: Module, step):
         """A count of elements of the state."""
         return self._count(m, step, self.first if self.hw.general else 0)
+
+    def _momentum(self, m: Module, step):
+        """A count of elements of the momenta; with an index memory the command tells where, a cycle after the start."""
+        if not self.hw.depths.index:
+            return self._element(m, step)
+        return self._count(m, step, Mux(self.command.gather, self.moving, self.first), delay(m, self.start, 1, "begun"))
 
     def _source(self, slot):
         """Slot and context that a slot's state is read from."""
@@ -156,6 +165,9 @@ class UnitPath(wiring.Component):
             gather.w_data.eq(self.index_w_data), gather.w_en.eq(self.index_w_en),
             self.q_r_en.eq(self._pulses[0] | again),
         ]
+        if self.hw.repeat:
+            m.d.comb += [gather.sweeping.eq(self.columns), gather.column.eq(self.column),
+                         self.column_place.eq(gather.place)]
         return Mux(again, gather.other, gather.place)
 
     def _operands(self, m: Module, place):
@@ -188,7 +200,7 @@ class UnitPath(wiring.Component):
         """Nudges of both samples wait in memory between their sweep and the kick, where they are read beside the
         momenta."""
         w, c = self.hw.width, self.command
-        late = self._element(m, self._pulses[self._kick])
+        late = self._momentum(m, self._pulses[self._kick])
         slot, context = self._source(self._slot(self._kick - 1))
         sample = slot_sample(c.context, self._slot(self._kick - 1))
         m.d.comb += self.p_r_addr.eq(Cat(slot, late, context))
@@ -237,12 +249,12 @@ class UnitPath(wiring.Component):
         if self.hw.general:
             mapping = c.value | c.rows
             zero, writes = zero | mapping, writes & ~mapping
-        if self.hw.depths.index:
-            writes &= ~c.gather  # the position that was read is not the element's own
         with m.If(zero):
             m.d.sync += q_sum.eq(0)
         kicked, moved = self._valid(self._kicked) & writes, self._valid(self._moved) & writes
-        element = self._element(m, self._pulses[self._kicked + 1])
+        if self.hw.depths.index:
+            moved &= ~c.gather  # the position that was read is not the element's own
+        element = self._momentum(m, self._pulses[self._kicked + 1])
         m.d.comb += [
             self.p_w_en.eq(kicked), self.p_w_data.eq(p),
             self.p_w_addr.eq(Cat(self._slot(self._kicked), element, c.context)),

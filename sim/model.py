@@ -338,7 +338,8 @@ class Force:
         columns = self.model.design.block(sweep.block).columns
         if sweep.input:
             return self.model._inputs(self.u, columns)
-        return self.v[:, sweep.source:sweep.source + columns * (sweep.repeat + 1)].reshape(-1, columns)
+        first = sweep.first if sweep.gather else sweep.source
+        return self._operand(first, columns * (sweep.repeat + 1), sweep.gather).reshape(-1, columns)
 
     def _t(self, sweep: Sweep, words: Array) -> Array:
         """Row operands, (samples * walks, rows): every walk's begin with a tile of their own."""
@@ -377,7 +378,8 @@ class Force:
     def _element(self, sweep: Sweep, acc: Array) -> None:
         """A pass of the neuron unit."""
         model, n = self.model, sweep.length
-        units = slice(sweep.first, sweep.first + n)
+        first = sweep.place if sweep.gather else sweep.first
+        units = slice(first, first + n)
         kicks = sweep.opcode == Opcode.TRANSPOSED or sweep.force
         force: Array | int = 0
         if kicks or sweep.value or sweep.rows or sweep.learn:

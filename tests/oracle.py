@@ -77,6 +77,8 @@ class Oracle:
     def x(self, column, slot):
         """The broadcast operand of a column."""
         place = self[Setting.SOURCE] + column
+        if self.on(Field.GATHER):
+            place = self.index[self[Setting.FIRST] + column]
         if self.on(Field.SOURCE):
             return self.v[Context.INPUT, place, self.sample(slot)]
         return self.v[self.context, place, slot]
@@ -92,6 +94,7 @@ class Oracle:
         for _ in range(self[Setting.REPEAT] + 1):
             sums += sweep() or []
             self.settings[Setting.SOURCE] += self[Setting.COLUMNS]
+            self.settings[Setting.FIRST] += self[Setting.COLUMNS]
             self.settings[Setting.TILE] += self[Setting.TILES]
             self.settings[Setting.PLACE] += self[Setting.ROWS]
         self.settings = before
@@ -192,7 +195,8 @@ class Oracle:
         at = (Context.PAIR, slice(None), sample) if self.on(Field.SPREAD) else (self.context, slice(None), slot)
         first, second = (self.index[place % len(self.index)] if self.on(flag) else place % self.hw.depths.units
                          for flag, place in ((Field.GATHER, e), (Field.GATHER_SECOND, self[Setting.SECOND] + i)))
-        q, r, p = self.v[at][first], self.v[at][second], self.p[at][e % self.hw.depths.units]
+        e = self[Setting.PLACE] + i if self.on(Field.GATHER) else e
+        q, r, p = self.v[at][first], self.v[at][second], self.p[at][e]
         words = {f"k{n}": self.vectors[n, 0 if shared else i] >> w for n, shared in enumerate(self.hw.vectors)}
         out = self.pipeline(self.hw.step[self.kind], acc=acc, q=q, r=r, **words)
         if self.on(Field.EMIT):
@@ -204,7 +208,7 @@ class Oracle:
             self.v[self.context, self[Setting.PLACE] + i, slot] = word
         if self.on(Field.ROWS):
             self.operand(self[Setting.INTO if sweeping else Setting.TILE], i, slot, word)
-        if not any(self.on(f) for f in (Field.VALUE, Field.ROWS, Field.CHECK, Field.EMIT, Field.GATHER)):
+        if not any(self.on(f) for f in (Field.VALUE, Field.ROWS, Field.CHECK, Field.EMIT)):
             self.move(e, slot, sample, q, p, out["force"] if sweeping or self.on(Field.FORCE) else 0)
         return out
 
@@ -216,5 +220,7 @@ class Oracle:
         q = q - d if reverse else q + d
         if self.on(Field.CLEAR):
             p = q = 0
-        self.flags |= bool(arith.outside(p, w) or arith.outside(q, w)) << Flag.WRAPPED
-        self.p[self.context, e, slot], self.v[self.context, e, slot] = arith.wrap(p, w), arith.wrap(q, w)
+        self.p[self.context, e, slot] = arith.wrap(p, w)
+        if not self.on(Field.GATHER):
+            self.v[self.context, e, slot] = arith.wrap(q, w)
+        self.flags |= bool(arith.outside(p, w) or not self.on(Field.GATHER) and arith.outside(q, w)) << Flag.WRAPPED

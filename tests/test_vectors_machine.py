@@ -259,6 +259,9 @@ def gathers():
     yield exec_word(Opcode.TRANSPOSED, ECHO_B, kind=1, drift=True, gather_second=True)
     yield from sets(first=11)
     yield exec_word(Opcode.TRANSPOSED, ECHO_B, kind=1, value=True, gather=True, gather_second=True)
+    yield from sets(place=7)
+    for context in (ECHO_A, PAIR):
+        yield exec_word(Opcode.UNITS, context, kind=1, force=True, reverse=True, gather=True, gather_second=True)
 
 
 @program
@@ -271,6 +274,12 @@ def repeated_sweeps():
     yield exec_word(Opcode.UNITS, ECHO_B, rows=True, echo=True)
     yield exec_word(Opcode.OUTER, ECHO_B)
     yield exec_word(Opcode.TRANSPOSED, ECHO_B, kind=1, value=True)
+    yield from sets(first=33)
+    yield exec_word(Opcode.OUTER, ECHO_B, gather=True)
+    yield from sets(place=22, repeat=1)
+    yield exec_word(Opcode.FORWARD, ECHO_B, Dest.VALUE, gather=True)
+    yield from block(5, 2, base=9, first=40, place=21, repeat=1)
+    yield exec_word(Opcode.FORWARD, ECHO_A, Dest.VALUE, gather=True)
     yield from block(1, 1, base=7, repeat=6, source=11)
     yield exec_word(Opcode.OUTER, ECHO_B)
     yield from block(2, 1, base=9, repeat=2, source=3, first=20, second=4)
@@ -371,7 +380,7 @@ def command(pick, hw):
     options = ["reverse", "drift"] + ["nudge", "learn"] * hw.learn + ["force"] * (opcode == Opcode.UNITS)
     result = pick.choice([{}, {}, {"value": True}, {"rows": True}, {"value": True, "rows": True}])
     if hw.depths.index:
-        options += ["gather"] * bool(result) + ["gather_second"]
+        options += ["gather", "gather_second"]
     return exec_word(opcode, context, kind=pick.randrange(len(hw.step)), echo=echo, spread=pick.random() < 0.2,
                      **result, **{name: pick.random() < 0.5 for name in options})
 
