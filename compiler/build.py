@@ -94,10 +94,10 @@ def _formats(case: Case, precision: Mapping[str, str] | str, like: Design | None
         fractions["state"] = min(case.board.width - 6, fractions["state"])
     if isinstance(precision, str) and precision != "auto":
         raise CompileError(f'precision must be "auto" or a mapping of names to formats, not {precision!r}')
-    named = [n for n in (*fractions, *case.flow.lengths) if n not in case.graph.states]
+    named = [n for n in (*fractions, *case.flow.lengths) if n not in case.positions]
     for name, text in (() if isinstance(precision, str) else precision.items()):
         if name not in named:
             raise CompileError(f"precision names are {', '.join(dict.fromkeys(named))}, not {name!r}")
         fractions[name] = Format.parse(text).frac
-    fractions |= {s: fractions["state"] for s in case.graph.states}
+    fractions |= {s: fractions["state"] for s in case.positions}
     return dataclasses.replace(formats, fractions=fractions)

@@ -8,7 +8,7 @@ import numpy as np
 from echolith.compiler.design import Design
 from echolith.compiler.differentiate import evaluate
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import Drive, Flow, dense
+from echolith.compiler.flow import ONE, Drive, Flow, dense
 from echolith.compiler.graph import Affine, Dense, Graph
 from echolith.compiler.isa import Opcode
 from echolith.compiler.select import Pass
@@ -52,6 +52,7 @@ def force(passes: Sequence[Pass], flow: Flow | Design, vectors: Values, values: 
     env: Values = {**{name: np.asarray(v).reshape(-1) for name, v in values.items()}, **vectors}
     kicks: Values = {}
     samples = len(vectors["u"])
+    env[ONE] = np.ones((samples, 1))
     for made in passes:
         env |= {g.name: g(env[g.x]) for g in made.gathers}
         if made.opcode == Opcode.OUTER:

@@ -13,7 +13,7 @@ from echolith.compiler.costs import Cost, cost, encoded, levels
 from echolith.compiler.design import Design, Dynamics
 from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import Flow, derive
+from echolith.compiler.flow import ONE, Flow, derive
 from echolith.compiler.graph import Graph
 from echolith.compiler.ir import var
 from echolith.compiler.layout import Plan, plan
@@ -48,6 +48,11 @@ class Case:
     @property
     def units(self) -> int:
         return sum(self.graph.states.values())
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """Vectors in the format of the states."""
+        return (*self.graph.states, ONE) if ONE in self.flow.lengths else tuple(self.graph.states)
 
 
 def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: int | None, target: Board, lanes: int,

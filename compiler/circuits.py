@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import Flow
+from echolith.compiler.flow import ONE, Flow
 from echolith.compiler.formats import fraction
 from echolith.compiler.ir import Expr
 from echolith.compiler.isa import Opcode
@@ -84,6 +84,7 @@ class _Lower:
         for name, units in states.items():
             places[name] = end
             end += units
+        places[ONE] = end
         end += 1
         for made in self.passes:
             if made.value and made.result not in places:

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from echolith.compiler.costs import Cost
-from echolith.compiler.flow import Drive, Matrix
+from echolith.compiler.flow import ONE, Drive, Matrix
 from echolith.compiler.formats import Format
 from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.select import Pass
@@ -186,7 +186,7 @@ class Design:
         sums as there too. Q notation leaves out the sign bit: Q3.14 has 18 bits, ``ap_fixed<18,4>`` is the same."""
         hw, data = self.hardware, ("input", "target")
         return {name: str(Format(hw.data_width if name in data else hw.width, frac))
-                for name, frac in self.fractions.items() if name not in self.states}
+                for name, frac in self.fractions.items() if name not in (*self.states, ONE)}
 
     @property
     def elements(self) -> int:

@@ -23,9 +23,10 @@ from echolith.compiler.ops import add, mul
 from echolith.compiler.patches import Patches, patches
 from echolith.compiler.reductions import below_one, logarithm
 
-__all__ = ["Accumulate", "Drive", "Flow", "Gather", "Kick", "Linear", "Map", "Matrix", "Maximum", "Outer", "dense",
-           "derive", "window", "window_text"]
+__all__ = ["ONE", "Accumulate", "Drive", "Flow", "Gather", "Kick", "Linear", "Map", "Matrix", "Maximum", "Outer",
+           "dense", "derive", "window", "window_text"]
 
+ONE = "1"  # the vector of the constant one
 _ZERO = const(0)
 
 
@@ -181,6 +182,7 @@ class _Derivation:
         self.sources: dict[tuple[str, int], str] = {}  # node, term -> the vector that the matrix is applied to
         self.oriented: dict[Matrix, Matrix] = {}  # untransposed -> as first used
         self.adjoints: dict[str, Expr] = {}
+        self.rows: dict[tuple[str, int], str] = {}  # gather, positions -> row operands
         self.operands: dict[tuple[str, int, int], str] = {}  # node, convolution, group -> its source in pieces
         self.nodes: dict[str, Affine] = {}  # with frozen matrices of one source merged
 
@@ -217,7 +219,8 @@ class _Derivation:
         node = self.nodes[name] = self._merged(node)
         moving = [i for i, t in enumerate(node.terms) if names(t.source) - {"u"} & self._vectors(t.source)
                   and self._vectors(t.source) != {"u"}]
-        driving = tuple(t for i, t in enumerate(node.terms) if i not in moving)
+        fixed = [i for i, t in enumerate(node.terms) if self._moves_learned(t)]
+        driving = tuple(t for i, t in enumerate(node.terms) if i not in moving + fixed)
         drive = self._drive(name, node, driving) if driving or node.biases else None
         total = _ZERO
         matrices = [i for i in moving if isinstance(node.terms[i].matrix, Dense)]
@@ -241,6 +244,8 @@ class _Derivation:
             elif isinstance(term.matrix, Convolution):
                 for part in self._convolution(name, i, term):
                     total = add(total, mul(term.scale, part))
+        for i in fixed:
+            total = add(total, mul(node.terms[i].scale, self._learned(f"{name}_{i}", node.terms[i])))
         self.flow.lengths[name] = node.length
         self.flow.steps.append(Map(name, node.length, total))
 
@@ -250,6 +255,9 @@ class _Derivation:
         return self._moved(f"{name}_{index}", self._source(name, index, term), term.matrix.of)
 
     def _moved(self, name: str, x: str, of: tuple[int, ...]) -> Expr:
+        for step in self.flow.steps:
+            if isinstance(step, Gather) and (step.x, step.of) == (x, of):
+                return var(step.name)
         name = self._new(name, len(of))
         self.flow.steps.append(Gather(name, len(of), x, of))
         return var(name)
@@ -264,7 +272,7 @@ class _Derivation:
             matrix, vectors = term.matrix, self._vectors(term.source)
             if not isinstance(matrix, Index) and self._learns(matrix.parameter):
                 terms.append(term)
-            elif isinstance(matrix, Convolution) and vectors - {"u"}:
+            elif isinstance(matrix, Convolution) and vectors - {"u"} or self._moves_learned(term):
                 terms.append(term)
             elif not vectors:
                 biases.append(Bias(self._constant(self._known(term, node.length))))
@@ -280,6 +288,11 @@ class _Derivation:
             array = np.sum([t.scale * dense(self._dense(t, node.length, columns), self.flow.values) for t in found], 0)
             terms.append(Term(Dense(self._constant(array)), source))
         return replace(node, terms=tuple(terms), biases=tuple(biases))
+
+    def _moves_learned(self, term: Term) -> bool:
+        """Whether it moves the elements of a learned vector, a bias of several units."""
+        name = term.source.name if term.source.op == "param" else ""
+        return isinstance(term.matrix, Index) and self._learns(name) and self.flow.values[name].ndim == 1
 
     def _known(self, term: Term, length: int) -> np.ndarray:
         """A frozen matrix applied to parameters alone."""
@@ -353,6 +366,32 @@ class _Derivation:
         self.flow.matrices[stored.key] = stored
         return stored, stored != wanted
 
+    # -- learned vectors that are moved ----------------------------------------------------------------------------
+
+    def _bias(self, term: Term) -> Matrix:
+        """A column, applied to the constant one."""
+        self.flow.lengths[ONE] = 1
+        block = Matrix(term.source.name, True)
+        self.flow.matrices[block.key] = block
+        return block
+
+    def _learned(self, name: str, term: Term) -> Expr:
+        assert isinstance(term.matrix, Index)
+        length = np.size(self.flow.values[term.source.name])
+        values = self._new(f"{name}_bias", length)
+        self.flow.steps.append(Linear(values, length, self._bias(term).key, False, ONE))
+        return self._moved(name, values, term.matrix.of)
+
+    def _moved_gradient(self, name: str, term: Term, adjoint: Expr, t: str) -> None:
+        """The sum over all places of each of its elements, as a product with ones."""
+        assert isinstance(term.matrix, Index)
+        signal = t if term.scale == 1 else self._map(f"{name}_t", self.flow.lengths[t], mul(term.scale, adjoint))
+        of = gathers.adjoint([term.matrix], np.size(self.flow.values[term.source.name]))
+        moved = self._moved(f"{name}_back", signal, sum(of, ()))
+        rows = self._rows(name, moved, len(of))
+        ones = self._moved(f"{name}_ones", ONE, (0,) * len(of)).name
+        self.flow.steps.append(Outer(self._bias(term).key, rows, ones, len(of)))
+
     # -- convolutions ----------------------------------------------------------------------------------------------
 
     def _patches(self, conv: Convolution) -> list[tuple[Patches, str]]:
@@ -390,7 +429,13 @@ class _Derivation:
     def _operand(self, name: str, x: str, piece: Patches, rows: bool) -> str:
         """A grid as one position after the other: small as rows of the block, large as its columns."""
         moved = self._moved(name, x, piece.pixels if rows else piece.windows)
-        return self._map(f"{name}_rows", len(piece.pixels), moved) if rows else moved.name
+        return self._rows(name, moved, piece.positions) if rows else moved.name
+
+    def _rows(self, name: str, moved: Expr, positions: int) -> str:
+        """A move as row operands of so many positions."""
+        if (moved.name, positions) not in self.rows:
+            self.rows[moved.name, positions] = self._map(f"{name}_rows", self.flow.lengths[moved.name], moved)
+        return self.rows[moved.name, positions]
 
     def _swept(self, name: str, block: str, backward: bool, x: str, piece: Patches, length: int) -> list[Expr]:
         """The block over all positions, as a sum of moves to a grid of ``length`` elements."""
@@ -429,6 +474,8 @@ class _Derivation:
         for i, term in enumerate(node.terms):
             if (name, i) in self.sources and isinstance(term.matrix, Convolution):
                 self._transposed(name, i, term, mul(term.scale, adjoint), t)
+            elif self._moves_learned(term):
+                self._moved_gradient(f"{name}_{i}", term, adjoint, t)
         moves = [t for i, t in enumerate(node.terms) if (name, i) in self.sources and isinstance(t.matrix, Index)]
         for source, scale in dict.fromkeys((m.source, m.scale) for m in moves):
             self._scatter(name, source, scale, [m.matrix for m in moves if (m.source, m.scale) == (source, scale)], t)

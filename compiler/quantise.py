@@ -64,7 +64,7 @@ def choose_formats(case: Case) -> Formats:
         "input": inputs.frac, "target": targets.frac,
         "output": fraction(_outputs(case.cost, samples), width, 1.0),
     }
-    f |= {s: f["state"] for s in graph.states}
+    f |= {s: f["state"] for s in case.positions}
     largest = float(np.abs(samples.inputs).max(initial=0.0))
     f["u"] = max(f["input"], min(fraction(max(largest, 2.0 ** -f["input"]), width), width - 2))
     f |= _sums(case, width, learns)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from echolith.compiler.differentiate import names, substitute
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import Accumulate, Flow, Gather, Kick, Linear, Map, Maximum, Outer, Step
+from echolith.compiler.flow import ONE, Accumulate, Flow, Gather, Kick, Linear, Map, Maximum, Outer, Step
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.isa import Opcode
 from echolith.compiler.ops import add, neg
@@ -129,8 +129,9 @@ class _Selection:
         self.passes: list[Pass] = []
         self.gathers = {s.name: s for s in steps if isinstance(s, Gather)}
         self.steps = self._split(steps)
+        self.late: dict[int, Linear] = {}  # by the kick that carries it
         self.done: set[int] = set()  # steps that a sweep carried
-        self.kept: set[str] = set(states) | {"u"}  # vectors that can be read
+        self.kept: set[str] = set(states) | {"u", ONE}  # vectors that can be read
 
     def run(self) -> list[Pass]:
         for step in self.steps:
@@ -245,6 +246,10 @@ class _Selection:
 
     def _linear(self, step: Linear) -> None:
         self._read(step.x)
+        reader = self._alone(step)
+        if step.backward and isinstance(reader, Kick) and not self._vectors(reader.expr) - {step.name} <= self.kept:
+            self.late[id(reader)] = step  # the kick waits for another vector, and the sweep for the kick
+            return
         opcode = Opcode.TRANSPOSED if step.backward else Opcode.FORWARD
         made = Pass(opcode, step.length, step.matrix, x=step.x, acc=step.name, drive=step.drive or "",
                     positions=step.positions)
@@ -259,15 +264,19 @@ class _Selection:
 
     def _carried(self, step: Linear) -> Map | Kick | None:
         """The one step that reads these sums, if the sweep's circuit can do it."""
-        readers = self._readers(step.name)
-        if len(readers) != 1 or not isinstance(readers[0], Map | Kick):
+        reader = self._alone(step)
+        if reader is None:
             return None
-        reader = readers[0]
         others = self._vectors(reader.expr) - {step.name}
         if not step.backward:
             alone = names(reader.expr) == {step.name}  # rows know no parameters
             return reader if isinstance(reader, Map) and alone else None
         return reader if others <= self.kept else None
+
+    def _alone(self, step: Linear) -> Map | Kick | None:
+        """The one map or kick that reads these sums."""
+        readers = self._readers(step.name)
+        return readers[0] if len(readers) == 1 and isinstance(readers[0], Map | Kick) else None
 
     def _carry(self, made: Pass, step: Map | Maximum | Kick) -> None:
         made.expr = step.expr
@@ -293,6 +302,9 @@ class _Selection:
         self.passes.append(made)
 
     def _kick(self, step: Kick) -> None:
+        if id(step) in self.late:
+            self._linear(self.late.pop(id(step)))
+            return
         made = Pass(Opcode.UNITS, step.length)
         self._carry(made, step)
         self.passes.append(made)
