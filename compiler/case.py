@@ -11,13 +11,13 @@ from echolith.compiler.calibrate import Samples, calibrate
 from echolith.compiler.capture import capture
 from echolith.compiler.costs import Cost, cost, encoded, levels
 from echolith.compiler.design import Design, Dynamics
+from echolith.compiler.differentiate import names
 from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
 from echolith.compiler.errors import CompileError
 from echolith.compiler.flow import Flow, derive
 from echolith.compiler.graph import Graph
 from echolith.compiler.ir import var
 from echolith.compiler.layout import Plan, plan
-from echolith.compiler.ops import mul, power
 from echolith.compiler.prepare import prepared
 from echolith.compiler.select import Pass, select
 
@@ -55,10 +55,6 @@ def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: 
     """Capture, derive, select, calibrate, verify, lay out; ``given`` is (X, Y) or None."""
     graph = prepared(capture(model))
     _names(graph)
-    for state, kinetic in graph.kinetic.items():
-        if kinetic != mul(0.5, power(var("p"), 2)):
-            raise CompileError("kinetic: only p**2 / 2 is built on the chip yet; scale the state, not "
-                               f"{kinetic} of {state}")
     cost_at = rule and ("last" if rule.cost_at == "last" else "every")
     if rule is not None and not graph.cost:
         raise CompileError("a rule needs a cost: give the model a method cost(q, y), or compile with rule=None")
@@ -77,6 +73,7 @@ def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: 
     width = like.hardware.lanes if like else lanes
     record = x.shape[1] * graph.inputs + y.shape[1] * y.shape[2] * (rule is not None)
     used = {n for p in passes for e in (p.expr, *(e for _, e in p.learn)) if e is not None for n in e.variables()}
+    used = used.union(*map(names, graph.kinetic.values()))
     vectors = tuple(sorted(used & set(flow.values)))
     return Case(graph, flow, passes, found, before, vectors, samples, timing, target, width, rule is not None,
                  plan(graph, flow, (*passes, *before), width), (len(x) if room is None else room) * record)

@@ -14,6 +14,8 @@ import numpy as np
 from echolith.compiler.costs import Cost
 from echolith.compiler.flow import Drive, Matrix
 from echolith.compiler.formats import Format
+from echolith.compiler.ir import Expr
+from echolith.compiler.kinetic import Drift
 from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.select import Pass
 from echolith.compiler.sweep import Sweep
@@ -60,7 +62,7 @@ class Hardware:
     activate: tuple[Pipeline, ...]  # by kind: acc, drive -> t
     cost: Pipeline | None  # acc, target -> y, delta
     step: tuple[Pipeline, ...]  # by kind: acc, q, r, k0... -> force, g0...; r is the second operand
-    drift: Pipeline  # p -> the change of q
+    drift: tuple[Pipeline, ...]  # by kind: p, k0... -> d, the change of q, and g0...
     nudge_shift: int  # sum -> nudge
     delta_shift: int  # delta << exponent -> t
     readout_shift: int  # delta -> ts of the readout's own gradient
@@ -145,6 +147,8 @@ class Design:
     vectors: tuple[Vector, ...]
     sweeps: tuple[Sweep, ...]  # one evaluation of the force, with its gradients
     levels: tuple[Sweep, ...]  # of a softmax, before every cost
+    drifts: tuple[Drift, ...]
+    kinetic: dict[str, Expr]  # kinetic energy per unit of every state, over p and parameters
     kept_drives: dict[str, int]  # blocks whose sums are kept over the substeps -> their first row
     passes: tuple[Pass, ...]  # the same in float: what every sweep means
     matrices: dict[str, Matrix]
