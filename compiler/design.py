@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from echolith.compiler.derived import Derived
 from echolith.compiler.flow import Drive, Matrix
 from echolith.compiler.formats import Format
 from echolith.compiler.ir import Expr
@@ -140,6 +141,7 @@ class Design:
     inputs: int
     outputs: int  # words per sample and read-out: outputs, or units without a readout
     learned: tuple[str, ...]
+    derived: tuple[Derived, ...]  # parameters that the host computes from others
     blocks: tuple[Block, ...]
     placements: tuple[Placement, ...]
     vectors: tuple[Vector, ...]
@@ -152,7 +154,7 @@ class Design:
     entries: dict[str, int]
     rates: dict[str, int]  # name of an update -> index of the program word that holds its RATE
     tables: tuple[np.ndarray, ...]  # (2^segments, 2) words each: value, difference to the next
-    values: dict[str, np.ndarray]  # float64 parameters as given
+    values: dict[str, np.ndarray]  # float64 parameters as given, and the derived ones
     fractions: dict[str, int]  # fraction bits by name, see quantise.Formats
     lowered: dict[str, tuple[int, ...]]  # fraction bits chosen inside the pipelines
     response: int  # response exponent R and gain found at calibration

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from echolith.compiler.derived import chained, completed, unlearnable
 from echolith.compiler.design import Design
 from echolith.compiler.differentiate import evaluate
-from echolith.compiler.errors import FileError, LinkError, RangeError
+from echolith.compiler.errors import DesignMismatch, FileError, LinkError, RangeError
 from echolith.compiler.files import load, read_tensors, write_tensors
 from echolith.compiler.registers import ERRORS, Flag
 from echolith.host.arrays import inputs, plain, targets
@@ -80,12 +81,29 @@ class Session:
     # -- weights ---------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """All parameters as float64, named as ``model.named_parameters()``, at the precision of the master words."""
-        return to_values(self.design, self.device.read(), self._base)
+        """All parameters as float64, named as ``model.named_parameters()``, at the precision of the master words; those
+        that the host computes others from, as they were given."""
+        found = to_values(self.design, self._known(), self._base)
+        return self._own(found)
+
+    def _own(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Without those that the host computes."""
+        derived = {made.name for made in self.design.derived}
+        return {name: value for name, value in values.items() if name not in derived}
+
+    def _known(self) -> Words:
+        """Master words, of which the host must know the parameters that they were computed from."""
+        words = self.device.read()
+        expected = from_values(self.design, self._base) if self.design.derived else words
+        if any((words[name] != expected[name]).any() for name in words):
+            made = self.design.derived[0]
+            raise DesignMismatch("the chip holds weights of another session, and parameters cannot be read back from "
+                                 f"functions of them: load_state_dict or restore a checkpoint, not {made.name} alone")
+        return words
 
     def load_state_dict(self, values: Mapping[str, object]) -> None:
         """Set parameters by name (arrays or tensors); those not named keep their values. Clears momentum."""
-        merged = self.state_dict()
+        merged = self._own(to_values(self.design, self.device.read(), self._base))
         for name, value in values.items():
             array = plain(value)
             if name not in merged:
@@ -95,8 +113,8 @@ class Session:
             if not np.isfinite(array).all():
                 raise RangeError(f"{name} must be finite, not {array[~np.isfinite(array)][0]}")
             merged[name] = array
-        self._base = merged
-        self.device.write(from_values(self.design, merged))
+        self._base = completed(self.design.derived, merged)
+        self.device.write(from_values(self.design, self._base))
         if self.design.hardware.learn:
             self.device.clear()
 
@@ -153,7 +171,10 @@ class Session:
         The samples run several times, until nudge and gain suit them; the session's settings stay as they are."""
         self._learns()
         x, y = self._words(X, Y)
-        return Measurement(self.design, self.device, self._ranging, self._good).gradient(x, y)
+        if self.design.derived:
+            self._known()
+        found = Measurement(self.design, self.device, self._ranging, self._good).gradient(x, y)
+        return chained(self.design.derived, found, self._base, frozenset(self.design.learned))
 
     def fit(self, X, Y, *, epochs: int = 1, batch_size: int = 32, learning_rate: float = 0.1, momentum: float = 0.0,
             schedule: str = "constant", seed: int = 0, checkpoint: str | os.PathLike | None = None,
@@ -177,11 +198,15 @@ class Session:
 
         Raises
         ------
+        CompileError
+            The model computes a parameter from others that learn; the text says what to write instead.
         RangeError
             A state wrapped, the echo did not return or a gradient word is about to wrap: the batch is discarded, the
             weights are those before it.
         """
         self._learns()
+        for made in self.design.derived:
+            raise unlearnable(made, self.design.learned)
         _check_settings(epochs, batch_size, learning_rate, momentum, schedule)
         x, y = self._words(X, Y)
         self.device.clear()
