@@ -7,18 +7,17 @@ import numpy as np
 
 from echolith.boards.catalog import Board
 from echolith.compiler.agree import agree
-from echolith.compiler.broadcast import broadcast
 from echolith.compiler.calibrate import Samples, calibrate
 from echolith.compiler.capture import capture
 from echolith.compiler.design import Design, Dynamics
 from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
 from echolith.compiler.errors import CompileError
 from echolith.compiler.flow import Flow, derive
-from echolith.compiler.fold import folded
 from echolith.compiler.graph import Graph
 from echolith.compiler.ir import var
 from echolith.compiler.layout import Plan, plan
 from echolith.compiler.ops import mul, power
+from echolith.compiler.prepare import prepared
 from echolith.compiler.select import Pass, select
 
 __all__ = ["Case", "case"]
@@ -51,7 +50,7 @@ class Case:
 def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: int | None, target: Board, lanes: int,
          room: int | None, like: Design | None) -> Case:
     """Capture, derive, select, calibrate, verify, lay out; ``given`` is (X, Y) or None."""
-    graph = broadcast(folded(capture(model)))
+    graph = prepared(capture(model))
     _names(graph)
     for state, kinetic in graph.kinetic.items():
         if kinetic != mul(0.5, power(var("p"), 2)):

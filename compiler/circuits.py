@@ -144,7 +144,7 @@ class _Lower:
             first=self.places.get(made.q or made.state, 0), second=self.places.get(made.r, 0),
             place=self.places[made.result] if made.value else 0,
             tile=self.tiles[made.x] if transposed else self.tiles[made.result] if made.rows else 0,
-            value=made.value, rows=made.rows, force=kicks and not transposed, drift=made.drift,
+            value=made.value, rows=made.rows, maximum=made.maximum, force=kicks and not transposed, drift=made.drift,
             learn=bool(made.learn), echo_only=made.echo_only))
 
     def _step(self, made: Pass) -> int:

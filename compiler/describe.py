@@ -1,7 +1,7 @@
 """A graph in words: the energy as understood, every force, every local update."""
 
 from echolith.compiler.differentiate import derivative, substitute
-from echolith.compiler.flow import Accumulate, Drive, Flow, Kick, Linear, Map, Outer, derive, window_text
+from echolith.compiler.flow import Accumulate, Drive, Flow, Kick, Linear, Map, Maximum, Outer, derive, window_text
 from echolith.compiler.graph import Affine, Dense, Graph, Index
 from echolith.compiler.ir import Expr, var
 
@@ -55,6 +55,8 @@ def _derived(graph: Graph, cost: Expr | None) -> Lines:
     for step in flow.steps:
         if isinstance(step, Map) and step.name not in graph.nodes:
             lines.append([labels.get(step.name, step.name), text(step.expr)])
+        elif isinstance(step, Maximum):
+            lines.append([step.name, f"max {text(step.expr)}"])
         elif isinstance(step, Kick):
             lines.append([f"dV/d{step.state}", text(step.expr)])
         elif isinstance(step, Outer):

@@ -157,7 +157,7 @@ class _Assembler:
             if s.opcode == Opcode.UNITS:
                 self.set(Setting.LENGTH, s.length)
             kicks = not s.value and not s.rows
-            self.emit(exec_word(Opcode(s.opcode), context, kind=s.kind, value=s.value, rows=s.rows, force=s.force,
+            self.emit(exec_word(Opcode(s.opcode), context, kind=s.kind, value=s.value, rows=s.rows, maximum=s.maximum, force=s.force,
                                 drift=s.drift, echo=echo and s.rows, reverse=reverse and kicks,
                                 nudge=nudge and s.drift, learn=echo and s.learn))
 

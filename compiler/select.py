@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from echolith.compiler.differentiate import names, substitute
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import Accumulate, Flow, Kick, Linear, Map, Outer, Step
+from echolith.compiler.flow import Accumulate, Flow, Kick, Linear, Map, Maximum, Outer, Step
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.isa import Opcode
 from echolith.compiler.ops import add, neg
@@ -41,6 +41,7 @@ class Pass:
     value: bool = False
     rows: bool = False
     drift: bool = False
+    maximum: bool = False
     learn: tuple[tuple[str, Expr], ...] = ()
 
     @property
@@ -74,16 +75,16 @@ def _inlined(steps: list[Step], flow: Flow) -> list[Step]:
     while changed:
         changed = False
         for step in steps:
-            if not isinstance(step, Map | Linear):
+            if not isinstance(step, Map | Linear | Maximum):
                 continue
             readers = [s for s in steps if step.name in _reads(s, flow)]
             if not readers:
                 steps = [s for s in steps if s is not step]
                 changed = True
                 break
-            if isinstance(step, Linear):
+            if not isinstance(step, Map):
                 continue
-            elementwise = all(isinstance(s, Map | Kick | Accumulate) for s in readers)
+            elementwise = all(isinstance(s, Map | Maximum | Kick | Accumulate) for s in readers)
             alias = step.expr.op == "var" and step.expr.name in flow.lengths
             if alias or (len(readers) == 1 and elementwise):
                 steps = [_replaced(s, step.name, step.expr) for s in steps if s is not step]
@@ -129,7 +130,7 @@ class _Selection:
             elif isinstance(step, Linear):
                 if not self._waits(step):
                     self._linear(step)
-            elif isinstance(step, Map):
+            elif isinstance(step, Map | Maximum):
                 self._map(step)
             elif isinstance(step, Kick):
                 self._kick(step)
@@ -159,7 +160,7 @@ class _Selection:
                 found.append(step)
         result: list[Step] = []
         for step in found:
-            if isinstance(step, Map | Kick | Accumulate):
+            if isinstance(step, Map | Maximum | Kick | Accumulate):
                 result += self._cut(step, backward)
             else:
                 result.append(step)
@@ -186,7 +187,7 @@ class _Selection:
         sums, others = vectors & backward, vectors - backward - {state}
         return len(sums) <= 1 and len(others) <= _OPERANDS - bool(state)
 
-    def _cut(self, step: Map | Kick | Accumulate, backward: set[str]) -> list[Step]:
+    def _cut(self, step: Map | Maximum | Kick | Accumulate, backward: set[str]) -> list[Step]:
         """Sub-expressions of two vectors become vectors until the step fits."""
         state = step.state if isinstance(step, Kick) else ""
         before: list[Step] = []
@@ -256,7 +257,7 @@ class _Selection:
             return reader if isinstance(reader, Map) and alone else None
         return reader if others <= self.kept else None
 
-    def _carry(self, made: Pass, step: Map | Kick) -> None:
+    def _carry(self, made: Pass, step: Map | Maximum | Kick) -> None:
         made.expr = step.expr
         others = sorted(self._vectors(step.expr) - {made.acc})
         if isinstance(step, Kick):
@@ -271,8 +272,8 @@ class _Selection:
             if name:
                 self._read(name)
 
-    def _map(self, step: Map) -> None:
-        made = Pass(Opcode.UNITS, step.length)
+    def _map(self, step: Map | Maximum) -> None:
+        made = Pass(Opcode.UNITS, step.length, maximum=isinstance(step, Maximum))
         self._carry(made, step)
         self.passes.append(made)
 
@@ -321,9 +322,10 @@ class _Selection:
             if not made.result:
                 continue
             made.rows, made.value = made.result in as_rows, made.result in as_values
-            if made.rows and (made.opcode == Opcode.TRANSPOSED or made.opcode == Opcode.FORWARD and made.value):
+            direct = made.opcode == Opcode.UNITS and not made.maximum or made.opcode == Opcode.FORWARD and not made.value
+            if made.rows and not direct:
                 made.rows, made.value = False, True  # a sweep reads row operands, or writes them, or keeps vectors
-                arranged.append(self._copy(made.result, made.length))
+                arranged.append(self._copy(made.result, self.flow.lengths[made.result]))
         states = [self._copy(s, self.flow.lengths[s]) for s in self.states if s in as_rows]
         self.passes = states + arranged
 

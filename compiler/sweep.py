@@ -22,6 +22,7 @@ class Sweep:
     drive: int = 0
     value: bool = False
     rows: bool = False
+    maximum: bool = False
     force: bool = False
     drift: bool = False
     learn: bool = False

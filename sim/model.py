@@ -345,8 +345,11 @@ class Force:
         return arith.shr(words, self.scale) * self.sign
 
     def _keep(self, sweep: Sweep, words: Array) -> None:
-        if sweep.value:
-            self.v[:, sweep.place:sweep.place + sweep.length] = arith.wrap(words, self.model.hw.width)
+        words = arith.wrap(words, self.model.hw.width) if sweep.value else words
+        if sweep.maximum:
+            self.v[:, sweep.place] = words.max(axis=1)
+        elif sweep.value:
+            self.v[:, sweep.place:sweep.place + sweep.length] = words
         if sweep.rows:
             self.rows[sweep.tile] = words
 
