@@ -1,7 +1,7 @@
 """What the later passes read of a compile: the network, its passes, its calibrated samples, the board."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from echolith.compiler.flow import Flow, derive
 from echolith.compiler.graph import Graph
 from echolith.compiler.ir import var
 from echolith.compiler.layout import Plan, plan
+from echolith.compiler.masks import filled, masked
 from echolith.compiler.ops import mul, power
 from echolith.compiler.prepare import prepared
 from echolith.compiler.select import Pass, select
@@ -49,7 +50,7 @@ class Case:
 
 def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: int | None, target: Board, lanes: int,
          room: int | None, like: Design | None) -> Case:
-    """Capture, derive, select, calibrate, verify, lay out; ``given`` is (X, Y) or None."""
+    """Capture, derive, select, calibrate, verify, lay out; ``given`` is (X, Y), (X, Y, mask) or None."""
     graph = prepared(capture(model))
     _names(graph)
     for state, kinetic in graph.kinetic.items():
@@ -62,10 +63,14 @@ def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: 
     if graph.readout is not None and any(t.source not in map(var, graph.states) for t in graph.readout.terms):
         raise CompileError("predict: a readout of functions of the states is not built on the chip yet; return "
                            f"R q + b, not {' + '.join(str(t.source) for t in graph.readout.terms)}")
+    given, missing = _unmasked(given)
     x, y = _data(graph, given, steps, cost_at)
+    if missing is None and like is not None and like.missing is not None:
+        missing = np.zeros(y.shape, bool)
     flow = derive(graph, float(dynamics.dt), rule is not None)
     passes = tuple(select(flow, tuple(graph.states)))
     samples = calibrate(graph, passes, flow, x, y, dynamics.dt, dynamics.substeps, cost_at)
+    samples = replace(samples, missing=None if missing is None or rule is None else missing.reshape(y.shape))
     agree(graph, flow, passes, samples, dynamics.dt, rule is not None)
     scale = 1.0 / x.shape[1] if rule and rule.cost_at == "mean" else 1.0
     timing = Dynamics(float(dynamics.dt), dynamics.substeps, x.shape[1], cost_at, scale)
@@ -82,6 +87,17 @@ def _names(graph: Graph) -> None:
         if re.fullmatch(_TAKEN, state):
             raise CompileError("states: a name of a format or a block cannot be a state's; rename it, e.g. to "
                                f"{state}_, not {state!r}")
+
+
+def _unmasked(given):
+    """(X, Y) with targets in place of the missing ones, and which are missing; None without a mask."""
+    if given is None or len(given) < 3 or given[2] is None or given[1] is None:
+        return given and given[:2], None
+    y = np.asarray(given[1], np.float64)
+    missing = np.isnan(masked(np.zeros(y.shape), np.asarray(given[2], np.float64), CompileError))
+    if missing.all():
+        raise CompileError("mask must leave targets to calibrate with, not none")
+    return (given[0], filled(y, missing)), missing
 
 
 def _data(network: Graph, given, steps: int | None, cost_at: str | None) -> tuple[np.ndarray, np.ndarray]:

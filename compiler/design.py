@@ -201,6 +201,12 @@ class Design:
         return {"every": self.dynamics.steps, "last": 1, None: 0}[self.dynamics.cost_at]
 
     @property
+    def missing(self) -> int | None:
+        """The target word that stands for none; None if the hardware knows no masks."""
+        ops = self.hardware.cost.ops if self.hardware.cost is not None else ()
+        return next((op.n for op in ops if op.kind == "unless"), None)
+
+    @property
     def target_width(self) -> int:
         return self.outputs if self.hardware.cost is not None else 0
 

@@ -17,6 +17,7 @@ from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.isa import Opcode
 from echolith.compiler.layout import Plan
 from echolith.compiler.lower import Fixed, Lowering
+from echolith.compiler.masks import reserved
 from echolith.compiler.ops import add, mul
 from echolith.compiler.pipeline import Builder, Pipeline
 
@@ -102,7 +103,10 @@ def choose_formats(case: Case) -> Formats:
         delta = np.asarray(evaluate(derivative(expr, "y"),
                                     {**values, "y": samples.y[:, :, None], "target": _ends(samples.targets)}))
         f["delta"] = fraction(max(float(np.abs(delta).max()), 2.0**-8), width - 1)
-    return Formats(f, max(inputs.width, targets.width if expr is not None else 2))
+    bits = max(inputs.width, targets.width if expr is not None else 2)
+    if samples.missing is not None and samples.targets.min() * 2.0**targets.frac <= reserved(bits):
+        bits = min(bits + 1, width)
+    return Formats(f, bits)
 
 
 def _sums(case: Case, width: int, learns: bool) -> dict[str, int]:
@@ -220,6 +224,8 @@ def _cost(graph: Graph, samples: Samples, formats: Formats, width: int, segments
     assert expr is not None
     value = low(derivative(expr, "y"))
     delta = b("sat", b("rnd", value.node, n=value.frac - formats["delta"]), n=width - 1)
+    if samples.missing is not None:
+        delta = b("unless", delta, b.input("target"), n=reserved(formats.data_width))
     lowered["cost"] = tuple(low.formats)
     tables += low.tables
     return b.build(y=y, delta=delta)

@@ -4,6 +4,7 @@ import numpy as np
 
 from echolith.compiler.design import Design
 from echolith.compiler.errors import RangeError
+from echolith.compiler.masks import masked
 
 __all__ = ["inputs", "plain", "targets"]
 
@@ -20,11 +21,22 @@ def inputs(design: Design, x) -> np.ndarray:
     return _checked("X", x, (None, design.dynamics.steps, design.inputs), "(batch, steps, inputs)")
 
 
-def targets(design: Design, y, batch: int) -> np.ndarray:
-    """(batch, read-outs, outputs) from (batch, outputs), or (batch, steps, outputs) with the cost at every step."""
+def targets(design: Design, y, batch: int, mask=None) -> np.ndarray:
+    """(batch, read-outs, outputs) from (batch, outputs), or (batch, steps, outputs) with the cost at every step; NaN
+    where the mask is 0."""
+    y, known = plain(y), None
+    if mask is not None:
+        known = ~np.isnan(masked(np.zeros(y.shape), plain(mask), RangeError))
+        if design.missing is None and not known.all():
+            raise RangeError("this design was compiled without masks; compile it with calibrate=(X, Y, mask), not "
+                             f"{np.count_nonzero(~known)} masked targets")
+        y = np.where(known, y, 0.0)
     if design.dynamics.cost_at == "every":
-        return _checked("Y", y, (batch, design.dynamics.steps, design.outputs), "(batch, steps, outputs)")
-    return _checked("Y", y, (batch, design.outputs), "(batch, outputs)")[:, None]
+        y = _checked("Y", y, (batch, design.dynamics.steps, design.outputs), "(batch, steps, outputs)")
+    else:
+        y = _checked("Y", y, (batch, design.outputs), "(batch, outputs)")
+    y = y if known is None or known.all() else np.where(known, y, np.nan)
+    return y if design.dynamics.cost_at == "every" else y[:, None]
 
 
 def _checked(name: str, value, shape: tuple[int | None, ...], text: str) -> np.ndarray:

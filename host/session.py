@@ -165,26 +165,31 @@ class Session:
         steps = self.design.dynamics.steps * self.design.dynamics.substeps
         return Echo(not run.flags >> Flag.ECHO & 1, steps, run.cycles, run.stalls)
 
-    def gradient(self, X, Y) -> dict[str, np.ndarray]:
+    def gradient(self, X, Y, mask=None) -> dict[str, np.ndarray]:
         """Mean gradient of the cost over the batch for every learned parameter. Clears momentum.
+
+        ``mask`` as for `fit`.
 
         The samples run several times, until nudge and gain suit them; the session's settings stay as they are."""
         self._learns()
-        x, y = self._words(X, Y)
+        x, y = self._words(X, Y, mask)
         if self.design.derived:
             self._known()
         found = Measurement(self.design, self.device, self._ranging, self._good).gradient(x, y)
         return chained(self.design.derived, found, self._base, frozenset(self.design.learned))
 
-    def fit(self, X, Y, *, epochs: int = 1, batch_size: int = 32, learning_rate: float = 0.1, momentum: float = 0.0,
-            schedule: str = "constant", seed: int = 0, checkpoint: str | os.PathLike | None = None,
-            progress: Progress | None = None) -> History:
+    def fit(self, X, Y, *, mask=None, epochs: int = 1, batch_size: int = 32, learning_rate: float = 0.1,
+            momentum: float = 0.0, schedule: str = "constant", seed: int = 0,
+            checkpoint: str | os.PathLike | None = None, progress: Progress | None = None) -> History:
         """Learn on the chip by stochastic gradient descent.
 
         Parameters
         ----------
         X, Y : array-like
             (batch, steps, inputs) and targets.
+        mask : array-like, optional
+            0 where there is no target, which costs nothing then, else 1: (batch, steps) with the cost at every step,
+            (batch,) at the last, or one value per output, of Y's shape. For designs compiled with a mask.
         momentum : float
             v = momentum * v + g; parameter -= learning_rate * v. In [0, 1).
         schedule : str
@@ -208,7 +213,7 @@ class Session:
         for made in self.design.derived:
             raise unlearnable(made, self.design.learned)
         _check_settings(epochs, batch_size, learning_rate, momentum, schedule)
-        x, y = self._words(X, Y)
+        x, y = self._words(X, Y, mask)
         self.device.clear()
         held = self.device.hold(x, y)
         history, total = History(), epochs * -(-len(x) // batch_size)
@@ -245,17 +250,18 @@ class Session:
         return self.cost(run.outputs, y[batch])
 
     def cost(self, output_words: np.ndarray | None, target_words: np.ndarray) -> float:
-        """Mean cost per sample from output and target words."""
+        """Mean cost per sample from output and target words; missing targets cost nothing."""
         if output_words is None or self.design.cost is None:
             return float("nan")
         f = self.design.fractions
         real = {"y": output_words * 2.0 ** -f["output"], "target": target_words * 2.0 ** -f["target"]}
-        total = np.sum(np.broadcast_to(evaluate(self.design.cost, real), output_words.shape))
+        known = True if self.design.missing is None else target_words != self.design.missing
+        total = np.sum(np.broadcast_to(evaluate(self.design.cost, real), output_words.shape), where=known)
         return float(total * self.design.dynamics.cost_scale / len(output_words))
 
-    def _words(self, X, Y) -> tuple[np.ndarray, np.ndarray]:
+    def _words(self, X, Y, mask) -> tuple[np.ndarray, np.ndarray]:
         x = inputs(self.design, X)
-        return words(self.design, x, targets(self.design, Y, len(x)))
+        return words(self.design, x, targets(self.design, Y, len(x), mask))
 
     def _learns(self) -> None:
         if not self.design.hardware.learn:
