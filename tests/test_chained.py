@@ -135,6 +135,11 @@ def test_fit_refuses_a_function_of_several_parameters(problem):
         chip.fit(x, y)
 
 
+def test_verify_compares_gradients_without_learning(problem):
+    _, design, x, y = problem
+    assert design.verify(x[:3], y[:3], url="int:")
+
+
 def test_explain_names_them(problem):
     assert "softplus(k): gradient() goes through it, fit() refuses" in problem[1].explain()
 

@@ -148,6 +148,11 @@ def test_the_cycles_do_not_depend_on_the_mask(every):
     assert late.estimate()["cycles"] == design.estimate()["cycles"]
 
 
+def test_verify_takes_a_mask(every):
+    _, design, (x, y, mask) = every
+    assert design.verify(x[:4], y[:4], mask=mask[:4], url="int:")
+
+
 def refusal(text):
     return pytest.raises(el.EcholithError, match="^" + re.escape(text) + "$")
 
