@@ -24,7 +24,8 @@ class Pass:
     """One sweep before formats. ``expr`` is over ``acc`` (the sums), ``q``, ``r`` by the vectors' own names.
 
     ``result`` names the vector it makes; ``state`` the one it kicks. ``value``, ``rows``: the result is kept among the
-    vectors, or as row operands. ``learn`` holds (parameter, expr) of vector gradients."""
+    vectors, or as row operands; of ``maximum`` only the largest element, and
+    ``kept`` sums go where drives are. ``learn`` holds (parameter, expr) of vector gradients."""
 
     opcode: int  # an `isa.Opcode`
     length: int
@@ -42,6 +43,7 @@ class Pass:
     rows: bool = False
     drift: bool = False
     maximum: bool = False
+    kept: bool = False
     learn: tuple[tuple[str, Expr], ...] = ()
 
     @property
@@ -322,8 +324,8 @@ class _Selection:
             if not made.result:
                 continue
             made.rows, made.value = made.result in as_rows, made.result in as_values
-            direct = made.opcode == Opcode.UNITS and not made.maximum or made.opcode == Opcode.FORWARD and not made.value
-            if made.rows and not direct:
+            pure = not made.maximum if made.opcode == Opcode.UNITS else not made.value
+            if made.rows and (made.opcode == Opcode.TRANSPOSED or not pure):
                 made.rows, made.value = False, True  # a sweep reads row operands, or writes them, or keeps vectors
                 arranged.append(self._copy(made.result, self.flow.lengths[made.result]))
         states = [self._copy(s, self.flow.lengths[s]) for s in self.states if s in as_rows]

@@ -23,6 +23,7 @@ class Sweep:
     value: bool = False
     rows: bool = False
     maximum: bool = False
+    kept: bool = False  # the sums go to the drive memory
     force: bool = False
     drift: bool = False
     learn: bool = False

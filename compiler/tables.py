@@ -29,8 +29,8 @@ class Knots:
 def table(expr: Expr, argument_frac: int, used: float, width: int, segments: int, positive: bool = False) -> Knots:
     """``expr`` (of one variable) for every argument word of ``width`` bits with ``argument_frac``.
 
-    The format holds all values for |argument| <= ``used``; beyond, the table is clipped. A ``positive`` argument is never
-    below zero: nothing is asked of the function there.
+    The format holds all values for |argument| <= ``used``; beyond, the table is clipped. A ``positive`` argument is
+    never below zero: nothing is asked of the function there.
     """
     (name,) = names(expr)
     knots = (np.arange((1 << segments) + 1) - (1 << (segments - 1))) * 2.0 ** (width - segments - argument_frac)

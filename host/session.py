@@ -9,7 +9,6 @@ import numpy as np
 
 from echolith.compiler.derived import chained, completed, unlearnable
 from echolith.compiler.design import Design
-from echolith.compiler.differentiate import evaluate
 from echolith.compiler.errors import DesignMismatch, FileError, LinkError, RangeError
 from echolith.compiler.files import load, read_tensors, write_tensors
 from echolith.compiler.registers import ERRORS, Flag
@@ -254,9 +253,9 @@ class Session:
         if output_words is None or self.design.cost is None:
             return float("nan")
         f = self.design.fractions
-        real = {"y": output_words * 2.0 ** -f["output"], "target": target_words * 2.0 ** -f["target"]}
+        costs = self.design.cost(output_words * 2.0 ** -f["output"], target_words * 2.0 ** -f["target"])
         known = True if self.design.missing is None else target_words != self.design.missing
-        total = np.sum(np.broadcast_to(evaluate(self.design.cost, real), output_words.shape), where=known)
+        total = np.sum(costs, where=known)
         return float(total * self.design.dynamics.cost_scale / len(output_words))
 
     def _words(self, X, Y, mask) -> tuple[np.ndarray, np.ndarray]:

@@ -26,8 +26,9 @@ class ValueWriter(wiring.Component):
     def __init__(self, *, width: int, bits: int):
         self.width, self.bits, word = width, bits, signed(width)
         super().__init__({
-            "start": In(1), "context": In(2), "first": In(bits), "maximum": In(1), "summed_valid": In(1), "summed": In(word),
-            "mapped_valid": In(1), "mapped": In(word), "w_en": Out(2), "w_addr": Out(bits + 2), "w_data": Out(width),
+            "start": In(1), "context": In(2), "first": In(bits), "maximum": In(1), "summed_valid": In(1),
+            "summed": In(word), "mapped_valid": In(1), "mapped": In(word), "w_en": Out(2),
+            "w_addr": Out(bits + 2), "w_data": Out(width),
         })
 
     def elaborate(self, platform):

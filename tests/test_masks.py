@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import test_softmax
 import torch
 from energies import INPUTS, OUTPUTS, STEPS, Blocks
 from test_general import cosine
@@ -111,6 +112,23 @@ def test_single_outputs_can_be_masked():
     with compiled(Blocks().double(), "every", (x, y, mask)).open() as chip:
         found = chip.gradient(x, y, mask)
         assert cosine(flat(found, found), flat(expected, found)) >= 0.9998
+
+
+@pytest.mark.parametrize("kind, cost_at", [("classes", "every"), ("classes", "last"), ("shares", "every")])
+def test_targets_of_a_softmax_can_be_masked(kind, cost_at):
+    net, _, x, y = test_softmax.case(kind, cost_at)
+    mask = np.random.default_rng(1).uniform(size=y.shape[:1 if cost_at == "last" else 2]) < 0.5
+    expected = bptt(net, x, y, 0.25, 2, cost_at, mask)[0]
+    y = np.where(mask if kind == "classes" else mask[..., None], y, np.nan)
+    with test_softmax.compiled(net, cost_at, (x, y, mask)).open() as chip:
+        found = chip.gradient(x, y, mask)
+        a, b = (flat(g, found) for g in (found, expected))
+        assert cosine(a, b) >= 0.9999 and apart(a, b) < 0.02
+        if kind == "shares":
+            with refusal("mask must leave out whole targets of a softmax, not single outputs"):
+                chip.gradient(x, y, np.eye(y.shape[-1])[np.zeros(y.shape[:-1], int)])
+        else:
+            assert chip.design.verify(x[:2], y[:2], mask=mask[:2], url="int:")
 
 
 def test_learning_follows_the_targets_that_are_there(every):
