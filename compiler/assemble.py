@@ -41,10 +41,12 @@ def assembled(case: Case, formats: Formats, q: Quantised, hw: Hardware, words: P
                if case.learn else 0.0)
         for i, name in enumerate(case.vectors))
     used = {name for p in placements for name in p.parameters} | set(case.vectors)
+    used |= {o.parameter for d in n.derived for o in d.operands.values()}
     return Design(
         hardware=hw, dynamics=case.dynamics, units=case.units, inputs=n.inputs,
         outputs=n.outputs if n.readout else case.units,
-        learned=tuple(sorted(n.learned)), blocks=case.plan.blocks, placements=placements, vectors=vectors,
+        learned=tuple(sorted(n.learned - {d.name for d in n.derived})), derived=n.derived,
+        blocks=case.plan.blocks, placements=placements, vectors=vectors,
         states=dict(n.states), sweeps=tuple(q.circuits.sweeps), levels=tuple(q.circuits.levels),
         drifts=q.drifts, kinetic=dict(n.kinetic), kept_drives=_drives(case, q.circuits),
         passes=case.passes, matrices=case.flow.matrices, drives=case.flow.drives,

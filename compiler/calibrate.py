@@ -31,6 +31,7 @@ class Samples:
     y: np.ndarray
     inputs: np.ndarray  # (batch, steps, inputs)
     targets: np.ndarray  # (batch, read-outs, outputs)
+    missing: np.ndarray | None = None  # of the same shape: which targets are not there; None without masks
 
 
 def affine(form: Affine | Drive, values: Mapping[str, np.ndarray], vectors: Mapping[str, np.ndarray], samples: int

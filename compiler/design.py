@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from echolith.compiler.costs import Cost
+from echolith.compiler.derived import Derived
 from echolith.compiler.flow import Drive, Matrix
 from echolith.compiler.formats import Format
 from echolith.compiler.ir import Expr
@@ -142,6 +143,7 @@ class Design:
     inputs: int
     outputs: int  # words per sample and read-out: outputs, or units without a readout
     learned: tuple[str, ...]
+    derived: tuple[Derived, ...]  # parameters that the host computes from others
     blocks: tuple[Block, ...]
     placements: tuple[Placement, ...]
     vectors: tuple[Vector, ...]
@@ -157,7 +159,7 @@ class Design:
     entries: dict[str, int]
     rates: dict[str, int]  # name of an update -> index of the program word that holds its RATE
     tables: tuple[np.ndarray, ...]  # (2^segments, 2) words each: value, difference to the next
-    values: dict[str, np.ndarray]  # float64 parameters as given
+    values: dict[str, np.ndarray]  # float64 parameters as given, and the derived ones
     fractions: dict[str, int]  # fraction bits by name, see quantise.Formats
     lowered: dict[str, tuple[int, ...]]  # fraction bits chosen inside the pipelines
     response: int  # response exponent R and gain found at calibration
@@ -203,6 +205,12 @@ class Design:
     @property
     def target_rows(self) -> int:
         return {"every": self.dynamics.steps, "last": 1, None: 0}[self.dynamics.cost_at]
+
+    @property
+    def missing(self) -> int | None:
+        """The target word that stands for none; None if the hardware knows no masks."""
+        ops = self.hardware.cost.ops if self.hardware.cost is not None else ()
+        return next((op.n for op in ops if op.kind == "unless"), None)
 
     @property
     def target_width(self) -> int:

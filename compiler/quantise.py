@@ -16,6 +16,7 @@ from echolith.compiler.isa import Opcode
 from echolith.compiler.kinetic import Drift, Drifts, drifts
 from echolith.compiler.layout import Plan
 from echolith.compiler.lower import Fixed, Lowering
+from echolith.compiler.masks import reserved
 from echolith.compiler.pipeline import Builder, Pipeline
 
 __all__ = ["Formats", "Quantised", "choose_formats", "quantise"]
@@ -82,7 +83,10 @@ def choose_formats(case: Case) -> Formats:
         delta = np.asarray(evaluate(slope(case.cost), {**values, **_tried(case.cost, samples.y, samples.targets)}))
         f["delta"] = fraction(max(float(np.abs(delta).max()), 2.0**-8), width - 1)
         f |= _levels(case, f, width)
-    return Formats(f, max(inputs.width, targets.width if case.cost is not None else 2))
+    bits = max(inputs.width, targets.width if case.cost is not None else 2)
+    if samples.missing is not None and samples.targets.min() * 2.0**targets.frac <= reserved(bits):
+        bits = min(bits + 1, width)
+    return Formats(f, bits)
 
 
 def _levels(case: Case, f: Mapping[str, int], width: int) -> dict[str, int]:
@@ -243,6 +247,8 @@ def _cost(case: Case, formats: Formats, segments: int, accumulator: int, first: 
     low = Lowering(b, width, segments, leaves, values, first, formats.lowered.get("cost", ()))
     value = low(slope(case.cost))
     delta = b("sat", b("rnd", value.node, n=value.frac - formats["delta"]), n=width - 1)
+    if samples.missing is not None:
+        delta = b("unless", delta, b.input("target"), n=reserved(formats.data_width))
     lowered["cost"] = tuple(low.formats)
     tables += low.tables
     return b.build(y=y, delta=delta)

@@ -107,6 +107,16 @@ class Quadratic(Model):
         return (q @ q) + 0.3 * (q @ (self.W @ q)) + q @ (self.B @ u)
 
 
+class Symmetric(Model):
+    """The symmetric part of one matrix inside rows' functions, beside a drive: two sums and a third vector."""
+
+    states = {"q": 5}
+    shapes = {"A": (5, 5), "B": (5, INPUTS)}
+
+    def energy(self, q, u):
+        return 0.6 * (q @ q) + log_cosh((self.A + self.A.T) / 2 @ q + self.B @ u)
+
+
 class Springs(Model):
     """Masses on a line: slices, and no matrix at all but for the inputs."""
 
@@ -219,5 +229,5 @@ class Masses(Model):
         return (p**2).sum() / 2 + (o**2 / (2 * self.m)).sum()
 
 
-MODELS = [Blocks, Deep, Hopfield, Ring, Tied, Products, Quadratic, Springs, Joined, Inputs, Shared, Local, Patterns,
-          Norms, Softmax, Relativistic, Masses]
+MODELS = [Blocks, Deep, Hopfield, Ring, Tied, Products, Quadratic, Symmetric, Springs, Joined, Inputs, Shared, Local,
+          Patterns, Norms, Softmax, Relativistic, Masses]
