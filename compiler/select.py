@@ -129,16 +129,19 @@ class _Selection:
         self.passes: list[Pass] = []
         self.gathers = {s.name: s for s in steps if isinstance(s, Gather)}
         self.steps = self._split(steps)
-        self.late: dict[int, Linear] = {}  # by the kick that carries it
         self.done: set[int] = set()  # steps that a sweep carried
         self.kept: set[str] = set(states) | {"u", ONE}  # vectors that can be read
+        self.waiting: dict[int, Linear] = {}  # by the step that only their sweep can carry, once its vectors are there
 
     def run(self) -> list[Pass]:
         for step in self.steps:
             if id(step) in self.done:
                 continue
-            if isinstance(step, Linear):
-                self._linear(step)
+            if id(step) in self.waiting:
+                self._linear(self.waiting[id(step)])
+            elif isinstance(step, Linear):
+                if not self._waits(step):
+                    self._linear(step)
             elif isinstance(step, Gather):
                 self._read(step.x)
                 self.kept.add(step.name)
@@ -246,10 +249,6 @@ class _Selection:
 
     def _linear(self, step: Linear) -> None:
         self._read(step.x)
-        reader = self._alone(step)
-        if step.backward and isinstance(reader, Kick) and not self._vectors(reader.expr) - {step.name} <= self.kept:
-            self.late[id(reader)] = step  # the kick waits for another vector, and the sweep for the kick
-            return
         opcode = Opcode.TRANSPOSED if step.backward else Opcode.FORWARD
         made = Pass(opcode, step.length, step.matrix, x=step.x, acc=step.name, drive=step.drive or "",
                     positions=step.positions)
@@ -262,21 +261,27 @@ class _Selection:
             self._carry(made, carried)
         self.passes.append(made)
 
+    def _waits(self, step: Linear) -> bool:
+        """Whether the one reader of these sums has more vectors than a pass of its own can read."""
+        readers = self._readers(step.name) if step.backward else []
+        if len(readers) != 1 or not isinstance(readers[0], Map | Kick) or self._carried(step):
+            return False
+        if self._fits(readers[0].expr, getattr(readers[0], "state", ""), set()):
+            return False
+        self.waiting[id(readers[0])] = step
+        return True
+
     def _carried(self, step: Linear) -> Map | Kick | None:
         """The one step that reads these sums, if the sweep's circuit can do it."""
-        reader = self._alone(step)
-        if reader is None:
+        readers = self._readers(step.name)
+        if len(readers) != 1 or not isinstance(readers[0], Map | Kick):
             return None
+        reader = readers[0]
         others = self._vectors(reader.expr) - {step.name}
         if not step.backward:
             alone = names(reader.expr) == {step.name}  # rows know no parameters
             return reader if isinstance(reader, Map) and alone else None
         return reader if others <= self.kept else None
-
-    def _alone(self, step: Linear) -> Map | Kick | None:
-        """The one map or kick that reads these sums."""
-        readers = self._readers(step.name)
-        return readers[0] if len(readers) == 1 and isinstance(readers[0], Map | Kick) else None
 
     def _carry(self, made: Pass, step: Map | Maximum | Kick) -> None:
         made.expr = step.expr
@@ -302,9 +307,6 @@ class _Selection:
         self.passes.append(made)
 
     def _kick(self, step: Kick) -> None:
-        if id(step) in self.late:
-            self._linear(self.late.pop(id(step)))
-            return
         made = Pass(Opcode.UNITS, step.length)
         self._carry(made, step)
         self.passes.append(made)
