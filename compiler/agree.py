@@ -12,11 +12,11 @@ from echolith.compiler import numeric
 from echolith.compiler.calibrate import Samples, force
 from echolith.compiler.differentiate import evaluate
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import Flow, window
 from echolith.compiler.graph import Dense, Graph
 from echolith.compiler.isa import Opcode
 from echolith.compiler.layout import part
 from echolith.compiler.select import Pass
+from echolith.compiler.steps import Flow, window
 
 __all__ = ["agree", "updates"]
 

@@ -8,11 +8,11 @@ import numpy as np
 from echolith.compiler.design import Design
 from echolith.compiler.differentiate import evaluate
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import ONE, Drive, Flow, dense
 from echolith.compiler.graph import Affine, Dense, Graph
 from echolith.compiler.isa import Opcode
 from echolith.compiler.kinetic import velocity
 from echolith.compiler.select import Pass
+from echolith.compiler.steps import ONE, Drive, Flow, dense
 
 __all__ = ["Samples", "affine", "calibrate", "force"]
 

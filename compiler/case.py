@@ -14,13 +14,14 @@ from echolith.compiler.design import Design, Dynamics
 from echolith.compiler.differentiate import names
 from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import ONE, Flow, derive
+from echolith.compiler.flow import derive
 from echolith.compiler.graph import Graph
 from echolith.compiler.ir import var
 from echolith.compiler.layout import Plan, plan
 from echolith.compiler.masks import filled, missing, placed
 from echolith.compiler.prepare import prepared
 from echolith.compiler.select import Pass, select
+from echolith.compiler.steps import ONE, Flow
 
 __all__ = ["Case", "case"]
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import ONE, Flow
 from echolith.compiler.formats import fraction
 from echolith.compiler.ir import Expr
 from echolith.compiler.isa import Opcode
 from echolith.compiler.lower import Fixed, Lowering
 from echolith.compiler.pipeline import Builder, Pipeline
 from echolith.compiler.select import Pass
+from echolith.compiler.steps import ONE, Flow
 from echolith.compiler.sweep import Sweep
 
 __all__ = ["STRETCH", "Circuits", "circuits", "spread"]

@@ -2,21 +2,10 @@
 
 from echolith.compiler.costs import LEVEL, Cost, slope
 from echolith.compiler.differentiate import substitute
-from echolith.compiler.flow import (
-    Accumulate,
-    Drive,
-    Flow,
-    Gather,
-    Kick,
-    Linear,
-    Map,
-    Maximum,
-    Outer,
-    derive,
-    window_text,
-)
+from echolith.compiler.flow import derive
 from echolith.compiler.graph import Affine, Dense, Graph, Index
 from echolith.compiler.ir import Expr, var
+from echolith.compiler.steps import Accumulate, Drive, Flow, Gather, Kick, Linear, Map, Maximum, Outer, window_text
 
 __all__ = ["describe"]
 

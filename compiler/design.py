@@ -13,12 +13,12 @@ import numpy as np
 
 from echolith.compiler.costs import Cost
 from echolith.compiler.derived import Derived
-from echolith.compiler.flow import ONE, Drive, Matrix
 from echolith.compiler.formats import Format
 from echolith.compiler.ir import Expr
 from echolith.compiler.kinetic import Drift
 from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.select import Pass
+from echolith.compiler.steps import ONE, Drive, Matrix
 from echolith.compiler.sweep import Sweep
 
 __all__ = ["Block", "Depths", "Design", "Dynamics", "Hardware", "Placement", "Vector"]

@@ -1,16 +1,11 @@
-"""The force as a flow of vectors: what has to be computed at a position, before anyone says where or how exactly.
-
-    flow ::= steps in order
-    step ::= linear: y = M x (+ drive)  |  gather: y_i = x_of(i)  |  map: y = expr(vectors)
-           | maximum: y = max of expr(vectors)  |  kick: momentum of a state -= expr
-           | outer: gradient of M += rows columns'  |  accumulate: gradient of a vector parameter += expr
+"""The force as a flow of vectors, derived from the energy by reverse-mode differentiation.
 
 The energy is differentiated times dt, so that every adjoint and every kick carries the step. A matrix that enters
 twice is one block: its second use runs over the same words, in the other direction if it enters transposed.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 
@@ -20,154 +15,13 @@ from echolith.compiler.errors import CompileError
 from echolith.compiler.graph import Affine, Bias, Convolution, Dense, Graph, Index, Reduce, Term
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.ops import add, mul
-from echolith.compiler.patches import Patches, patches
 from echolith.compiler.reductions import below_one, logarithm
+from echolith.compiler.repeats import Repeats
+from echolith.compiler.steps import Accumulate, Drive, Flow, Kick, Linear, Map, Matrix, Maximum, Outer, dense
 
-__all__ = ["ONE", "Accumulate", "Drive", "Flow", "Gather", "Kick", "Linear", "Map", "Matrix", "Maximum", "Outer",
-           "dense", "derive", "window", "window_text"]
+__all__ = ["derive"]
 
-ONE = "1"  # the vector of the constant one
 _ZERO = const(0)
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A parameter with two axes, or a block of it, as it is stored on the chip: transposed if so marked."""
-
-    parameter: str
-    transposed: bool
-    rows: tuple[int, int] | None = None
-    columns: tuple[int, int] | None = None
-
-    @property
-    def key(self) -> str:
-        return self.parameter + window_text(self) + "'" * self.transposed
-
-
-def window(matrix: Dense | Matrix, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """(row, stop, column, stop) of the block of an array of this shape; () is all of it."""
-    if matrix.rows is None and matrix.columns is None:
-        return ()
-    return (*(matrix.rows or (0, shape[0])), *(matrix.columns or (0, int(np.prod(shape[1:])))))
-
-
-def window_text(matrix: Dense | Matrix) -> str:
-    """The block as it is written in Python, "" for all of the array."""
-    if matrix.rows is None and matrix.columns is None:
-        return ""
-    return "[" + ", ".join(f"{x[0]}:{x[1]}" if x else ":" for x in (matrix.rows, matrix.columns)) + "]"
-
-
-@dataclass(frozen=True)
-class Drive:
-    """``B u + b``: one block over the inputs and the constant one."""
-
-    name: str
-    length: int
-    terms: tuple[Term, ...]
-    biases: tuple[Bias, ...]
-
-
-@dataclass(frozen=True)
-class Linear:
-    """``name = M x`` or, ``backward``, ``M' x``; plus the drive, if there is one, in the forward direction.
-
-    A vector that depends on the inputs alone is a drive times u."""
-
-    name: str
-    length: int
-    matrix: str  # key of a matrix, or a drive
-    backward: bool
-    x: str
-    drive: str | None = None
-    positions: int = 1  # applied to as many pieces of x, one after the other
-
-
-@dataclass(frozen=True)
-class Gather:
-    """``name[i] = x[of[i]]``, 0 where ``of[i]`` is -1."""
-
-    name: str
-    length: int
-    x: str
-    of: tuple[int, ...]
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """(samples, length) from (samples, length of x)."""
-        of = np.array(self.of)
-        return np.where(of >= 0, x[:, of], 0)
-
-
-@dataclass(frozen=True)
-class Map:
-    """``name = expr`` over vectors of one length and parameters."""
-
-    name: str
-    length: int
-    expr: Expr
-
-
-@dataclass(frozen=True)
-class Maximum:
-    """``name``, of one element, = the largest of the ``length`` elements of ``expr``."""
-
-    name: str
-    length: int
-    expr: Expr
-
-
-@dataclass(frozen=True)
-class Kick:
-    """Momentum of ``state`` -= ``expr``; kicks of one state add up."""
-
-    state: str
-    length: int
-    expr: Expr
-
-
-@dataclass(frozen=True)
-class Outer:
-    """Gradient of ``matrix`` += ``rows`` times ``columns``'; of a drive, the columns are u and the constant one."""
-
-    matrix: str
-    rows: str
-    columns: str
-    positions: int = 1  # summed over as many pieces of both
-
-
-@dataclass(frozen=True)
-class Accumulate:
-    """Gradient of a vector parameter += ``expr``, without dt (summed over the elements if it is one number)."""
-
-    parameter: str
-    length: int
-    expr: Expr
-
-
-Step = Linear | Gather | Map | Maximum | Kick | Outer | Accumulate
-
-
-@dataclass
-class Flow:
-    """``lengths`` of all vectors by name, ``values`` of all parameters, constants of index matrices among them.
-
-    All matrices of drives and of the ``readout`` are dense."""
-
-    steps: list[Step] = field(default_factory=list)
-    readout: Affine | None = None
-    matrices: dict[str, Matrix] = field(default_factory=dict)
-    drives: dict[str, Drive] = field(default_factory=dict)
-    lengths: dict[str, int] = field(default_factory=dict)
-    values: dict[str, np.ndarray] = field(default_factory=dict)
-
-
-def dense(matrix: Dense | Matrix, values: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The array that a matrix stands for; a parameter with one axis is one row, a kernel's rows are along its first."""
-    array = np.atleast_2d(np.asarray(values[matrix.parameter], np.float64))
-    array = array.reshape(len(array), -1)
-    rows, columns = (slice(*x) if x else slice(None) for x in (matrix.rows, matrix.columns))
-    array = array[rows, columns]
-    return array.T if matrix.transposed else array
 
 
 def derive(graph: Graph, dt: float, learn: bool) -> Flow:
@@ -182,8 +36,7 @@ class _Derivation:
         self.sources: dict[tuple[str, int], str] = {}  # node, term -> the vector that the matrix is applied to
         self.oriented: dict[Matrix, Matrix] = {}  # untransposed -> as first used
         self.adjoints: dict[str, Expr] = {}
-        self.rows: dict[tuple[str, int], str] = {}  # gather, positions -> row operands
-        self.operands: dict[tuple[str, int, int], str] = {}  # node, convolution, group -> its source in pieces
+        self.repeats = Repeats(self.flow)
         self.nodes: dict[str, Affine] = {}  # with frozen matrices of one source merged
 
     def run(self) -> Flow:
@@ -228,13 +81,13 @@ class _Derivation:
             term = node.terms[i]
             x = self._source(name, i, term)
             matrix, backward = self._matrix(term, node.length, self.flow.lengths[x])
-            result = self._new(f"{name}_{i}" if len(moving) > 1 else f"{name}_", node.length)
+            result = self.flow.new(f"{name}_{i}" if len(moving) > 1 else f"{name}_", node.length)
             last = place == len(matrices) - 1 and not backward and term.scale == 1
             self.flow.steps.append(Linear(result, node.length, matrix.key, backward, x, drive if last else None))
             drive = None if last else drive
             total = add(total, mul(term.scale, var(result)))
         if drive is not None:  # beside no product, or beside one that cannot carry it
-            result = self._new(f"{name}_u", node.length)
+            result = self.flow.new(f"{name}_u", node.length)
             self.flow.steps.append(Linear(result, node.length, drive, False, "u"))
             total = add(total, var(result))
         for i in moving:
@@ -242,25 +95,19 @@ class _Derivation:
             if isinstance(term.matrix, Index):
                 total = add(total, mul(term.scale, self._gather(name, i, term)))
             elif isinstance(term.matrix, Convolution):
-                for part in self._convolution(name, i, term):
-                    total = add(total, mul(term.scale, part))
+                parts = self.repeats.convolution(f"{name}_{i}", term.matrix, self._source(name, i, term))
+                total = add(total, mul(term.scale, reduce(add, parts)))
         for i in fixed:
-            total = add(total, mul(node.terms[i].scale, self._learned(f"{name}_{i}", node.terms[i])))
+            term = node.terms[i]
+            assert isinstance(term.matrix, Index)
+            total = add(total, mul(term.scale, self.repeats.bias(f"{name}_{i}", term.source.name, term.matrix.of)))
         self.flow.lengths[name] = node.length
         self.flow.steps.append(Map(name, node.length, total))
 
     def _gather(self, name: str, index: int, term: Term) -> Expr:
         """A move of its source."""
         assert isinstance(term.matrix, Index)
-        return self._moved(f"{name}_{index}", self._source(name, index, term), term.matrix.of)
-
-    def _moved(self, name: str, x: str, of: tuple[int, ...]) -> Expr:
-        for step in self.flow.steps:
-            if isinstance(step, Gather) and (step.x, step.of) == (x, of):
-                return var(step.name)
-        name = self._new(name, len(of))
-        self.flow.steps.append(Gather(name, len(of), x, of))
-        return var(name)
+        return self.flow.moved(f"{name}_{index}", self._source(name, index, term), term.matrix.of)
 
     def _merged(self, node: Affine) -> Affine:
         """Frozen matrices applied to the same vector become one, with their factors; moves that are worth it become
@@ -309,7 +156,7 @@ class _Derivation:
             bad = next(t.source for t in terms if t.source != var("u"))
             raise CompileError("energy: a matrix is applied to a function of the inputs; transform the data before "
                                f"the network sees them, not {bad}")
-        drive = self._new(f"{name}_drive", node.length)
+        drive = self.flow.new(f"{name}_drive", node.length)
         dense = tuple(replace(t, matrix=self._dense(t, node.length, self.graph.inputs)) for t in terms)
         self.flow.drives[drive] = Drive(drive, node.length, dense, node.biases)
         return drive
@@ -322,7 +169,7 @@ class _Derivation:
         for step in self.flow.steps:
             if isinstance(step, Map) and step.expr == term.source:
                 return self._keep(name, index, step.name)
-        x = self._new(f"x{sum(isinstance(s, Map) for s in self.flow.steps)}", length)
+        x = self.flow.new(f"x{sum(isinstance(s, Map) for s in self.flow.steps)}", length)
         self.flow.steps.append(Map(x, length, term.source))
         return self._keep(name, index, x)
 
@@ -366,85 +213,6 @@ class _Derivation:
         self.flow.matrices[stored.key] = stored
         return stored, stored != wanted
 
-    # -- learned vectors that are moved ----------------------------------------------------------------------------
-
-    def _bias(self, term: Term) -> Matrix:
-        """A column, applied to the constant one."""
-        self.flow.lengths[ONE] = 1
-        block = Matrix(term.source.name, True)
-        self.flow.matrices[block.key] = block
-        return block
-
-    def _learned(self, name: str, term: Term) -> Expr:
-        assert isinstance(term.matrix, Index)
-        length = np.size(self.flow.values[term.source.name])
-        values = self._new(f"{name}_bias", length)
-        self.flow.steps.append(Linear(values, length, self._bias(term).key, False, ONE))
-        return self._moved(name, values, term.matrix.of)
-
-    def _moved_gradient(self, name: str, term: Term, adjoint: Expr, t: str) -> None:
-        """The sum over all places of each of its elements, as a product with ones."""
-        assert isinstance(term.matrix, Index)
-        signal = t if term.scale == 1 else self._map(f"{name}_t", self.flow.lengths[t], mul(term.scale, adjoint))
-        of = gathers.adjoint([term.matrix], np.size(self.flow.values[term.source.name]))
-        moved = self._moved(f"{name}_back", signal, sum(of, ()))
-        rows = self._rows(name, moved, len(of))
-        ones = self._moved(f"{name}_ones", ONE, (0,) * len(of)).name
-        self.flow.steps.append(Outer(self._bias(term).key, rows, ones, len(of)))
-
-    # -- convolutions ----------------------------------------------------------------------------------------------
-
-    def _patches(self, conv: Convolution) -> list[tuple[Patches, str]]:
-        """With the key of each group's block."""
-        found = []
-        for piece in patches(conv, self.flow.values[conv.parameter].shape[2:]):
-            block = Matrix(conv.parameter, False, piece.rows if conv.groups > 1 else None)
-            self.flow.matrices[block.key] = block
-            found.append((piece, block.key))
-        return found
-
-    def _convolution(self, name: str, i: int, term: Term) -> list[Expr]:
-        """Parts of the result."""
-        x, parts, conv = self._source(name, i, term), [], term.matrix
-        assert isinstance(conv, Convolution)
-        for group, (piece, block) in enumerate(self._patches(conv)):
-            operand = self.operands[name, i, group] = self._operand(f"{name}_{i}_x", x, piece, conv.transposed)
-            parts += self._swept(f"{name}_{i}", block, conv.transposed, operand, piece, int(np.prod(conv.target_shape)))
-        return parts
-
-    def _transposed(self, name: str, i: int, term: Term, adjoint: Expr, t: str) -> None:
-        """Gradient of the kernel, adjoint of what it is applied to."""
-        conv, length = term.matrix, self.flow.lengths[self.sources[name, i]]
-        assert isinstance(conv, Convolution)
-        signal = t if term.scale == 1 else self._map(f"{name}_{i}_t", self.flow.lengths[t], adjoint)
-        for group, (piece, block) in enumerate(self._patches(conv)):
-            x = self.operands[name, i, group]
-            back = self._operand(f"{name}_{i}_back", signal, piece, not conv.transposed)
-            if self._learns(conv.parameter):
-                rows, columns = (x, back) if conv.transposed else (back, x)
-                self.flow.steps.append(Outer(block, rows, columns, piece.positions))
-            for part in self._swept(f"{name}_{i}_back", block, not conv.transposed, back, piece, length):
-                self._returned(term.source, part, length)
-
-    def _operand(self, name: str, x: str, piece: Patches, rows: bool) -> str:
-        """A grid as one position after the other: small as rows of the block, large as its columns."""
-        moved = self._moved(name, x, piece.pixels if rows else piece.windows)
-        return self._rows(name, moved, piece.positions) if rows else moved.name
-
-    def _rows(self, name: str, moved: Expr, positions: int) -> str:
-        """A move as row operands of so many positions."""
-        if (moved.name, positions) not in self.rows:
-            self.rows[moved.name, positions] = self._map(f"{name}_rows", self.flow.lengths[moved.name], moved)
-        return self.rows[moved.name, positions]
-
-    def _swept(self, name: str, block: str, backward: bool, x: str, piece: Patches, length: int) -> list[Expr]:
-        """The block over all positions, as a sum of moves to a grid of ``length`` elements."""
-        size = len(piece.windows) if backward else len(piece.pixels)
-        y = self._new(f"{name}_sums", size)
-        self.flow.steps.append(Linear(y, size, block, backward, x, positions=piece.positions))
-        places = gathers.adjoint([Index(piece.windows)], length) if backward else [piece.placed]
-        return [self._moved(name, y, of) for of in places]
-
     # -- backward --------------------------------------------------------------------------------------------------
 
     def _backward(self, name: str) -> None:
@@ -456,13 +224,13 @@ class _Derivation:
             self._softmax(name, reduced, adjoint)
             return
         node = self.nodes[name]
-        t, signals = self._map(f"{name}_t", node.length, adjoint), {}
+        t, signals = self.flow.map(f"{name}_t", node.length, adjoint), {}
         for i, term in enumerate(node.terms):
             if (name, i) not in self.sources or not isinstance(term.matrix, Dense):
                 continue
             x = self.sources[name, i]
             matrix, backward = self._matrix(term, node.length, self.flow.lengths[x])
-            signals[i] = t if term.scale == 1 else self._map(f"{name}_{i}_t", node.length, mul(term.scale, adjoint))
+            signals[i] = self._signal(f"{name}_{i}", term, adjoint, t)
             if self._learns(matrix.parameter):
                 rows, columns = (x, signals[i]) if backward else (signals[i], x)
                 self.flow.steps.append(Outer(matrix.key, rows, columns))
@@ -473,12 +241,19 @@ class _Derivation:
                 self._through(name, i, term, matrix, backward, signals[i])
         for i, term in enumerate(node.terms):
             if (name, i) in self.sources and isinstance(term.matrix, Convolution):
-                self._transposed(name, i, term, mul(term.scale, adjoint), t)
-            elif self._moves_learned(term):
-                self._moved_gradient(f"{name}_{i}", term, adjoint, t)
+                learns, back = self._learns(term.matrix.parameter), self._signal(f"{name}_{i}", term, adjoint, t)
+                for part in self.repeats.transposed(f"{name}_{i}", term.matrix, self.sources[name, i], back, learns):
+                    self._returned(term.source, part, self.flow.lengths[self.sources[name, i]])
+            elif isinstance(term.matrix, Index) and self._moves_learned(term):
+                back = self._signal(f"{name}_{i}", term, adjoint, t)
+                self.repeats.bias_gradient(f"{name}_{i}", term.source.name, term.matrix.of, back)
         moves = [t for i, t in enumerate(node.terms) if (name, i) in self.sources and isinstance(t.matrix, Index)]
         for source, scale in dict.fromkeys((m.source, m.scale) for m in moves):
             self._scatter(name, source, scale, [m.matrix for m in moves if (m.source, m.scale) == (source, scale)], t)
+
+    def _signal(self, name: str, term: Term, adjoint: Expr, t: str) -> str:
+        """The adjoint of a term without its factor."""
+        return t if term.scale == 1 else self.flow.map(f"{name}_t", self.flow.lengths[t], mul(term.scale, adjoint))
 
     def _driven(self, name: str, node: Affine, t: str) -> None:
         """Gradients of input weights and biases."""
@@ -489,7 +264,7 @@ class _Derivation:
 
     def _through(self, name: str, i: int, term: Term, matrix: Matrix, backward: bool, t: str) -> None:
         """The adjoint of a matrix's source, and of what the source is a function of."""
-        back = self._new(f"{name}_{i}_back", self.flow.lengths[self.sources[name, i]])
+        back = self.flow.new(f"{name}_{i}_back", self.flow.lengths[self.sources[name, i]])
         self.flow.steps.append(Linear(back, self.flow.lengths[back], matrix.key, not backward, t))
         self._returned(term.source, var(back), self.flow.lengths[back])
 
@@ -497,7 +272,7 @@ class _Derivation:
         """The adjoint of a source that is moved, in as many gathers as one of its elements is read."""
         length = self._length(source)
         for of in gathers.adjoint(indices, length):
-            self._returned(source, mul(scale, self._moved(f"{name}_back", t, of)), length)
+            self._returned(source, mul(scale, self.flow.moved(f"{name}_back", t, of)), length)
 
     def _returned(self, source: Expr, back: Expr, length: int) -> None:
         """An adjoint to what its vector is a function of."""
@@ -521,9 +296,9 @@ class _Derivation:
     # -- reductions ------------------------------------------------------------------------------------------------
 
     def _logsumexp(self, name: str, node: Reduce) -> None:
-        n, top = node.length, self._new(f"{name}_max", 1)
+        n, top = node.length, self.flow.new(f"{name}_max", 1)
         self.flow.steps.append(Maximum(top, n, node.expr))
-        exps = self._map(f"{name}_exp", n, below_one(node.expr, var(self._repeated(top, n))))
+        exps = self.flow.map(f"{name}_exp", n, below_one(node.expr, var(self._repeated(top, n))))
         total = self._product(f"{name}_sum", 1, np.ones((1, n)), exps)
         self.flow.lengths[name] = 1
         self.flow.steps.append(Map(name, 1, add(logarithm(var(total)), var(top))))
@@ -532,9 +307,9 @@ class _Derivation:
         """The adjoint of what a logsumexp is taken of."""
         n = node.length
         if self._vectors(adjoint):
-            adjoint = var(self._repeated(self._map(f"{name}_t", 1, adjoint), n))
+            adjoint = var(self._repeated(self.flow.map(f"{name}_t", 1, adjoint), n))
         share = below_one(node.expr, var(self._repeated(name, n)))
-        back = mul(adjoint, var(self._map(f"{name}_share", n, share)))
+        back = mul(adjoint, var(self.flow.map(f"{name}_share", n, share)))
         for vector in sorted(self._vectors(node.expr) - {"u"}):
             self._add(vector, mul(back, derivative(node.expr, vector)))
         for parameter in sorted(names(node.expr) & self.graph.learned) if self.learn else ():
@@ -546,7 +321,7 @@ class _Derivation:
 
     def _product(self, name: str, length: int, array: np.ndarray, x: str) -> str:
         """A frozen matrix times a vector."""
-        name = self._new(name, length)
+        name = self.flow.new(name, length)
         matrix, _ = self._matrix(Term(Dense(self._constant(array)), var(x)), *array.shape)
         self.flow.steps.append(Linear(name, length, matrix.key, False, x))
         return name
@@ -559,17 +334,6 @@ class _Derivation:
     def _add(self, vector: str, expr: Expr) -> None:
         if vector != "u" and expr != _ZERO:
             self.adjoints[vector] = add(self.adjoints.get(vector, _ZERO), expr)
-
-    def _map(self, name: str, length: int, expr: Expr) -> str:
-        name = self._new(name, length)
-        self.flow.steps.append(Map(name, length, expr))
-        return name
-
-    def _new(self, name: str, length: int) -> str:
-        while name in self.flow.lengths or name in self.flow.values:
-            name += "_"
-        self.flow.lengths[name] = length
-        return name
 
     def _vectors(self, expr: Expr) -> frozenset[str]:
         return names(expr) & (frozenset(self.graph.states) | frozenset(self.graph.nodes) | {"u"})

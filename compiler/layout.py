@@ -7,10 +7,10 @@ import numpy as np
 
 from echolith.compiler.design import Block, Placement
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import Drive, Flow, Matrix, dense, window
 from echolith.compiler.graph import Affine, Dense, Graph
 from echolith.compiler.ir import var
 from echolith.compiler.select import Pass
+from echolith.compiler.steps import Drive, Flow, Matrix, dense, window
 
 __all__ = ["Column", "Plan", "masters", "part", "plan", "size"]
 

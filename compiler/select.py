@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 from echolith.compiler.differentiate import names, substitute
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import ONE, Accumulate, Flow, Gather, Kick, Linear, Map, Maximum, Outer, Step
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.isa import Opcode
 from echolith.compiler.ops import add, neg
+from echolith.compiler.steps import ONE, Accumulate, Flow, Gather, Kick, Linear, Map, Maximum, Outer, Step
 
 __all__ = ["Pass", "select"]
 
