@@ -8,7 +8,7 @@ import numpy as np
 
 from echolith.compiler.calibrate import Samples
 from echolith.compiler.case import Case
-from echolith.compiler.circuits import Circuits, circuits, spread
+from echolith.compiler.circuits import Circuits, circuits
 from echolith.compiler.differentiate import derivative, evaluate
 from echolith.compiler.errors import CompileError
 from echolith.compiler.formats import exact, fraction
@@ -19,6 +19,7 @@ from echolith.compiler.layout import Plan
 from echolith.compiler.lower import Fixed, Lowering
 from echolith.compiler.ops import add, mul
 from echolith.compiler.pipeline import Builder, Pipeline
+from echolith.compiler.resolution import spread
 
 __all__ = ["Formats", "Quantised", "choose_formats", "cost", "quantise"]
 
