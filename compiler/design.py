@@ -179,10 +179,12 @@ class Design:
         """Formats by name, as `compile` takes them back: edit some and compile again.
 
         ``state`` is that of all states; ``u`` the inputs as operands; blocks are named as in `explain`, vectors and
-        sums as there too. Q notation leaves out the sign bit: Q3.14 has 18 bits, ``ap_fixed<18,4>`` is the same."""
+        sums as there too. Q notation leaves out the sign bit: Q3.14 has 18 bits, ``ap_fixed<18,4>`` is the same.
+        ``accumulator`` are the bits of a sum of products, ``table`` the pieces of a table."""
         hw, data = self.hardware, ("input", "target")
-        return {name: str(Format(hw.data_width if name in data else hw.width, frac))
-                for name, frac in self.fractions.items() if name not in self.states}
+        words = {name: str(Format(hw.data_width if name in data else hw.width, frac))
+                 for name, frac in self.fractions.items() if name not in self.states}
+        return words | {"accumulator": f"{hw.accumulator} bits", "table": f"{1 << hw.segments} pieces"}
 
     @property
     def elements(self) -> int:

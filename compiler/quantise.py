@@ -30,10 +30,14 @@ _GROWTH = 4.0
 @dataclass(frozen=True)
 class Formats:
     """Fraction bits by name: state, input, target, u (the inputs as operands), every block, every sum of a forward
-    sweep, output, delta, and one per vector parameter; ``lowered`` are those chosen inside the pipelines."""
+    sweep, output, delta, and one per vector parameter; ``lowered`` are those chosen inside the pipelines.
+
+    ``accumulator`` is the bits of a sum of products, ``segments`` log2 of the pieces of a table."""
 
     fractions: dict[str, int]
     data_width: int
+    accumulator: int
+    segments: int
     lowered: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> int:
@@ -103,7 +107,8 @@ def choose_formats(case: Case) -> Formats:
         delta = np.asarray(evaluate(derivative(expr, "y"),
                                     {**values, "y": samples.y[:, :, None], "target": _ends(samples.targets)}))
         f["delta"] = fraction(max(float(np.abs(delta).max()), 2.0**-8), width - 1)
-    return Formats(f, max(inputs.width, targets.width if expr is not None else 2))
+    return Formats(f, max(inputs.width, targets.width if expr is not None else 2), case.accumulator,
+                   case.board.segments)
 
 
 def _sums(case: Case, width: int, learns: bool) -> dict[str, int]:
@@ -148,9 +153,10 @@ def _weights(plan: Plan, values: Mapping[str, np.ndarray], learned: frozenset[st
     return fraction(max(4.0 * largest, 3.9 * floor) if grows else max(largest, 2.0**-width) * 1.01, width, 1.0)
 
 
-def quantise(case: Case, formats: Formats, segments: int, accumulator: int, learn: bool) -> Quantised:
+def quantise(case: Case, formats: Formats) -> Quantised:
     """Lower passes, cost and drift; table slots count through activate, cost, step."""
     graph, samples, width = case.graph, case.samples, case.board.width
+    accumulator, segments = formats.accumulator, formats.segments
     lowered: dict[str, tuple[int, ...]] = {}
     values = {name: np.asarray(v).reshape(-1) for name, v in case.flow.values.items()} | samples.values
     coarser: dict[str, int] = {}
@@ -168,7 +174,8 @@ def quantise(case: Case, formats: Formats, segments: int, accumulator: int, lear
     errors = None
     if graph.readout is not None:
         low_tables: list[np.ndarray] = []
-        errors = _cost(graph, samples, formats, width, segments, accumulator, learn, len(tables), low_tables, lowered)
+        errors = _cost(graph, samples, formats, width, segments, accumulator, case.learn, len(tables), low_tables,
+                       lowered)
         tables += low_tables
     step = tuple(_renumbered(p, len(tables)) for p in found.step)
     tables += found.tables["step"]

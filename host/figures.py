@@ -1,0 +1,51 @@
+"""How well a design computes: its integers against float64 on the same samples. numpy only."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from echolith.compiler.design import Design
+from echolith.host.session import Session, open_design
+from echolith.sim import adjoint
+
+__all__ = ["cosine", "gradient_cosine", "prediction_loss", "session"]
+
+Values = Mapping[str, np.ndarray]
+
+
+def session(design: Design, values: Values) -> Session:
+    """The integer model with these parameters."""
+    opened = open_design(design)
+    opened.load_state_dict(values)
+    return opened
+
+
+def cosine(a: Values, b: Values) -> float:
+    """Between two gradients, each as one vector; 0 if one of them is."""
+    x, y = (np.concatenate([np.ravel(g[name]) for name in a]) for g in (a, b))
+    norms = float(np.linalg.norm(x) * np.linalg.norm(y))
+    return float(x @ y) / norms if norms else 0.0
+
+
+def gradient_cosine(design: Design, values: Values, x: np.ndarray, y: np.ndarray) -> float:
+    """Between `Session.gradient` and the float64 gradient; ``x`` (samples, rows, inputs), ``y`` as for `fit`."""
+    with session(design, values) as chip:
+        exact = adjoint.gradient(design, chip.state_dict(), x, y.reshape(len(x), -1, design.outputs))
+        return cosine(chip.gradient(x, y), exact)
+
+
+def prediction_loss(design: Design, values: Values, x: np.ndarray, y: np.ndarray | None) -> float:
+    """Points of accuracy that the integers lose against float64; where the targets are not one of several classes,
+    the root mean square difference of the outputs in percent of theirs."""
+    with session(design, values) as chip:
+        found, exact = chip.predict(x), adjoint.outputs(design, values, x)
+    if y is not None and _classes(y):
+        right = [(outputs.argmax(-1) == y.argmax(-1)).mean() for outputs in (exact, found)]
+        return 100.0 * float(right[0] - right[1])
+    scale = float(np.sqrt(np.mean(exact**2)))
+    return 100.0 * float(np.sqrt(np.mean((found - exact) ** 2))) / scale if scale else 0.0
+
+
+def _classes(y: np.ndarray) -> bool:
+    """Whether every target is one-hot."""
+    return y.shape[-1] > 1 and bool(np.isin(y, (0, 1)).all() and (y.sum(-1) == 1).all())
