@@ -246,6 +246,13 @@ class Design:
 
         return estimate(self)
 
+    def precision_report(self, x, y=None, values=None):
+        """Ranges against formats, what the gradient loses, growth of perturbations; see
+        `host.precision.precision_report`."""
+        from echolith.host.precision import precision_report
+
+        return precision_report(self, x, y, values)
+
     @property
     def result_rows(self) -> int:
         """Read-outs per sample."""

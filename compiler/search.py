@@ -118,7 +118,5 @@ def _measured(case: Case, design: Design) -> _Tried:
 
     few, many = _SAMPLES
     x, y = case.samples.inputs, case.samples.targets
-    if case.dynamics.cost_at != "every":
-        y = y[:, 0]
     found = gradient_cosine(design, design.values, x[:few], y[:few]) if case.learn else 1.0
     return _Tried(design, found, prediction_loss(design, design.values, x[:many], y[:many]))

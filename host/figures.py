@@ -28,10 +28,11 @@ def cosine(a: Values, b: Values) -> float:
 
 
 def gradient_cosine(design: Design, values: Values, x: np.ndarray, y: np.ndarray) -> float:
-    """Between `Session.gradient` and the float64 gradient; ``x`` (samples, rows, inputs), ``y`` as for `fit`."""
+    """Between `Session.gradient` and the float64 gradient; ``x`` is (samples, rows, inputs), ``y`` (samples,
+    read-outs, outputs)."""
     with session(design, values) as chip:
-        exact = adjoint.gradient(design, chip.state_dict(), x, y.reshape(len(x), -1, design.outputs))
-        return cosine(chip.gradient(x, y), exact)
+        exact = adjoint.gradient(design, chip.state_dict(), x, y)
+        return cosine(chip.gradient(x, y if design.dynamics.cost_at == "every" else y[:, 0]), exact)
 
 
 def prediction_loss(design: Design, values: Values, x: np.ndarray, y: np.ndarray | None) -> float:
@@ -40,7 +41,7 @@ def prediction_loss(design: Design, values: Values, x: np.ndarray, y: np.ndarray
     with session(design, values) as chip:
         found, exact = chip.predict(x), adjoint.outputs(design, values, x)
     if y is not None and _classes(y):
-        right = [(outputs.argmax(-1) == y.argmax(-1)).mean() for outputs in (exact, found)]
+        right = [(a.reshape(y.shape).argmax(-1) == y.argmax(-1)).mean() for a in (exact, found)]
         return 100.0 * float(right[0] - right[1])
     scale = float(np.sqrt(np.mean(exact**2)))
     return 100.0 * float(np.sqrt(np.mean((found - exact) ** 2))) / scale if scale else 0.0
