@@ -204,6 +204,13 @@ class Design:
     def target_width(self) -> int:
         return self.outputs if self.hardware.cost is not None else 0
 
+    def with_weights(self, weights) -> "Design":
+        """The design with other initial parameters: a ``state_dict`` or the path of a ``.safetensors`` file. Parameters
+        that are not named keep their values; formats stay as they were calibrated."""
+        from echolith.host.weights import merged
+
+        return dataclasses.replace(self, values=merged(self.values, weights))
+
     def open(self, url: str = "int:", **options):
         """A `host.session.Session` on ``int:``, ``sim:`` or ``serial:///dev/ttyUSB0?baud=1000000``."""
         from echolith.host.session import open_design

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,12 +12,13 @@ from echolith.compiler.differentiate import evaluate
 from echolith.compiler.errors import FileError, LinkError, RangeError
 from echolith.compiler.files import load, read_tensors, write_tensors
 from echolith.compiler.registers import ERRORS, Flag
-from echolith.host.arrays import inputs, plain, targets
+from echolith.host.arrays import inputs, targets
 from echolith.host.device import Device, Run
 from echolith.host.diagnose import diagnose
 from echolith.host.measure import Measurement
 from echolith.host.ranging import Ranging
 from echolith.host.rates import SCHEDULES, rates, shuffled
+from echolith.host.weights import Weights, merged
 from echolith.sim.data import outputs, words
 from echolith.sim.weights import Words, from_values, to_values
 
@@ -83,20 +84,11 @@ class Session:
         """All parameters as float64, named as ``model.named_parameters()``, at the precision of the master words."""
         return to_values(self.design, self.device.read(), self._base)
 
-    def load_state_dict(self, values: Mapping[str, object]) -> None:
-        """Set parameters by name (arrays or tensors); those not named keep their values. Clears momentum."""
-        merged = self.state_dict()
-        for name, value in values.items():
-            array = plain(value)
-            if name not in merged:
-                raise RangeError(f"parameter names are {', '.join(sorted(merged))}, not {name!r}")
-            if array.shape != merged[name].shape:
-                raise RangeError(f"{name} must have shape {merged[name].shape}, not {array.shape}")
-            if not np.isfinite(array).all():
-                raise RangeError(f"{name} must be finite, not {array[~np.isfinite(array)][0]}")
-            merged[name] = array
-        self._base = merged
-        self.device.write(from_values(self.design, merged))
+    def load_state_dict(self, weights: Weights) -> None:
+        """Set parameters by name, from arrays, tensors or a ``.safetensors`` file; those not named keep their values.
+        Clears momentum."""
+        self._base = merged(self.state_dict(), weights)
+        self.device.write(from_values(self.design, self._base))
         if self.design.hardware.learn:
             self.device.clear()
 
