@@ -1,5 +1,6 @@
 """Passes become circuits: formats of every vector, one element-wise pipeline per pass, sweeps with their places."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -29,6 +30,7 @@ class Circuits:
     step: list[Pipeline] = field(default_factory=list)
     tables: dict[str, list[np.ndarray]] = field(default_factory=lambda: {"activate": [], "step": []})
     sweeps: list[Sweep] = field(default_factory=list)
+    levels: list[Sweep] = field(default_factory=list)  # of passes before the cost
     fractions: dict[str, int] = field(default_factory=dict)  # of every vector and of the sums' words
     gradients: dict[str, int] = field(default_factory=dict)  # of the contributions to each vector parameter
     lowered: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -127,25 +129,26 @@ class _Lower:
         return self.found.fractions[self.blocks[made.matrix]] + self.found.fractions[made.x]
 
     def _forward(self, made: Pass) -> None:
-        kind = self._kind("activate", lambda name, reach: self._activate(made, name, reach))
+        make = functools.partial(self._activate, made)
+        kind = 0 if made.kept else self._kind("activate", make)
         self.found.sweeps.append(Sweep(
             Opcode.FORWARD, made.length, self.blocks[made.matrix], kind, source=self.places[made.x],
             input=made.x == "u", place=self.places.get(made.result, 0) if made.value else 0,
-            tile=self.tiles[made.result] if made.rows else 0, drive=self._drive(made.drive), value=made.value,
-            rows=made.rows))
+            tile=self.tiles[made.result] if made.rows else 0, drive=self._drive(made.acc if made.kept else made.drive),
+            value=made.value, rows=made.rows, kept=made.kept))
 
     def _element(self, made: Pass) -> None:
         transposed = made.opcode == Opcode.TRANSPOSED
         kind = 0
         if made.expr is not None or made.learn:
-            kind = self._kind("step", lambda name, reach: self._step(made, name, reach))
+            kind = self._kind("step", functools.partial(self._step, made))
         kicks = bool(made.state) and made.expr is not None
         self.found.sweeps.append(Sweep(
             made.opcode, made.length, self.blocks[made.matrix] if transposed else "", kind,
             first=self.places.get(made.q or made.state, 0), second=self.places.get(made.r, 0),
             place=self.places[made.result] if made.value else 0,
             tile=self.tiles[made.x] if transposed else self.tiles[made.result] if made.rows else 0,
-            value=made.value, rows=made.rows, force=kicks and not transposed, drift=made.drift,
+            value=made.value, rows=made.rows, maximum=made.maximum, force=kicks and not transposed, drift=made.drift,
             learn=bool(made.learn), echo_only=made.echo_only))
 
     # -- pipelines -------------------------------------------------------------------------------------------------

@@ -24,17 +24,16 @@ def chosen(case: Case, precision: Mapping[str, str] | str, like: Design | None, 
     if isinstance(precision, str) and precision != "auto":
         raise CompileError(f'precision must be "auto", a mapping of names to formats, or a Wanted, not {precision!r}')
     formats = choose_formats(case)
+    fractions, sizes = _edits(case, formats, {} if isinstance(precision, str) else precision)
     if uncalibrated:
-        state = min(case.board.width - 6, formats["state"])
-        formats = dataclasses.replace(formats, fractions=formats.fractions | {"state": state})
-    formats = _edited(case, formats, {} if isinstance(precision, str) else precision)
-    states = dict.fromkeys(case.graph.states, formats["state"])
-    return dataclasses.replace(formats, fractions=formats.fractions | states)
+        fractions.setdefault("state", min(case.board.width - 6, formats["state"]))
+    return dataclasses.replace(choose_formats(case, fractions) if fractions else formats, **sizes)
 
 
-def _edited(case: Case, formats: Formats, precision: Mapping[str, str]) -> Formats:
-    fractions, sizes = dict(formats.fractions), {}
-    named = [n for n in (*fractions, *case.flow.lengths) if n not in case.graph.states]
+def _edits(case: Case, formats: Formats, precision: Mapping[str, str]) -> tuple[dict[str, int], dict[str, int]]:
+    """Fraction bits, and sizes, by name."""
+    fractions, sizes = {}, {}
+    named = [n for n in (*formats.fractions, *case.flow.lengths) if n not in case.graph.states]
     for name, text in precision.items():
         if name == "accumulator":
             sizes["accumulator"] = _accumulator(text, case.accumulator)
@@ -45,7 +44,7 @@ def _edited(case: Case, formats: Formats, precision: Mapping[str, str]) -> Forma
         else:
             raise CompileError(f"precision names are {', '.join(dict.fromkeys(named))}, accumulator, table, not "
                                f"{name!r}")
-    return dataclasses.replace(formats, fractions=fractions, **sizes)
+    return fractions, sizes
 
 
 def _accumulator(text: str, least: int) -> int:

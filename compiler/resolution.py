@@ -10,11 +10,12 @@ from echolith.compiler.ir import Expr
 from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.pipeline import evaluate as run
 
-__all__ = ["REACHES", "Output", "inaccuracy", "spread"]
+__all__ = ["REACHES", "STRETCH", "Output", "inaccuracy", "spread"]
 
 # Times the calibrated range that a circuit's words and tables have to hold: all that the operands' formats can,
 # unless that leaves too little resolution (steep functions).
 REACHES = (np.inf, 8.0, 4.0, 2.0, 1.4, 1.0)
+STRETCH = 0.75  # of a format that calibrated samples are tried over
 _ELEMENTS = 1 << 14  # compared
 _BITS = 5  # of a word's width that an error may take up
 
@@ -33,7 +34,7 @@ def spread(values: np.ndarray, frac: int, width: int, reach: float = np.inf) -> 
     """Samples stretched over most of their format, ``reach`` times at most: words may come to use all of it, and so
     must what follows."""
     largest = float(np.abs(values).max(initial=0.0))
-    return values * min(0.75 * 2.0 ** (width - 1 - frac) / largest, reach) if largest else values
+    return values * min(STRETCH * 2.0 ** (width - 1 - frac) / largest, reach) if largest else values
 
 
 def inaccuracy(pipeline: Pipeline, wanted: Mapping[str, Output], tables: Sequence[np.ndarray],

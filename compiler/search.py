@@ -12,8 +12,7 @@ from echolith.compiler.case import Case
 from echolith.compiler.design import Design
 from echolith.compiler.errors import CompileError, EcholithError
 from echolith.compiler.isa import Opcode
-from echolith.compiler.precision import chosen
-from echolith.compiler.quantise import Formats
+from echolith.compiler.quantise import Formats, choose_formats
 
 __all__ = ["Wanted", "search"]
 
@@ -82,17 +81,15 @@ def search(case: Case, wanted: Wanted, lower: Callable[[Formats], Design]) -> De
 
 def _candidates(case: Case) -> Iterator[Formats]:
     """Calibrated formats first, then those that differ least; last of all wider ranges, if states wrap."""
-    formats = chosen(case, "auto", None, False)
+    formats = choose_formats(case)
     spare, seen = _spare(case, formats), set()
     for bits, pieces in (*sorted(itertools.product(_FINER, _PIECES), key=lambda c: (sum(c), c[1])), (-1, 0), (-2, 0)):
         fractions = {name: formats[name] + (bits if bits < 0 or left >= bits + _SPARE else 0)
                      for name, left in spare.items()}
-        fractions |= dict.fromkeys(case.graph.states, fractions["state"])
         key = (tuple(fractions.values()), pieces)
         if key not in seen:
             seen.add(key)
-            yield dataclasses.replace(formats, fractions=formats.fractions | fractions,
-                                      segments=formats.segments + pieces)
+            yield dataclasses.replace(choose_formats(case, fractions), segments=formats.segments + pieces)
 
 
 def _spare(case: Case, formats: Formats) -> dict[str, float]:
@@ -103,11 +100,12 @@ def _spare(case: Case, formats: Formats) -> dict[str, float]:
     largest = {"state": max(samples.p, *(float(np.abs(samples.values[s]).max()) for s in case.graph.states))}
     largest |= {**sums, "z": max(driven or sums.values(), default=0.0)}
     largest |= {p.acc: largest["z"] for p in case.passes if p.opcode == Opcode.FORWARD and p.drive}
-    for column in case.plan.columns:  # all drives share one format
+    blocks = {"readout", *(case.plan.names[m] for p in case.passes for m in (p.matrix, p.drive) if m)}
+    for column in (c for c in case.plan.columns if c.block in blocks):  # all drives share one format
         block = "drive" if column.block.startswith("drive") else column.block
         found = max(abs(column.scale) * float(np.abs(values[n]).max(initial=0.0)) for n, *_ in column.parameters)
         largest[block] = max(found, largest.get(block, 0.0))
-    largest |= {b.name: largest["drive"] for b in case.plan.blocks if b.name.startswith("drive")}
+    largest |= {b: largest["drive"] for b in blocks if b.startswith("drive")}
     largest |= {f"vector{i}": float(np.abs(values[name]).max()) for i, name in enumerate(case.vectors)}
     width = case.board.width
     return {name: width - 1 - formats[name] - math.log2(max(x, 2.0**-width)) for name, x in largest.items()}

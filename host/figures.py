@@ -32,7 +32,8 @@ def gradient_cosine(design: Design, values: Values, x: np.ndarray, y: np.ndarray
     read-outs, outputs)."""
     with session(design, values) as chip:
         exact = adjoint.gradient(design, chip.state_dict(), x, y)
-        return cosine(chip.gradient(x, y if design.dynamics.cost_at == "every" else y[:, 0]), exact)
+        given = y.argmax(-1) if design.cost and design.cost.targets == "classes" else y
+        return cosine(chip.gradient(x, given if design.dynamics.cost_at == "every" else given[:, 0]), exact)
 
 
 def prediction_loss(design: Design, values: Values, x: np.ndarray, y: np.ndarray | None) -> float:

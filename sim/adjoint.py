@@ -14,11 +14,12 @@ import numpy as np
 
 from echolith.compiler.agree import updates
 from echolith.compiler.calibrate import force
+from echolith.compiler.costs import LEVEL, Cost, sampled, slope
 from echolith.compiler.design import Design
-from echolith.compiler.differentiate import derivative, evaluate
+from echolith.compiler.differentiate import evaluate
 from echolith.compiler.layout import part
 
-__all__ = ["Run", "forward", "gradient", "kicks", "outputs", "readout"]
+__all__ = ["Run", "cost_slope", "forward", "gradient", "kicks", "outputs", "readout"]
 
 _STEP = 1e-5  # of the largest element that is moved
 
@@ -105,10 +106,8 @@ def _cost(design: Design, values: Values, q: np.ndarray, target: np.ndarray, tot
     assert design.cost is not None
     columns = np.concatenate([q, np.ones((len(q), 1))], axis=1)
     weights = readout(design, values)
-    outputs = {"y": columns @ weights.T, "target": target}
-    slope = design.dynamics.cost_scale * np.broadcast_to(
-        evaluate(derivative(design.cost, "y"), outputs), target.shape)
-    own = slope.T @ columns
+    change = design.dynamics.cost_scale * cost_slope(design.cost, columns @ weights.T, target)
+    own = change.T @ columns
     for p in design.placements:
         if p.block == "readout":
             found = p.scale * own[:, p.column:p.column + p.columns]
@@ -116,7 +115,13 @@ def _cost(design: Design, values: Values, q: np.ndarray, target: np.ndarray, tot
                 if learned:
                     place = part(total[name], window)
                     place += (found.T if transposed else found).reshape(place.shape)
-    return slope @ weights[:, :-1]
+    return change @ weights[:, :-1]
+
+
+def cost_slope(cost: Cost, y: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """dcost/dy of all outputs, on the last axis."""
+    level = {name: v for name, v in sampled(cost, y).items() if name == LEVEL}
+    return np.broadcast_to(evaluate(slope(cost), {"y": y, "target": target, **level}), y.shape)
 
 
 def _along(design: Design, values: Values, q: np.ndarray, u: np.ndarray, direction: np.ndarray,

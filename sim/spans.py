@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from echolith.compiler.design import Design
-from echolith.compiler.differentiate import derivative, evaluate
 from echolith.compiler.formats import Format
 from echolith.compiler.isa import Opcode
 from echolith.compiler.pipeline import Pipeline
@@ -71,8 +70,7 @@ def _tensors(design: Design, values: Values, x: np.ndarray, y: np.ndarray | None
         yield "output", outputs
         if design.cost is not None and y is not None:
             yield "target", y
-            env = {"y": outputs.reshape(y.shape), "target": y}
-            yield "delta", np.broadcast_to(evaluate(derivative(design.cost, "y"), env), y.shape)
+            yield "delta", adjoint.cost_slope(design.cost, outputs.reshape(y.shape), y)
     words = from_values(design, values)
     for block in design.blocks:
         yield block.name, words[block.name] * 2.0 ** -(design.fractions[block.name] + design.hardware.width)

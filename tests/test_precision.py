@@ -115,8 +115,8 @@ def test_both_spellings_of_a_format_are_one():
     ({"table": "1000 pieces"}, 'precision: table must be spelled like "2048 pieces" and have a power of two from 16 to '
                                "8192 of them, not '1000 pieces'"),
     ({"hiden": "Q5.12"}, "precision names are state, input, target, output, u, z, z0_0, z0_1, hidden, hidden1, "
-                         "readout, drive, vector0, delta, z0_drive, z0, z0_t, z0_0_back, z0_1_back, accumulator, table, not "
-                         "'hiden'"),
+                         "readout, drive, vector0, delta, z0_drive, z0, z0_t, z0_0_back, z0_1_back, accumulator, "
+                         "table, not 'hiden'"),
 ])
 def test_a_mapping_that_means_nothing_is_refused(precision, message):
     with pytest.raises(el.CompileError) as error:
