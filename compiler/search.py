@@ -112,9 +112,9 @@ def _spare(case: Case, formats: Formats) -> dict[str, float]:
 
 
 def _measured(case: Case, design: Design) -> _Tried:
-    from echolith.host.figures import gradient_cosine, prediction_loss
+    from echolith.host.figures import affordable, gradient_cosine, prediction_loss
 
-    few, many = _SAMPLES
+    few, many = (affordable(design, most) for most in _SAMPLES)
     x, y = case.samples.inputs, case.samples.targets
     found = gradient_cosine(design, design.values, x[:few], y[:few]) if case.learn else 1.0
     return _Tried(design, found, prediction_loss(design, design.values, x[:many], y[:many]))

@@ -14,7 +14,7 @@ from echolith.compiler.errors import FileError
 from echolith.compiler.isa import Opcode
 from echolith.compiler.pipeline import Op, Pipeline
 from echolith.host.arrays import inputs, plain, targets
-from echolith.host.figures import cosine, gradient_cosine, prediction_loss
+from echolith.host.figures import affordable, cosine, gradient_cosine, prediction_loss
 from echolith.host.measure import Measurement
 from echolith.host.ranging import Ranging
 from echolith.sim import adjoint
@@ -127,7 +127,8 @@ def precision_report(design: Design, X, Y=None, values: Mapping[str, object] | N
     held = {**design.values, **held}
     y = None if Y is None else targets(design, Y, len(x))
     nudged = y if design.hardware.learn else None
-    rate, few = growth(design, held, x[:_SAMPLES]), slice(0, _SAMPLES)
+    most = affordable(design, _SAMPLES)
+    rate, few = growth(design, held, x[:most]), slice(0, most)
     spare = max(design.fractions["state"] - _CHAOS, 1) * math.log(2)
     return PrecisionReport(
         tensors=spans(design, held, x, y), reach=reach(design, held, x),
