@@ -116,5 +116,7 @@ def _measured(case: Case, design: Design) -> _Tried:
 
     few, many = (affordable(design, most) for most in _SAMPLES)
     x, y = case.samples.inputs, case.samples.targets
+    if case.samples.missing is not None:
+        y = np.where(case.samples.missing, np.nan, y)
     found = gradient_cosine(design, design.values, x[:few], y[:few]) if case.learn else 1.0
     return _Tried(design, found, prediction_loss(design, design.values, x[:many], y[:many]))

@@ -25,7 +25,7 @@ def affordable(design: Design, most: int) -> int:
 def session(design: Design, values: Values) -> Session:
     """The integer model with these parameters."""
     opened = open_design(design)
-    opened.load_state_dict(values)
+    opened.load_state_dict({n: v for n, v in values.items() if n not in {made.name for made in design.derived}})
     return opened
 
 
@@ -38,11 +38,20 @@ def cosine(a: Values, b: Values) -> float:
 
 def gradient_cosine(design: Design, values: Values, x: np.ndarray, y: np.ndarray) -> float:
     """Between `Session.gradient` and the float64 gradient; ``x`` is (samples, rows, inputs), ``y`` (samples,
-    read-outs, outputs)."""
+    read-outs, outputs), NaN where there is no target."""
     with session(design, values) as chip:
         exact = adjoint.gradient(design, chip.state_dict(), x, y)
-        given = y.argmax(-1) if design.cost and design.cost.targets == "classes" else y
-        return cosine(chip.gradient(x, given if design.dynamics.cost_at == "every" else given[:, 0]), exact)
+        return cosine(chip.gradient(x, *_given(design, y)), exact)
+
+
+def _given(design: Design, y: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Targets and mask as the user gives them."""
+    there, found = np.where(np.isnan(y), 0.0, 1.0), np.nan_to_num(y)
+    if design.cost and design.cost.targets == "classes":
+        there, found = there.min(-1), found.argmax(-1)
+    if design.dynamics.cost_at != "every":
+        there, found = there[:, 0], found[:, 0]
+    return found, None if there.all() else there
 
 
 def prediction_loss(design: Design, values: Values, x: np.ndarray, y: np.ndarray | None) -> float:
@@ -50,8 +59,9 @@ def prediction_loss(design: Design, values: Values, x: np.ndarray, y: np.ndarray
     the root mean square difference of the outputs in percent of theirs."""
     with session(design, values) as chip:
         found, exact = chip.predict(x), adjoint.outputs(design, values, x)
-    if y is not None and _classes(y):
-        right = [(a.reshape(y.shape).argmax(-1) == y.argmax(-1)).mean() for a in (exact, found)]
+    there = None if y is None else np.asarray(~np.isnan(y).any(-1))
+    if y is not None and there is not None and there.any() and _classes(y[there]):
+        right = [(a.reshape(y.shape)[there].argmax(-1) == y[there].argmax(-1)).mean() for a in (exact, found)]
         return 100.0 * float(right[0] - right[1])
     scale = float(np.sqrt(np.mean(exact**2)))
     return 100.0 * float(np.sqrt(np.mean((found - exact) ** 2))) / scale if scale else 0.0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from echolith.compiler.derived import chained, completed
 from echolith.compiler.design import Design
 from echolith.compiler.errors import FileError
 from echolith.compiler.isa import Opcode
@@ -113,19 +114,22 @@ def _finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def precision_report(design: Design, X, Y=None, values: Mapping[str, object] | None = None) -> PrecisionReport:
+def precision_report(design: Design, X, Y=None, mask=None, values: Mapping[str, object] | None = None
+                     ) -> PrecisionReport:
     """Measure ``design`` on samples.
 
     Parameters
     ----------
     X, Y : array-like
         (batch, steps, inputs) and targets; without targets nothing is said about gradients.
+    mask : array-like, optional
+        As for `Session.fit`.
     values : mapping, optional
         Parameters, e.g. a session's ``state_dict()``; those of the design if None.
     """
     x, held = inputs(design, X), {name: plain(v) for name, v in (values or design.values).items()}
-    held = {**design.values, **held}
-    y = None if Y is None else targets(design, Y, len(x))
+    held = completed(design.derived, {**design.values, **held})
+    y = None if Y is None else targets(design, Y, len(x), mask)
     nudged = y if design.hardware.learn else None
     most = affordable(design, _SAMPLES)
     rate, few = growth(design, held, x[:most]), slice(0, most)
@@ -146,7 +150,7 @@ def _by_nudge(design: Design, values: Mapping[str, np.ndarray], x: np.ndarray, y
     measurement = Measurement(design, device, Ranging(design, device), lambda run, *_: run)
     exact, data, found = adjoint.gradient(design, values, x, y), words(design, x, y), {}
     for weaker in _NUDGES:
-        gradient = measurement.at(*data, weaker)
+        gradient = chained(design.derived, measurement.at(*data, weaker), values, frozenset(design.learned))
         found[weaker] = cosine(gradient, exact) if gradient else 0.0
     return found
 
@@ -161,8 +165,8 @@ def _coarser(design: Design, bits: int) -> Design:
     kinds = {s.kind for s, p in zip(design.sweeps, design.passes, strict=True) if p.state and p.opcode != Opcode.OUTER}
     hw = design.hardware
     step = tuple(_rounded(p, "force", bits) if i in kinds else p for i, p in enumerate(hw.step))
-    return dataclasses.replace(design, hardware=dataclasses.replace(
-        hw, step=step, drift=_rounded(hw.drift, "d", bits)))
+    drift = tuple(_rounded(p, "d", bits) for p in hw.drift)
+    return dataclasses.replace(design, hardware=dataclasses.replace(hw, step=step, drift=drift))
 
 
 def _rounded(pipeline: Pipeline, output: str, bits: int) -> Pipeline:

@@ -2,9 +2,10 @@
 
 Forward, every state is kept; backward, with F(q) = dt dV/dq and A(q) = dt dV/dparameter,
 
-    l_q += dcost/dq at a read-out;  gradient -= dA/dq l_p;  l_q -= dF/dq l_p;  l_p += dt l_q
+    l_q += dcost/dq at a read-out;  gradient -= dA/dq l_p;  l_q -= dF/dq l_p
+    gradient += dt dT'/dparameter l_q;  l_p += dt T'' l_q                        T'(p) the velocity
 
-Both directional derivatives are central differences of the passes.
+The derivatives of F and A along l_p are central differences of the passes.
 """
 
 from collections.abc import Mapping
@@ -15,11 +16,13 @@ import numpy as np
 from echolith.compiler.agree import updates
 from echolith.compiler.calibrate import force
 from echolith.compiler.costs import LEVEL, Cost, sampled, slope
+from echolith.compiler.derived import chained, completed
 from echolith.compiler.design import Design
-from echolith.compiler.differentiate import evaluate
+from echolith.compiler.differentiate import derivative, evaluate, names
+from echolith.compiler.kinetic import velocity
 from echolith.compiler.layout import part
 
-__all__ = ["Run", "cost_slope", "forward", "gradient", "kicks", "outputs", "readout"]
+__all__ = ["Run", "cost_slope", "forward", "gradient", "kicks", "outputs", "readout", "speed"]
 
 _STEP = 1e-5  # of the largest element that is moved
 
@@ -53,11 +56,16 @@ def forward(design: Design, values: Values, x: np.ndarray, start: np.ndarray | N
     p, qs, ps = np.zeros((len(x), design.units)), [], []
     for row in range(x.shape[1]):
         for _ in range(d.substeps):
-            q = q + d.dt * p
+            q = q + d.dt * speed(design, values, p)
             p = p - kicks(design, values, q, x[:, row])[1]
             qs.append(q)
             ps.append(p)
     return Run(np.stack(qs), np.stack(ps))
+
+
+def speed(design: Design, values: Values, p: np.ndarray) -> np.ndarray:
+    """dT/dp of all states, one after the other."""
+    return np.concatenate(list(velocity(design.kinetic, values, _split(design, p)).values()), axis=1)
 
 
 def readout(design: Design, values: Values) -> np.ndarray:
@@ -86,8 +94,10 @@ def gradient(design: Design, values: Values, x: np.ndarray, y: np.ndarray) -> di
     """Mean over the samples of the gradient of the cost for every learned parameter, as `Session.gradient`.
 
     ``x`` is (samples, rows, inputs), ``y`` (samples, read-outs, outputs)."""
+    values = completed(design.derived, values)
     d, run = design.dynamics, forward(design, values, x)
-    total = {name: np.zeros(np.shape(design.values[name])) for name in design.learned}
+    held = {*design.learned, *(made.name for made in design.derived)}
+    total = {name: np.zeros(np.shape(v)) for name, v in design.values.items() if name in held}
     at_q, at_p = np.zeros((len(x), design.units)), np.zeros((len(x), design.units))
     last = len(run.q) - 1
     for step in range(last, -1, -1):
@@ -96,8 +106,25 @@ def gradient(design: Design, values: Values, x: np.ndarray, y: np.ndarray) -> di
             at_q = at_q + _cost(design, values, run.q[step], y[:, row if d.cost_at == "every" else 0], total)
         if at_p.any():
             at_q = at_q - _along(design, values, run.q[step], x[:, row], at_p, total)
-        at_p = at_p + d.dt * at_q
-    return {name: g / len(x) for name, g in total.items()}
+        before = run.p[step - 1] if step else np.zeros_like(at_p)
+        at_p = at_p + _drifted(design, values, before, at_q, total)
+    means = {name: g / len(x) for name, g in total.items()}
+    return chained(design.derived, means, values, frozenset(design.learned))
+
+
+def _drifted(design: Design, values: Values, p: np.ndarray, at_q: np.ndarray, total: dict[str, np.ndarray]
+             ) -> np.ndarray:
+    """dt * T'' at_q; adds the gradient of masses."""
+    flat = {name: np.asarray(v).reshape(-1) for name, v in values.items()}
+    found = []
+    for (state, momenta), push in zip(_split(design, p).items(), _split(design, at_q).values(), strict=True):
+        change, env = derivative(design.kinetic[state], "p"), {**flat, "p": momenta}
+        for name in names(change) & total.keys():
+            grown = design.dynamics.dt * np.broadcast_to(evaluate(derivative(change, name), env), push.shape) * push
+            whole = total[name].size == push.shape[1]
+            total[name] += (grown.sum(0) if whole else grown.sum()).reshape(total[name].shape)
+        found.append(design.dynamics.dt * np.broadcast_to(evaluate(derivative(change, "p"), env), push.shape) * push)
+    return np.concatenate(found, axis=1)
 
 
 def _cost(design: Design, values: Values, q: np.ndarray, target: np.ndarray, total: dict[str, np.ndarray]
@@ -119,9 +146,10 @@ def _cost(design: Design, values: Values, q: np.ndarray, target: np.ndarray, tot
 
 
 def cost_slope(cost: Cost, y: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """dcost/dy of all outputs, on the last axis."""
+    """dcost/dy of all outputs, on the last axis; 0 where the target is NaN: not there."""
     level = {name: v for name, v in sampled(cost, y).items() if name == LEVEL}
-    return np.broadcast_to(evaluate(slope(cost), {"y": y, "target": target, **level}), y.shape)
+    found = evaluate(slope(cost), {"y": y, "target": np.nan_to_num(target), **level})
+    return np.where(np.isnan(target), 0.0, found)
 
 
 def _along(design: Design, values: Values, q: np.ndarray, u: np.ndarray, direction: np.ndarray,

@@ -34,5 +34,5 @@ def growth(design: Design, values: Mapping[str, np.ndarray], x: np.ndarray) -> f
 
 def _step(design: Design, values: Mapping[str, np.ndarray], q: np.ndarray, p: np.ndarray, u: np.ndarray
           ) -> tuple[np.ndarray, np.ndarray]:
-    q = q + design.dynamics.dt * p
+    q = q + design.dynamics.dt * adjoint.speed(design, values, p)
     return q, p - adjoint.kicks(design, values, q, u)[1]

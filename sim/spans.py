@@ -69,7 +69,7 @@ def _tensors(design: Design, values: Values, x: np.ndarray, y: np.ndarray | None
         outputs = adjoint.outputs(design, values, x)
         yield "output", outputs
         if design.cost is not None and y is not None:
-            yield "target", y
+            yield "target", y[~np.isnan(y)]
             yield "delta", adjoint.cost_slope(design.cost, outputs.reshape(y.shape), y)
     words = from_values(design, values)
     for block in design.blocks:

@@ -6,9 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from energies import INPUTS, STEPS, Blocks, Deep, Hopfield, Local, Model, Springs, log_cosh
+from energies import INPUTS, OUTPUTS, STEPS, Blocks, Deep, Hopfield, Local, Masses, Model, Springs, log_cosh
 from safetensors.torch import save_file
+from test_chained import Chained
 from test_machine import compare, data
+from test_softmax import case as softmax
 from torch import nn
 from typer.testing import CliRunner
 
@@ -60,7 +62,8 @@ def canonical(y):
 # -- the float64 reference ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model, cost_at", [(Blocks, "last"), (Deep, "every"), (Hopfield, "mean"), (Springs, "last")])
+@pytest.mark.parametrize("model, cost_at", [
+    (Blocks, "last"), (Deep, "every"), (Hopfield, "mean"), (Springs, "last"), (Masses, "every"), (Chained, "last")])
 def test_the_adjoint_of_a_design_is_the_models_autograd(model, cost_at):
     design, x, y = case(model, cost_at)
     found = adjoint.gradient(design, design.values, x, canonical(y))
@@ -69,6 +72,17 @@ def test_the_adjoint_of_a_design_is_the_models_autograd(model, cost_at):
     for name, gradient in found.items():
         np.testing.assert_allclose(gradient, expected[name], atol=1e-7 * np.abs(expected[name]).max(), err_msg=name)
     np.testing.assert_allclose(adjoint.outputs(design, design.values, x), outputs, atol=1e-12)
+
+
+def test_masked_targets_and_classes_have_figures():
+    x, y = data(np.random.default_rng(0), 32, STEPS, INPUTS, OUTPUTS, "every")
+    mask = np.random.default_rng(1).uniform(size=y.shape[:-1]) < 0.6
+    design, _, _ = case(cost_at="every", calibrate=(x, y, mask), precision=el.Wanted())
+    masked = design.precision_report(x, y, mask)
+    assert masked.cosine is not None and masked.cosine > 0.9999 and masked.by_nudge[0] > 0.999
+    _, design, x, y = softmax("classes", "last")
+    report = design.precision_report(x, y)
+    assert report.cosine is not None and report.cosine > 0.9999 and report.loss <= 0.5
 
 
 # -- steep energies ----------------------------------------------------------------------------------------------------
