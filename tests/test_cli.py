@@ -19,7 +19,8 @@ from echolith.host.cli_output import Result, speak
 from echolith.sim import verify as verification
 from echolith.sim.device import IntegerDevice
 
-VERBS = ["demo", "compile", "explain", "estimate", "simulate", "export", "build", "fit", "verify", "doctor"]
+VERBS = ["demo", "compile", "explain", "precision", "estimate", "simulate", "export", "build", "fit", "verify",
+         "doctor"]
 
 MODEL = '''
 import numpy as np
