@@ -40,7 +40,8 @@ def agree(graph: Graph, flow: Flow, passes: Sequence[Pass], samples: Samples, dt
             _same(f"update of {name}", found.get(name, np.zeros(expected.shape)), dt * expected)
 
 
-def updates(flow: Flow | Design, passes: Sequence[Pass], env: Mapping[str, np.ndarray], dt: float) -> dict[str, np.ndarray]:
+def updates(flow: Flow | Design, passes: Sequence[Pass], env: Mapping[str, np.ndarray], dt: float
+            ) -> dict[str, np.ndarray]:
     """dt * dV/dparameter summed over the samples, from the vectors that `force` returned."""
     found = {name: np.zeros(np.shape(value)) for name, value in flow.values.items()}
     for made in passes:

@@ -1,4 +1,4 @@
-"""How far one evaluation of the force may be from float64's: the error bounds of all its sweeps, one after the other."""
+"""How far one evaluation of the force may be from float64's: error bounds of all its sweeps, one after the other."""
 
 import numpy as np
 

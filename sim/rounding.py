@@ -64,9 +64,11 @@ class _Check:
     def motion(self, learn: bool) -> None:
         """All steps and read-outs."""
         self.exponent = self._exponents() if learn else np.zeros(len(self.x), np.int64)
-        self._readouts()
+        self._readout(0)
         for place in self.model.states:
             self._step(place)
+            if place[0] == "forward":
+                self._readout(place[1])
         last = self._at("forward", self.steps - 1)
         self.found.drifted = float(np.abs(last.q - self.real.forward(self.u)[-1][0] / self.state).max(initial=0.0))
 
@@ -81,6 +83,7 @@ class _Check:
 
     def _compare(self, where: Divergence, expected: np.ndarray, got: np.ndarray, bound: np.ndarray) -> None:
         """Keep the first element beyond its bound; ``where`` has phase, word and step."""
+        bound = np.broadcast_to(bound, got.shape)
         over = np.argwhere(np.abs(got - expected) > bound + _SLACK)
         if self.found.divergence is not None or not len(over):
             return
@@ -106,15 +109,16 @@ class _Check:
             step = (row + 1) * d.substeps - 1
             yield step, self._at("forward", step).q, self.target[:, index], self.goal[:, index]
 
-    def _readouts(self) -> None:
+    def _readout(self, step: int) -> None:
+        """The read-out after a step forward, if there is one."""
         f = self.design.fractions
-        for step, q, target, goal in self._reads():
-            found, y = readout_bound(self.model, q, target), self.real.readout(q * self.state)
-            for word, name, expected in (("output", "y", y), ("cost derivative", "delta", None)):
-                if name in found:
-                    expected = self.real.error(q * self.state, goal) if expected is None else expected
-                    scale = 2.0 ** f["output" if name == "y" else "delta"]
-                    self._compare(Divergence("readout", word, 0, 0, step), expected * scale, *found[name])
+        for q, target, goal in (found[1:] for found in self._reads() if found[0] == step):
+            found, real = readout_bound(self.model, q, target), q * self.state
+            self._compare(Divergence("readout", "output", 0, 0, step), self.real.readout(real) * 2.0 ** f["output"],
+                          *found["y"])
+            if "delta" in found:
+                self._compare(Divergence("readout", "cost derivative", 0, 0, step),
+                              self.real.error(real, goal) * 2.0 ** f["delta"], *found["delta"])
 
     def _exponents(self) -> np.ndarray:
         """Of every sample's nudges."""
@@ -142,8 +146,7 @@ class _Check:
         self._moved(Divergence(phase, "position", 0, 0, step), before.q - sign * d.dt * after.p, after.q, drift)
 
     def _moved(self, where: Divergence, expected: np.ndarray, got: np.ndarray, bound: np.ndarray) -> None:
-        bound = np.broadcast_to(bound, got.shape)
-        error = np.abs(got - expected)
+        bound, error = np.broadcast_to(bound, got.shape), np.abs(got - expected)
         place = np.unravel_index(error.argmax(), error.shape)
         if error[place] > self.found.error:
             self.found.error, self.found.bound = float(error[place]), float(bound[place])

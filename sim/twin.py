@@ -117,16 +117,18 @@ class Twin(Device):
             self._ran(entry, x, target, expected, got)
         except Diverged as error:
             found = error.divergence
-            raise Diverged(found if found.sample is None else replace(found, sample=int(order[found.sample]))) from error
+            if found.sample is not None:
+                found = replace(found, sample=int(order[found.sample]))
+            raise Diverged(found) from error
         return expected
 
     def update(self, rates: dict[str, tuple[int, int]]) -> Run:
         expected = self.golden.update(rates)
         got = self.chip.update(rates)
-        found = self._registers("update", expected, got) or self._counted("update", 2, expected, got)
+        miscounted = self._counted("update", 2, expected, got)
         self._same_masters("update")
         self._same_gradients("update")
-        self._raise(found)
+        self._raise(self._registers("update", expected, got) or miscounted)
         return expected
 
     def clear(self) -> None:
@@ -134,11 +136,12 @@ class Twin(Device):
         self.chip.clear()
 
     def _ran(self, entry: str, x: np.ndarray, target: np.ndarray, expected: Run, got: Run) -> None:
+        miscounted = self._counted(entry, len(x), expected, got)
         found = self._outputs(expected, got)
         if found is None and entry == "learn":
             found = self._compared("gradient", "gradient word", self.golden.read_gradients(),
                                    self.chip.read_gradients())
-        found = found or self._registers(entry, expected, got) or self._counted(entry, len(x), expected, got)
+        found = found or self._registers(entry, expected, got) or miscounted
         if found is not None:
             self._raise(self._located(entry, x, target) or found)
 

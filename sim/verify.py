@@ -47,8 +47,9 @@ class Verification:
         return self.divergence is None and self.rounding.divergence is None
 
     def _failures(self) -> list[str]:
-        found = ((f"{self.url} against int:", self.divergence), ("int: against float64", self.rounding.divergence))
-        return [f"{parties}: {divergence}" for parties, divergence in found if divergence is not None]
+        found = ((f"{self.url} differs from int:", self.divergence),
+                 ("int: differs from float64", self.rounding.divergence))
+        return [f"{parties} at {divergence}" for parties, divergence in found if divergence is not None]
 
     def __repr__(self) -> str:
         """One line, because pytest shows it as one."""
@@ -58,9 +59,9 @@ class Verification:
         r, cosine = self.rounding, "" if self.cosine is None else f", gradients' cosine {self.cosine:.9f}"
         measured = "not counted" if self.measured_cycles is None else f"{self.measured_cycles:,} measured"
         lines = [f"DIFFERENT: {text}" for text in self._failures()] or ["equal"]
-        lines += [f"{self.url} against int:: {self.samples} samples, {self.runs} runs, {self.words:,} words compared, "
+        lines += [f"{self.url} against int:, {self.samples} samples, {self.runs} runs, {self.words:,} words compared, "
                   f"flags {self.flags}, cycles {self.predicted_cycles:,} predicted, {measured}",
-                  f"int: against float64: a step is at most {r.error:.3g} units in the last place off (formats allow "
+                  f"int: against float64, a step is at most {r.error:.3g} units in the last place off (formats allow "
                   f"{r.bound:.3g} there), the last state {r.drifted:.3g}{cosine}"]
         return "\n".join(lines)
 
@@ -100,10 +101,10 @@ def verify(design: Design, x, y=None, *, url: str = "sim:", progress: Progress |
             divergence = error.divergence
         finally:
             restore()
-    data, gradient = data_words(design, x, y), play.gradient
+    data = data_words(design, x, y)
     return Verification(
         url, len(x), twin.runs, twin.words, twin.flags, twin.predicted_cycles, twin.measured_cycles, divergence,
-        rounding(design, words, *data, rate), gradient and _cosine(design, words, data, gradient))
+        rounding(design, words, *data, rate), None if y is None else _cosine(design, words, x, y))
 
 
 def _rate(design: Design, x: np.ndarray) -> float:
@@ -130,16 +131,13 @@ def _kept(device: Device) -> Callable[[], None]:
 
 
 class _Play:
-    """A session in small pieces: pairs, so that each is one run on any hardware, then everything at once.
-
-    ``gradient`` is the mean over the batch, once it is known."""
+    """A session in small pieces: pairs, so that each is one run on any hardware, then everything at once."""
 
     def __init__(self, twin: Twin, words: Words, x: np.ndarray, y: np.ndarray | None, rate: float | None):
         self.twin, self.words, self.x, self.rate = twin, words, x, rate
         self.session = Session(twin.design, twin)
         every = twin.design.dynamics.cost_at == "every"
         self.goal = y if y is None or every else y[:, 0]
-        self.gradient: dict[str, np.ndarray] | None = None
 
     def run(self, progress: Progress | None) -> None:
         self.twin.write(self.words)
@@ -168,23 +166,24 @@ class _Play:
         self.session.echo(self.x[pair])
 
     def _gradient(self, pair: slice) -> None:
-        if self.goal is None:
-            return
-        x = self.x[pair]
-        found = self.session.gradient(x, self.goal[pair])
-        mean = self.gradient or dict.fromkeys(found, 0.0)
-        self.gradient = {name: mean[name] + g * len(x) / len(self.x) for name, g in found.items()}
+        if self.goal is not None:
+            self.session.gradient(self.x[pair], self.goal[pair])
 
     def _fit(self, pair: slice) -> None:
         if self.goal is not None and self.rate is not None:
             self.session.fit(self.x, self.goal, batch_size=2, learning_rate=self.rate, momentum=0.5)
 
 
-def _cosine(design: Design, words: Words, data: tuple[np.ndarray, np.ndarray], gradient: dict[str, np.ndarray]
-            ) -> float:
-    """Of the integer model's gradient and float64's."""
-    x, target = (w * 2.0 ** -design.fractions[name] for w, name in zip(data, ("input", "target"), strict=True))
-    expected = Real(design, words).gradient(x, target)
-    a, b = (np.concatenate([np.ravel(g[name]) for name in gradient]) for g in (gradient, expected))
+def _cosine(design: Design, words: Words, x: np.ndarray, y: np.ndarray) -> float | None:
+    """Of the integer model's gradient and float64's; None where the integer model's leaves its formats."""
+    device = IntegerDevice(design)
+    device.write(words)
+    try:
+        found = Session(design, device).gradient(x, y if design.dynamics.cost_at == "every" else y[:, 0])
+    except RangeError:
+        return None
+    data = zip(data_words(design, x, y), ("input", "target"), strict=True)
+    expected = Real(design, words).gradient(*(w * 2.0 ** -design.fractions[name] for w, name in data))
+    a, b = (np.concatenate([np.ravel(g[name]) for name in found]) for g in (found, expected))
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / norms if norms else 1.0
