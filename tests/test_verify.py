@@ -139,7 +139,8 @@ def test_a_wrong_table_word_is_found(damaged, segment):
     found = report.divergence
     assert not report and (found.phase, found.copy) == ("forward", "0")
     assert (found.step, found.sample, found.word, found.unit) == expected
-    assert repr(report).startswith(f"<sim: differs from int: at forward, step {expected[0]}, sample {expected[1]}, copy 0: ")
+    assert repr(report).startswith(f"<sim: differs from int: at forward, step {expected[0]}, sample {expected[1]}, "
+                                   "copy 0: momentum of q[")
     assert len(repr(report)) < 240 and "\n" not in repr(report)
 
 
