@@ -53,21 +53,24 @@ def _error(op: Op, args: Sequence[Bounded]) -> np.ndarray:
 def _table(x: np.ndarray, error: np.ndarray, table: np.ndarray, width: int, segments: int) -> np.ndarray:
     """The argument's error times the slope, the chord, one rounded knot, one rounded result."""
     slope, chord = _shape(table.tobytes(), table.shape)
-    here = arith.table_address(x, width, segments)
-    return error * slope[here] * 2.0 ** (segments - width) + chord[here] + 2 * _HALF
+    reach = np.ceil(error).astype(np.int64)  # the exact argument may be in another segment
+    low, here, high = (arith.table_address(arith.sat(x + d, width), width, segments) for d in (-reach, 0, reach))
+    chords = np.maximum(np.maximum(chord[low], chord[here]), chord[high])
+    return error * slope[here] * 2.0 ** (segments - width) + chords + 2 * _HALF
 
 
 @cache
 def _shape(data: bytes, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Per segment, from the knots' words: the steepest difference around it, and how far the curve may be from it.
 
-    A smooth curve is at most an eighth of the change of the difference away, one with a bend a quarter. Where the
-    difference changes by as much as itself without turning, the curve may jump."""
+    A smooth curve is at most an eighth of the change of the difference away, one with a bend a quarter. Where a
+    difference stands out the curve may jump, but not there and back: no force does that."""
     table = np.frombuffer(data, np.int64).reshape(shape)
     knots = np.append(table[:, 0], table[-1].sum())
     d = np.diff(knots).astype(np.float64)
     before, after = np.append(d[:1], d[:-1]), np.append(d[1:], d[-1:])
     change = np.maximum(np.abs(d - before), np.abs(d - after))
-    jumps = (2 * change >= np.abs(d)) & (d * before >= 0) & (d * after >= 0)
+    back = (d * np.stack([before, after]) < 0) & (2 * np.abs([before, after]) >= np.abs(d))
+    jumps = (2 * change >= np.abs(d)) & ~back.any(0)
     steepest = np.maximum(np.abs(d), np.maximum(np.abs(before), np.abs(after)))
     return steepest, np.where(jumps, np.abs(d), change / 4)

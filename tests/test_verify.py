@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 from amaranth.hdl import Mux, Signal, signed
-from energies import MODELS, Blocks, Hopfield, Springs
+from energies import INPUTS, MODELS, Blocks, Hopfield, Model, Springs
 from test_general import case
 from test_machine import base, data
 
@@ -102,6 +102,22 @@ def test_the_integer_model_rounds_float64_within_its_formats(model, cost_at):
     found = rounding(design, from_values(design, design.values), x, y, 0.05)
     assert found.divergence is None
     assert found.error <= found.bound < 8 * found.error
+
+
+class Jumps(Model):
+    """A force with jumps, which no table has where they are."""
+
+    states = {"q": 5}
+    shapes = {"W": (5, 5), "B": (5, INPUTS)}
+
+    def energy(self, q, u):
+        return 0.5 * (q @ q) + (self.W @ q + self.B @ u).abs().sum()
+
+
+def test_a_force_that_jumps_is_allowed_the_jump():
+    _, design, x, y = case(Jumps, "last")
+    found = rounding(design, from_values(design, design.values), *words(design, x, y[:, None]), 0.005)
+    assert found.divergence is None and 100 < found.error < found.bound
 
 
 def test_without_targets_the_motion_is_compared():
