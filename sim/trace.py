@@ -15,8 +15,8 @@ Place = tuple[str, int]  # phase (forward, echo, return) and step
 class Traced(IntegerModel):
     """Attributes ``states`` and ``sums``: by place, in the order of the run.
 
-    The states of ``echo`` are both nudged copies, plus first, minus second. ``sums`` are the gradient words before
-    the place's own kicks: forward those of the read-outs before, in ``return`` also those of the echo's same step."""
+    The states of ``echo`` are both nudged copies, plus first, minus second. ``sums`` are the gradient words when copy 0
+    starts a step: forward those of the read-outs before, in ``return`` also those of the echoes' same step."""
 
     def __init__(self, design: Design):
         super().__init__(design)
@@ -25,7 +25,7 @@ class Traced(IntegerModel):
 
     def _move(self, s: State, force, nudge, reverse: bool, where: tuple, out: Outcome,
               units: slice = slice(None), drift: bool = True) -> None:
-        if where not in self.states:
+        if where not in self.states and where[0] != "echo":
             self.sums[where] = self._words()
         super()._move(s, force, nudge, reverse, where, out, units, drift)
         self.states[where] = s.copy()
