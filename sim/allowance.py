@@ -1,5 +1,7 @@
 """How far one evaluation of the force may be from float64's: error bounds of all its sweeps, one after the other."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from echolith.compiler.isa import Opcode
@@ -15,23 +17,27 @@ _ZERO = np.zeros(())
 
 
 class Allowance:
-    """At exact positions ``q`` and data words ``u``.
+    """At exact positions ``q`` and data words ``u``; of all sweeps of the force unless others are given.
 
     ``kick`` bounds the kicks' error, (samples, units) in words of a state. With ``scale``, the samples' exponents less
-    the gain, ``gradients`` bounds the error of what the evaluation adds to each gradient word."""
+    the gain, ``gradients`` bounds the error of what the evaluation adds to each gradient word. ``kept`` are the last
+    sums that a sweep put beside the drives."""
 
-    def __init__(self, model: IntegerModel, q: np.ndarray, u: np.ndarray, scale: np.ndarray | None = None):
+    def __init__(self, model: IntegerModel, q: np.ndarray, u: np.ndarray, scale: np.ndarray | None = None,
+                 sweeps: Sequence[Sweep] | None = None):
         self.model, self.u, self.scale = model, u, None if scale is None else scale[:, None]
         design = model.design
         self.v = np.zeros((len(q), design.elements), np.int64)
         self.v[:, :design.units] = q
+        self.v[:, design.units] = 1 << design.fractions["state"]
         self.error = np.zeros(self.v.shape)
         self.rows: dict[int, Bounded] = {}
         self.drive = model.drive(u)
         self.kick = np.zeros(q.shape)
         self.gradients: Words = {n: np.zeros(m.shape) for n, m in model.masters.items()}
         self.gradients |= {f"vector{i}": np.zeros(len(v)) for i, v in enumerate(model.vectors)}
-        for sweep in design.sweeps:
+        self.kept: Bounded = np.zeros((len(q), 0), np.int64), _ZERO
+        for sweep in design.sweeps if sweeps is None else sweeps:
             if sweep.opcode == Opcode.FORWARD:
                 self._forward(sweep)
             elif sweep.opcode == Opcode.OUTER:
@@ -51,7 +57,10 @@ class Allowance:
         return bounds(pipeline, inputs, self.model.design.tables, hw.width, hw.segments)
 
     def _keep(self, sweep: Sweep, words: Bounded) -> None:
-        if sweep.value:
+        if sweep.maximum:
+            largest, error = (np.max(a, axis=1) for a in words)
+            self.v[:, sweep.place], self.error[:, sweep.place] = largest, error
+        elif sweep.value:
             place = slice(sweep.place, sweep.place + sweep.length)
             self.v[:, place], self.error[:, place] = words
         if sweep.rows:
@@ -60,9 +69,12 @@ class Allowance:
     def _forward(self, sweep: Sweep) -> None:
         w = self.model._swept(sweep.block)
         x, error = self._x(sweep)
+        acc, error = x @ w.T, np.broadcast_to(error, x.shape) @ np.abs(w).T
+        if sweep.kept:
+            self.kept = self.model._kept(acc), error * 2.0**-self.model.hw.drive_shift + 0.5
+            return
         drive = self.drive[:, sweep.drive:sweep.drive + sweep.length]
-        self._keep(sweep, self._bounds(self.model.hw.activate[sweep.kind],
-                                       acc=(x @ w.T, np.broadcast_to(error, x.shape) @ np.abs(w).T),
+        self._keep(sweep, self._bounds(self.model.hw.activate[sweep.kind], acc=(acc, error),
                                        drive=(drive, np.full(drive.shape, 0.5)))["t"])
 
     def _outer(self, sweep: Sweep) -> None:
@@ -111,8 +123,9 @@ def readout_bound(model: IntegerModel, q: np.ndarray, target: np.ndarray) -> dic
     w = model._swept("readout")
     x = np.concatenate([q, np.full((len(q), 1), 1 << model.design.fractions["state"])], axis=1)[:, :w.shape[1]]
     assert model.hw.cost is not None
-    return bounds(model.hw.cost, {"acc": (x @ w.T, _ZERO), "target": (target, _ZERO)}, model.design.tables,
-                  model.hw.width, model.hw.segments)
+    level = Allowance(model, q, np.zeros((len(q), model.design.inputs), np.int64), sweeps=model.design.levels).kept
+    return bounds(model.hw.cost, {"acc": (x @ w.T, _ZERO), "target": (target, _ZERO), "drive": level},
+                  model.design.tables, model.hw.width, model.hw.segments)
 
 
 def nudge_bound(model: IntegerModel, q: np.ndarray, target: np.ndarray, exponent: np.ndarray) -> np.ndarray:

@@ -7,8 +7,9 @@ import numpy as np
 
 from echolith.compiler.agree import updates
 from echolith.compiler.calibrate import force
+from echolith.compiler.costs import sampled, slope
 from echolith.compiler.design import Design
-from echolith.compiler.differentiate import derivative, evaluate
+from echolith.compiler.differentiate import evaluate
 from echolith.compiler.layout import part
 from echolith.sim.weights import Words, to_values
 
@@ -28,7 +29,6 @@ class Real:
         self.design = dataclasses.replace(design, values=to_values(design, seen, design.values))
         if "readout" in seen:
             self.readout_matrix = (seen["readout"] >> width) * 2.0 ** -f["readout"]
-        self.slope = None if design.cost is None else derivative(design.cost, "y")
 
     def force(self, q: np.ndarray, u: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
         """All vectors of an evaluation, and dt * dV/dq."""
@@ -45,9 +45,9 @@ class Real:
 
     def error(self, q: np.ndarray, target: np.ndarray) -> np.ndarray:
         """dcost/dy of every output."""
-        assert self.slope is not None
-        y = self.readout(q)
-        return np.broadcast_to(evaluate(self.slope, {"y": y, "target": target}), y.shape)
+        y, cost = self.readout(q), self.design.cost
+        assert cost is not None
+        return np.broadcast_to(evaluate(slope(cost), {"y": y, "target": target, **sampled(cost, y)}), y.shape)
 
     def nudge(self, q: np.ndarray, target: np.ndarray) -> np.ndarray:
         """dcost/dq."""

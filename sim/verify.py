@@ -9,7 +9,7 @@ import numpy as np
 from echolith.compiler.design import Design
 from echolith.compiler.errors import RangeError
 from echolith.compiler.registers import ERRORS
-from echolith.host.arrays import inputs, targets
+from echolith.host.arrays import inputs, plain, targets
 from echolith.host.chip import ChipDevice
 from echolith.host.device import Device
 from echolith.host.rates import rates
@@ -85,7 +85,8 @@ def verify(design: Design, x, y=None, *, url: str = "sim:", progress: Progress |
         Called with (calls done, calls in all).
     """
     x = inputs(design, x)
-    y = targets(design, y, len(x)) if design.hardware.learn and y is not None else None
+    y = plain(y) if design.hardware.learn and y is not None else None
+    data = data_words(design, x, None if y is None else targets(design, y, len(x)))
     rate = None if y is None else _rate(design, x)
     with open_design(design, url) as chip:
         device = chip.device
@@ -101,10 +102,9 @@ def verify(design: Design, x, y=None, *, url: str = "sim:", progress: Progress |
             divergence = error.divergence
         finally:
             restore()
-    data = data_words(design, x, y)
     return Verification(
         url, len(x), twin.runs, twin.words, twin.flags, twin.predicted_cycles, twin.measured_cycles, divergence,
-        rounding(design, words, *data, rate), None if y is None else _cosine(design, words, x, y))
+        rounding(design, words, *data, rate), None if y is None else _cosine(design, words, x, y, data))
 
 
 def _rate(design: Design, x: np.ndarray) -> float:
@@ -134,10 +134,8 @@ class _Play:
     """A session in small pieces: pairs, so that each is one run on any hardware, then everything at once."""
 
     def __init__(self, twin: Twin, words: Words, x: np.ndarray, y: np.ndarray | None, rate: float | None):
-        self.twin, self.words, self.x, self.rate = twin, words, x, rate
+        self.twin, self.words, self.x, self.y, self.rate = twin, words, x, y, rate
         self.session = Session(twin.design, twin)
-        every = twin.design.dynamics.cost_at == "every"
-        self.goal = y if y is None or every else y[:, 0]
 
     def run(self, progress: Progress | None) -> None:
         self.twin.write(self.words)
@@ -166,24 +164,25 @@ class _Play:
         self.session.echo(self.x[pair])
 
     def _gradient(self, pair: slice) -> None:
-        if self.goal is not None:
-            self.session.gradient(self.x[pair], self.goal[pair])
+        if self.y is not None:
+            self.session.gradient(self.x[pair], self.y[pair])
 
     def _fit(self, pair: slice) -> None:
-        if self.goal is not None and self.rate is not None:
-            self.session.fit(self.x, self.goal, batch_size=2, learning_rate=self.rate, momentum=0.5)
+        if self.y is not None and self.rate is not None:
+            self.session.fit(self.x, self.y, batch_size=2, learning_rate=self.rate, momentum=0.5)
 
 
-def _cosine(design: Design, words: Words, x: np.ndarray, y: np.ndarray) -> float | None:
+def _cosine(design: Design, words: Words, x: np.ndarray, y: np.ndarray, data: tuple[np.ndarray, np.ndarray]
+            ) -> float | None:
     """Of the integer model's gradient and float64's; None where the integer model's leaves its formats."""
     device = IntegerDevice(design)
     device.write(words)
     try:
-        found = Session(design, device).gradient(x, y if design.dynamics.cost_at == "every" else y[:, 0])
+        found = Session(design, device).gradient(x, y)
     except RangeError:
         return None
-    data = zip(data_words(design, x, y), ("input", "target"), strict=True)
-    expected = Real(design, words).gradient(*(w * 2.0 ** -design.fractions[name] for w, name in data))
+    real = (w * 2.0 ** -design.fractions[name] for w, name in zip(data, ("input", "target"), strict=True))
+    expected = Real(design, words).gradient(*real)
     a, b = (np.concatenate([np.ravel(g[name]) for name in found]) for g in (found, expected))
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / norms if norms else 1.0
