@@ -94,7 +94,7 @@ def fit(job: Job, url: str, settings: dict, out: Path | None) -> Result:
 
 
 def verify(job: Job, url: str, samples: int) -> Result:
-    """Compare with the integer model."""
+    """Compare float64, integer model and chip."""
     from echolith.sim.verify import verify as run
 
     x, y = job.need()

@@ -41,7 +41,11 @@ class Divergence:
         unit = "" if self.unit is None else str(np.atleast_1d(self.unit).tolist())
         what = f"{self.word} of {self.state}{unit}" if self.state else f"{self.word}{unit}"
         off = "" if self.tolerance is None else f" (within {self.tolerance:.3g})"
-        return f"{', '.join(places)}: {what}: expected {self.expected:.12g}{off}, got {self.got:.12g}{self.note}"
+        return f"{', '.join(places)}: {what}: expected {_text(self.expected)}{off}, got {_text(self.got)}{self.note}"
+
+
+def _text(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:.6g}"
 
 
 def first(expected: np.ndarray, got: np.ndarray) -> tuple[int, ...] | None:

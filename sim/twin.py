@@ -165,7 +165,7 @@ class Twin(Device):
         for name in ("flags", "response", "saturated", *(("leading",) if entry == "learn" else ())):
             a, b = getattr(expected, name), getattr(got, name)
             if a != b:
-                return Divergence("update" if entry == "update" else "run", name, a, b)
+                return Divergence("update" if entry == "update" else "run", name, int(a), int(b))
         return None
 
     def _counted(self, entry: str, samples: int, expected: Run, got: Run) -> Divergence | None:
