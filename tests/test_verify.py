@@ -134,6 +134,18 @@ def test_an_inference_core_is_verified():
     assert report and report.cosine is None and report.rounding.error > 0
 
 
+def test_a_chip_is_verified_with_the_weights_it_holds_and_keeps_them(simulate, monkeypatch):
+    design = blocks()
+    chip = simulate(design)
+    chip.fresh, chip.close = False, lambda: None
+    trained = from_values(design, {name: 0.9 * v for name, v in design.values.items()})
+    chip.write(trained)
+    monkeypatch.setattr(verification, "open_design", lambda design, url: Session(design, chip))
+    assert design.verify(*samples(design, 2))
+    for name, held in chip.read().items():
+        np.testing.assert_array_equal(held, trained[name])
+
+
 def test_without_targets_the_motion_is_compared():
     report = verify(blocks(), samples(blocks())[0], url="int:")
     assert report and report.cosine is None and report.measured_cycles is None
