@@ -29,7 +29,7 @@ def blocks(words: int, bits: int, family: str) -> int:
 
 def multipliers(hw: Hardware) -> int:
     """Multiplier blocks: two per lane, one per table, one per product of a pipeline, two per vector bank."""
-    pipelines = [p for p in (*hw.activate, hw.cost, *hw.step, hw.drift) if p is not None]
+    pipelines = [p for p in (*hw.activate, hw.cost, *hw.step, *hw.drift) if p is not None]
     products = sum(op.kind in ("mul", "table") for p in pipelines for op in p.ops)
     return 2 * hw.lanes + products + 2 * len(hw.vectors) * hw.learn
 

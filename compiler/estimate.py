@@ -58,7 +58,7 @@ def multipliers(design: Design) -> dict[str, int]:
     """Multipliers of the array and of the neuron unit: products and tables' slopes in its pipelines, two per
     vector parameter for its update."""
     hw = design.hardware
-    pipelines: list[Pipeline | None] = [*hw.activate, *hw.step, hw.drift, hw.cost]
+    pipelines: list[Pipeline | None] = [*hw.activate, *hw.step, *hw.drift, hw.cost]
     unit = sum(op.kind in ("mul", "table") for p in pipelines if p is not None for op in p.ops)
     unit += 2 * len(hw.vectors) if hw.learn else 0
     return {"array": 2 * hw.lanes, "neuron_unit": unit, "total": 2 * hw.lanes + unit}

@@ -118,6 +118,27 @@ class Allowance:
             total += error.sum(0) if len(total) == sweep.length else error.sum()
 
 
+class Drifting:
+    """``drift`` bounds the error of the positions' changes at exact momenta ``p``; ``gradients``, with a ``scale`` as
+    above, what they add to the gradient words of masses."""
+
+    def __init__(self, model: IntegerModel, p: np.ndarray, scale: np.ndarray | None):
+        hw, w = model.hw, model.hw.width
+        self.drift = np.zeros(p.shape)
+        self.gradients: Words = {f"vector{i}": np.zeros(len(v)) for i, v in enumerate(model.vectors)}
+        for place in model.design.drifts:
+            here = slice(place.first, place.first + place.length)
+            inputs = {f"k{i}": ((v if len(v) == 1 else v[:place.length]) >> w, _ZERO)
+                      for i, v in enumerate(model.vectors)}
+            found = bounds(hw.drift[place.kind], inputs | {"p": (p[:, here], _ZERO)}, model.design.tables, w,
+                           hw.segments)
+            self.drift[:, here] = found.pop("d")[1]
+            for name, (_, error) in found.items() if scale is not None else ():
+                error = np.broadcast_to(error * 2.0**-scale[:, None] + 0.5, (len(p), place.length))
+                total = self.gradients[f"vector{name[1:]}"]
+                total += error.sum(0) if len(total) == place.length else error.sum()
+
+
 def readout_bound(model: IntegerModel, q: np.ndarray, target: np.ndarray) -> dict[str, Bounded]:
     """Output words ``y`` and cost derivatives ``delta`` at exact positions."""
     w = model._swept("readout")

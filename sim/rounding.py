@@ -4,7 +4,7 @@ Each step starts from the integer model's own state, so errors do not pile up an
 one with the wrong format, the clipped sum or the wrapped state.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,11 +12,10 @@ import numpy as np
 from echolith.compiler.design import Design
 from echolith.host.rates import rates
 from echolith.sim import arith
-from echolith.sim.allowance import Allowance, nudge_bound, readout_bound
-from echolith.sim.bound import bounds
+from echolith.sim.allowance import Allowance, Drifting, nudge_bound, readout_bound
 from echolith.sim.divergence import Divergence, named
 from echolith.sim.model import SHIFT_LIMIT, State
-from echolith.sim.real import Real
+from echolith.sim.real import Gradient, Real, goals
 from echolith.sim.trace import Place, Traced, traced
 from echolith.sim.weights import Words, gradients, to_values
 
@@ -55,7 +54,7 @@ class _Check:
         self.x, self.target = x, target
         f = self.design.fractions
         self.state, self.u = 2.0 ** -f["state"], x * 2.0 ** -f["input"]
-        self.goal = target * 2.0 ** -f["target"]
+        self.goal = goals(self.design, target)
         self.steps = self.design.dynamics.steps * self.design.dynamics.substeps
         self.found = Rounding()
         self.gradient = {name: np.zeros(np.shape(v)) for name, v in self.design.values.items()}
@@ -142,11 +141,14 @@ class _Check:
         if phase == "echo":
             nudge, more = self._nudge(step)
             kick, bound = kick - nudge, bound + more
-        hw, d = self.model.hw, self.design.dynamics
         sign = 1 if back else -1
         self._moved(Divergence(phase, "momentum", 0, 0, step), before.p + sign * kick, after.p, bound)
-        drift = bounds(hw.drift, {"p": (after.p, np.zeros(()))}, self.design.tables, hw.width, hw.segments)["d"][1]
-        self._moved(Divergence(phase, "position", 0, 0, step), before.q - sign * d.dt * after.p, after.q, drift)
+        scale = np.tile(self.exponent - self.model.gain, 2) if phase == "echo" else None
+        allowed = Drifting(self.model, after.p, scale)
+        if phase == "echo":
+            self._learn(lambda copies: self.real.masses(after.p[copies] * self.state), allowed.gradients)
+        drift = self.real.drift(after.p * self.state) / self.state
+        self._moved(Divergence(phase, "position", 0, 0, step), before.q - sign * drift, after.q, allowed.drift)
 
     def _moved(self, where: Divergence, expected: np.ndarray, got: np.ndarray, bound: np.ndarray) -> None:
         bound, error = np.broadcast_to(bound, got.shape), np.abs(got - expected)
@@ -161,7 +163,7 @@ class _Check:
         scale = np.tile(self.exponent - self.model.gain, copies) if phase == "echo" else None
         allowed = Allowance(self.model, q, np.tile(self.x[:, row], (copies, 1)), scale)
         if phase == "echo":
-            self._learn(env, allowed)
+            self._learn(lambda copies: self.real.updates(env, copies), allowed.gradients)
         return kick / self.state, allowed.kick
 
     def _nudge(self, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -183,15 +185,15 @@ class _Check:
 
     # -- gradients -------------------------------------------------------------------------------------------------
 
-    def _learn(self, env: Mapping[str, np.ndarray], allowed: Allowance) -> None:
-        """Add one evaluation's contrasts to the gradient and to its bound."""
+    def _learn(self, updates: Callable[[np.ndarray], Gradient], allowed: Words) -> None:
+        """Add the contrast of what ``updates`` sums over samples to the gradient, and its bound."""
         for exponent in np.unique(self.exponent):
             chosen = np.flatnonzero(self.exponent == exponent)
             eps = float(self._scale[chosen[0], 0]) * self.state
             for sign, copies in ((1, chosen), (-1, chosen + len(self.x))):
-                for name, g in self.real.updates(env, copies).items():
+                for name, g in updates(copies).items():
                     self.gradient[name] += -sign * self.design.dynamics.cost_scale / (2 * eps) * g
-        for name, bound in allowed.gradients.items():
+        for name, bound in allowed.items():
             self.allowed[name] += bound
 
     def _own(self) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 
 from echolith.compiler.design import Design
 from echolith.sim import arith
-from echolith.sim.model import IntegerModel, Outcome, State
+from echolith.sim.model import IntegerModel, State
 from echolith.sim.weights import Words
 
 __all__ = ["Place", "Traced", "traced"]
@@ -23,11 +23,10 @@ class Traced(IntegerModel):
         self.states: dict[Place, State] = {}
         self.sums: dict[Place, Words] = {}
 
-    def _move(self, s: State, force, nudge, reverse: bool, where: tuple, out: Outcome,
-              units: slice = slice(None), drift: bool = True) -> None:
+    def _move(self, s: State, force, nudge, reverse: bool, where: tuple, *rest, **options) -> None:
         if where not in self.states and where[0] != "echo":
             self.sums[where] = self._words()
-        super()._move(s, force, nudge, reverse, where, out, units, drift)
+        super()._move(s, force, nudge, reverse, where, *rest, **options)
         self.states[where] = s.copy()
 
     def _words(self) -> Words:

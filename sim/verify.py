@@ -17,7 +17,7 @@ from echolith.host.session import Session, open_design
 from echolith.sim.data import words as data_words
 from echolith.sim.device import IntegerDevice
 from echolith.sim.divergence import Divergence
-from echolith.sim.real import Real
+from echolith.sim.real import Real, goals
 from echolith.sim.rounding import Rounding, rounding
 from echolith.sim.twin import Diverged, Twin
 from echolith.sim.weights import Words, from_values
@@ -25,6 +25,7 @@ from echolith.sim.weights import Words, from_values
 __all__ = ["Verification", "verify"]
 
 Progress = Callable[[int, int], None]
+Given = tuple[np.ndarray, np.ndarray]  # targets and mask as a session takes them
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,7 +67,8 @@ class Verification:
         return "\n".join(lines)
 
 
-def verify(design: Design, x, y=None, *, url: str = "sim:", progress: Progress | None = None) -> Verification:
+def verify(design: Design, x, y=None, *, mask=None, url: str = "sim:", progress: Progress | None = None
+           ) -> Verification:
     """Float64, integer model and ``url`` on the same samples: predict, echo, gradients, updates.
 
     The chip must equal the integer model in every word, flag and cycle; the integer model must stay within its
@@ -79,22 +81,28 @@ def verify(design: Design, x, y=None, *, url: str = "sim:", progress: Progress |
         (batch, steps, inputs).
     y : array-like, optional
         Targets; without them, and on inference-only hardware, nothing learns.
+    mask : array-like, optional
+        As for `Session.fit`.
     url : str
         As for `Design.open`.
     progress : callable, optional
         Called with (calls done, calls in all).
     """
     x = inputs(design, x)
-    y = plain(y) if design.hardware.learn and y is not None else None
-    data = data_words(design, x, None if y is None else targets(design, y, len(x)))
-    rate = None if y is None else _rate(design, x)
+    given, goal = None, None
+    if design.hardware.learn and y is not None:
+        goal, y = targets(design, y, len(x), mask), plain(y)
+        given = y, np.ones(y.shape) if mask is None else plain(mask)
+    data = data_words(design, x, goal)
+    rate = None if given is None else _rate(design, x)
     with open_design(design, url) as chip:
         device = chip.device
         fresh = not isinstance(device, ChipDevice) or device.fresh
-        words = from_values(design, design.values) if fresh else device.read()
+        # Where the host computes parameters, a chip's weights alone do not tell them all.
+        words = from_values(design, design.values) if fresh or design.derived else device.read()
         restore = _kept(device)
         twin = Twin(IntegerDevice(design), device)
-        play = _Play(twin, words, x, y, rate)
+        play = _Play(twin, words, x, given, rate)
         try:
             play.run(progress)
             divergence = None
@@ -104,11 +112,13 @@ def verify(design: Design, x, y=None, *, url: str = "sim:", progress: Progress |
             restore()
     return Verification(
         url, len(x), twin.runs, twin.words, twin.flags, twin.predicted_cycles, twin.measured_cycles, divergence,
-        rounding(design, words, *data, rate), None if y is None else _cosine(design, words, x, y, data))
+        rounding(design, words, *data, rate), None if given is None else _cosine(design, words, x, given, data))
 
 
 def _rate(design: Design, x: np.ndarray) -> float:
     """The largest of some learning rates that the design's formats can represent, wherever the gain moves."""
+    if design.derived:
+        return 0.0
     updates = -(-len(x) // 2)
     for rate in (0.05, 0.005, 0.0005):
         with contextlib.suppress(RangeError):
@@ -133,8 +143,8 @@ def _kept(device: Device) -> Callable[[], None]:
 class _Play:
     """A session in small pieces: pairs, so that each is one run on any hardware, then everything at once."""
 
-    def __init__(self, twin: Twin, words: Words, x: np.ndarray, y: np.ndarray | None, rate: float | None):
-        self.twin, self.words, self.x, self.y, self.rate = twin, words, x, y, rate
+    def __init__(self, twin: Twin, words: Words, x: np.ndarray, given: Given | None, rate: float | None):
+        self.twin, self.words, self.x, self.given, self.rate = twin, words, x, given, rate
         self.session = Session(twin.design, twin)
 
     def run(self, progress: Progress | None) -> None:
@@ -164,24 +174,26 @@ class _Play:
         self.session.echo(self.x[pair])
 
     def _gradient(self, pair: slice) -> None:
-        if self.y is not None:
-            self.session.gradient(self.x[pair], self.y[pair])
+        if self.given is not None:
+            y, mask = self.given
+            self.session.gradient(self.x[pair], y[pair], mask[pair])
 
     def _fit(self, pair: slice) -> None:
-        if self.y is not None and self.rate is not None:
-            self.session.fit(self.x, self.y, batch_size=2, learning_rate=self.rate, momentum=0.5)
+        if self.given is not None and self.rate is not None and not self.session.design.derived:
+            y, mask = self.given
+            self.session.fit(self.x, y, mask=mask, batch_size=2, learning_rate=self.rate, momentum=0.5)
 
 
-def _cosine(design: Design, words: Words, x: np.ndarray, y: np.ndarray, data: tuple[np.ndarray, np.ndarray]
+def _cosine(design: Design, words: Words, x: np.ndarray, given: Given, data: tuple[np.ndarray, np.ndarray]
             ) -> float | None:
     """Of the integer model's gradient and float64's; None where the integer model's leaves its formats."""
     device = IntegerDevice(design)
     device.write(words)
     try:
-        found = Session(design, device).gradient(x, y)
+        found = Session(design, device).gradient(x, *given)
     except RangeError:
         return None
-    real = (w * 2.0 ** -design.fractions[name] for w, name in zip(data, ("input", "target"), strict=True))
+    real = data[0] * 2.0 ** -design.fractions["input"], goals(design, data[1])
     expected = Real(design, words).gradient(*real)
     a, b = (np.concatenate([np.ravel(g[name]) for name in found]) for g in (found, expected))
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
