@@ -345,7 +345,8 @@ def test_a_wrong_table_of_the_design_is_found_against_float64():
 def test_a_wrong_drift_is_found_against_float64():
     design = blocks()
     drift = tuple(dataclasses.replace(d, ops=tuple(
-        dataclasses.replace(op, n=op.n + 1) if op.kind == "rnd" else op for op in d.ops)) for d in design.hardware.drift)
+        dataclasses.replace(op, n=op.n + 1) if op.kind == "rnd" else op for op in d.ops))
+        for d in design.hardware.drift)
     broken = dataclasses.replace(design, hardware=dataclasses.replace(design.hardware, drift=drift))
     found = verify(broken, *samples(broken), url="int:").rounding.divergence
     assert (found.phase, found.step, found.copy, found.word) == ("forward", 1, "0", "position")
