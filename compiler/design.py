@@ -254,8 +254,10 @@ class Design:
 
         export(self, directory)
 
-    def verify(self, x, y, **options):
-        """Compare integer model and RTL on samples; see `sim.verify.verify`."""
+    def verify(self, x, y=None, **options):
+        """Compare float64, integer model and RTL on samples, phase by phase; see `sim.verify.verify`.
+
+        In pytest: ``assert design.verify(X, Y)``."""
         from echolith.sim.verify import verify
 
         return verify(self, x, y, **options)
