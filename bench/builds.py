@@ -84,7 +84,6 @@ CASES: dict[str, Callable[[], Design]] = {
     "ice-1-hopfield": _ice(Hopfield, 1, learn=False),
     "ecp5-4-tied": _compiled(Tied, 4, cost_at="every"),
     "ecp5-8-plain": _compiled(lambda: Digits(32, 32), 8),
-    "ice-3-infer": _ice(lambda: Digits(30, 30), 3, learn=False),
     "ecp5-2-products": _compiled(Products, 2),
     "ecp5-2-springs": _compiled(Springs, 2, learn=False),
     "ecp5-5-blocks": _compiled(Blocks, 5),

@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -11,21 +12,24 @@ from echolith.compiler.assemble import assembled
 from echolith.compiler.assemble import program as schedule
 from echolith.compiler.case import Case
 from echolith.compiler.case import case as find_case
-from echolith.compiler.design import Design
+from echolith.compiler.design import Design, Hardware
 from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
 from echolith.compiler.errors import CompileError, DesignMismatch
 from echolith.compiler.formats import Format
 from echolith.compiler.hardware import accumulator, differences, segments
 from echolith.compiler.hardware import hardware as find_hardware
-from echolith.compiler.layout import size
-from echolith.compiler.quantise import Formats, choose_formats, quantise
+from echolith.compiler.lanes import MOST, fullest
+from echolith.compiler.layout import plan, size
+from echolith.compiler.program import Program
+from echolith.compiler.quantise import Formats, Quantised, choose_formats, quantise
 from echolith.compiler.ranged import ranged
+from echolith.compiler.timing import cycles
 
 __all__ = ["compile"]
 
 
 def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate=None, steps: int | None = None,
-            board: str = "ulx3s-85f", lanes: int = 8, precision: Mapping[str, str] | str = "auto",
+            board: str = "ulx3s-85f", lanes: int | Literal["auto"] = 8, precision: Mapping[str, str] | str = "auto",
             samples: int | None = None, like: Design | None = None) -> Design:
     """Lower a PyTorch module to a `Design`.
 
@@ -42,8 +46,9 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
         given, inputs are taken from [-1, 1] and states are Q5.12 or its like.
     board : str
         A name of `boards.catalog`.
-    lanes : int
-        Lanes of two multipliers each.
+    lanes : int or "auto"
+        Lanes of two multipliers each. "auto" fills the board: of the numbers that make a sample faster, the largest
+        that fits by the estimate of `compiler.resources`.
     precision : "auto" or mapping
         Formats that replace calibrated ones, by the names of `Design.precision` (``state``, ``hidden``, ...), spelled
         ``Q5.12`` (without the sign bit) or ``ap_fixed<18,6>`` (with it); only the fraction bits count, words have the
@@ -56,18 +61,16 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
 
     Raises
     ------
-    CompileError, DesignMismatch
+    CompileError, DesignMismatch, ResourceError
     """
-    if not (isinstance(lanes, int) and 1 <= lanes <= 128):
-        raise CompileError(f"lanes must be a whole number from 1 to 128, not {lanes!r}")
-    case = find_case(model, dynamics, rule, calibrate, steps, find_board(board), lanes, samples, like)
+    if lanes != "auto" and not (isinstance(lanes, int) and 1 <= lanes <= MOST):
+        raise CompileError(f'lanes must be a whole number from 1 to {MOST} or "auto", not {lanes!r}')
+    case = find_case(model, dynamics, rule, calibrate, steps, find_board(board), 1 if lanes == "auto" else lanes,
+                     samples, like)
     formats = _formats(case, precision, like, calibrate is None)
-    quantised = quantise(case, formats, segments(case, like), accumulator(case, like), case.learn)
-    hardware = find_hardware(case, formats, quantised, like)
-    program = schedule(case, hardware, quantised)
-    if len(program.words) > hardware.depths.program:
-        depths = dataclasses.replace(hardware.depths, program=size(len(program.words)))
-        hardware = dataclasses.replace(hardware, depths=depths)
+    if lanes == "auto" and like is None:
+        case = _filled(case, formats)
+    quantised, hardware, program = _realised(case, formats, like)
     if like is not None and hardware != like.hardware:
         raise DesignMismatch("the network does not fit this hardware: "
                              + "; ".join(differences(hardware, like.hardware)))
@@ -75,6 +78,29 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
     formats = dataclasses.replace(formats, fractions=quantised.circuits.fractions)
     design = assembled(case, formats, quantised, hardware, program)
     return ranged(design, case.samples, like) if case.learn else design
+
+
+def _realised(case: Case, formats: Formats, like: Design | None) -> tuple[Quantised, Hardware, Program]:
+    """Circuits, the hardware around them and the program it runs."""
+    quantised = quantise(case, formats, segments(case, like), accumulator(case, like), case.learn)
+    hardware = find_hardware(case, formats, quantised, like)
+    program = schedule(case, hardware, quantised)
+    if len(program.words) > hardware.depths.program:
+        depths = dataclasses.replace(hardware.depths, program=size(len(program.words)))
+        hardware = dataclasses.replace(hardware, depths=depths)
+    return quantised, hardware, program
+
+
+def _filled(case: Case, formats: Formats) -> Case:
+    """The case with as many lanes as fill its board."""
+    def spread(lanes: int) -> Case:
+        return dataclasses.replace(case, lanes=lanes, plan=plan(case.graph, case.flow, case.passes, lanes))
+
+    def attempt(lanes: int) -> tuple[Hardware, float]:
+        _, hardware, program = _realised(spread(lanes), formats, None)
+        return hardware, cycles(program.words, program.entries["learn" if case.learn else "predict"], hardware)
+
+    return spread(fullest(case.board, [b.rows for b in case.plan.blocks], attempt))
 
 
 def _advise(case: Case, formats: Formats) -> None:
