@@ -2,7 +2,7 @@
 
 Multipliers and memories are counted. Logic cells and flip-flops are sums over what `inventory` finds, with one
 coefficient per kind of part: bench/resources.py fits them to stored builds and writes them to resources.json, with the
-largest error on the builds that were kept from the fit.
+largest error on any build, fitted or kept from the fit.
 """
 
 import functools
