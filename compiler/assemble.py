@@ -9,7 +9,7 @@ from echolith.compiler.design import Design, Hardware, Placement, Vector
 from echolith.compiler.hardware import NUDGE
 from echolith.compiler.isa import Opcode
 from echolith.compiler.program import Program, Schedule, build
-from echolith.compiler.quantise import Formats, Quantised, cost
+from echolith.compiler.quantise import Formats, Quantised
 
 __all__ = ["assembled", "program"]
 
@@ -21,8 +21,8 @@ def program(case: Case, hardware: Hardware, q: Quantised) -> Program:
                for c in case.plan.columns if any(name in case.graph.learned for name, *_ in c.parameters)}
     vectors = tuple(int(np.size(case.flow.values[name])) for name in case.vectors)
     return build(Schedule(hardware, case.dynamics, case.units, case.graph.inputs, case.graph.outputs, blocks,
-                          tuple(q.circuits.sweeps), _drives(case, q.circuits), updates, vectors if case.learn else (),
-                          case.plan.used))
+                          tuple(q.circuits.sweeps), tuple(q.circuits.levels), _drives(case, q.circuits), updates,
+                          vectors if case.learn else (), case.plan.used))
 
 
 def _drives(case: Case, circuits: Circuits) -> dict[str, int]:
@@ -45,12 +45,13 @@ def assembled(case: Case, formats: Formats, q: Quantised, hw: Hardware, words: P
         hardware=hw, dynamics=case.dynamics, units=case.units, inputs=n.inputs,
         outputs=n.outputs if n.readout else case.units,
         learned=tuple(sorted(n.learned)), blocks=case.plan.blocks, placements=placements, vectors=vectors,
-        states=dict(n.states), sweeps=tuple(q.circuits.sweeps), kept_drives=_drives(case, q.circuits),
+        states=dict(n.states), sweeps=tuple(q.circuits.sweeps), levels=tuple(q.circuits.levels),
+        kept_drives=_drives(case, q.circuits),
         passes=case.passes, matrices=case.flow.matrices, drives=case.flow.drives,
         program=words.words, entries=words.entries, rates=words.rates, tables=q.tables,
         values={k: np.asarray(v, np.float64) for k, v in case.flow.values.items() if k in used}, fractions=f,
         lowered=q.lowered, response=hw.width - NUDGE + hw.delta_shift, gain=0,
-        cost=cost(n) if case.learn else None, report=_report(case))
+        cost=case.cost, report=_report(case))
 
 
 def _half(f: dict[str, int], hw: Hardware) -> float:
@@ -80,7 +81,7 @@ def _report(case: Case) -> dict:
     ranges = {name: float(np.abs(v).max(initial=0.0)) for name, v in case.samples.values.items()}
     return {
         "board": case.board.name,
-        **describe(case.graph, cost(case.graph), case.learn),
+        **describe(case.graph, case.cost, case.learn),
         "ranges": {**ranges, "q": max(ranges[s] for s in case.graph.states), "p": case.samples.p,
                    "z": max([ranges[p.acc] for p in case.passes if p.opcode == Opcode.FORWARD], default=0.0),
                    "y": float(np.abs(case.samples.y).max())},

@@ -31,6 +31,8 @@ class _Broadcast:
         for name, node in self.graph.nodes.items():
             if isinstance(node, Affine):
                 node = dataclasses.replace(node, terms=tuple(map(self._term, node.terms)))
+            else:
+                node = dataclasses.replace(node, expr=self._expr(node.expr, node.length))
             self.nodes[name] = node
             self.lengths[name] = node.length if isinstance(node, Affine) else 1
         energy = tuple(Sum(self._expr(e.expr, e.length), e.length) for e in self.graph.energy)
@@ -45,7 +47,6 @@ class _Broadcast:
 
     def _expr(self, expr: Expr, length: int) -> Expr:
         short = [n for n in sorted(names(expr)) if n == "u" or self.lengths.get(n, length) != length]
-        short = [n for n in short if not isinstance(self.nodes.get(n), Reduce)]
         return substitute(expr, {n: var(self._node(n, length)) for n in short}) if short else expr
 
     def _node(self, vector: str, length: int) -> str:

@@ -60,6 +60,8 @@ def force(passes: Sequence[Pass], flow: Flow | Design, vectors: Values, values: 
         if made.expr is None or not (made.result or made.state):
             continue
         value = np.broadcast_to(evaluate(made.expr, env), (samples, made.length))
+        if made.maximum:
+            value = value.max(axis=1, keepdims=True)
         if made.state:
             kicks[made.state] = kicks.get(made.state, 0.0) + value
         else:

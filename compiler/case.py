@@ -7,18 +7,18 @@ import numpy as np
 
 from echolith.boards.catalog import Board
 from echolith.compiler.agree import agree
-from echolith.compiler.broadcast import broadcast
 from echolith.compiler.calibrate import Samples, calibrate
 from echolith.compiler.capture import capture
+from echolith.compiler.costs import Cost, cost, encoded, levels
 from echolith.compiler.design import Design, Dynamics
 from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
 from echolith.compiler.errors import CompileError
 from echolith.compiler.flow import Flow, derive
-from echolith.compiler.fold import folded
 from echolith.compiler.graph import Graph
 from echolith.compiler.ir import var
 from echolith.compiler.layout import Plan, plan
 from echolith.compiler.ops import mul, power
+from echolith.compiler.prepare import prepared
 from echolith.compiler.select import Pass, select
 
 __all__ = ["Case", "case"]
@@ -34,6 +34,8 @@ class Case:
     graph: Graph
     flow: Flow
     passes: tuple[Pass, ...]
+    cost: Cost | None  # None too without a rule
+    levels: tuple[Pass, ...]  # of a softmax, before every cost
     vectors: tuple[str, ...]  # parameters of the neuron unit
     samples: Samples
     dynamics: Dynamics
@@ -51,7 +53,7 @@ class Case:
 def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: int | None, target: Board, lanes: int,
          room: int | None, like: Design | None) -> Case:
     """Capture, derive, select, calibrate, verify, lay out; ``given`` is (X, Y) or None."""
-    graph = broadcast(folded(capture(model)))
+    graph = prepared(capture(model))
     _names(graph)
     for state, kinetic in graph.kinetic.items():
         if kinetic != mul(0.5, power(var("p"), 2)):
@@ -63,9 +65,11 @@ def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: 
     if graph.readout is not None and any(t.source not in map(var, graph.states) for t in graph.readout.terms):
         raise CompileError("predict: a readout of functions of the states is not built on the chip yet; return "
                            f"R q + b, not {' + '.join(str(t.source) for t in graph.readout.terms)}")
-    x, y = _data(graph, given, steps, cost_at)
+    found = cost(graph) if rule is not None else None
+    x, y = _data(graph, found, given, steps, cost_at)
     flow = derive(graph, float(dynamics.dt), rule is not None)
     passes = tuple(select(flow, tuple(graph.states)))
+    before = levels(found, flow, next(iter(graph.states)), graph.outputs)
     samples = calibrate(graph, passes, flow, x, y, dynamics.dt, dynamics.substeps, cost_at)
     agree(graph, flow, passes, samples, dynamics.dt, rule is not None)
     scale = 1.0 / x.shape[1] if rule and rule.cost_at == "mean" else 1.0
@@ -74,8 +78,8 @@ def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: 
     record = x.shape[1] * graph.inputs + y.shape[1] * y.shape[2] * (rule is not None)
     used = {n for p in passes for e in (p.expr, *(e for _, e in p.learn)) if e is not None for n in e.variables()}
     vectors = tuple(sorted(used & set(flow.values)))
-    return Case(graph, flow, passes, vectors, samples, timing, target, width, rule is not None,
-                 plan(graph, flow, passes, width), (len(x) if room is None else room) * record)
+    return Case(graph, flow, passes, found, before, vectors, samples, timing, target, width, rule is not None,
+                 plan(graph, flow, (*passes, *before), width), (len(x) if room is None else room) * record)
 
 
 def _names(graph: Graph) -> None:
@@ -85,7 +89,8 @@ def _names(graph: Graph) -> None:
                                f"{state}_, not {state!r}")
 
 
-def _data(network: Graph, given, steps: int | None, cost_at: str | None) -> tuple[np.ndarray, np.ndarray]:
+def _data(network: Graph, cost: Cost | None, given, steps: int | None, cost_at: str | None
+          ) -> tuple[np.ndarray, np.ndarray]:
     """Checked (batch, steps, inputs) and (batch, read-outs, outputs) float64 arrays."""
     if given is None:
         if steps is None:
@@ -93,15 +98,23 @@ def _data(network: Graph, given, steps: int | None, cost_at: str | None) -> tupl
         generator = np.random.default_rng(0)
         x = generator.uniform(-1, 1, (_SAMPLES, steps, network.inputs)).round(3)
         rows = steps if cost_at == "every" else 1
+        if cost is not None and cost.targets != "values":
+            return x, np.eye(network.outputs)[generator.integers(network.outputs, size=(_SAMPLES, rows))]
         return x, (generator.uniform(-1, 1, (_SAMPLES, rows, network.outputs)) > 0).astype(float)
     x = _checked("X", given[0], 3, (None, None, network.inputs), "(batch, steps, inputs)")
     if given[1] is None:
         if cost_at is not None:
             raise CompileError("calibrate=(X, Y) needs Y for a rule, not None")
         return x, np.zeros((len(x), 1, network.outputs))
-    if cost_at == "every":
-        return x, _checked("Y", given[1], 3, (len(x), x.shape[1], network.outputs), "(batch, steps, outputs)")
-    return x, _checked("Y", given[1], 2, (len(x), network.outputs), "(batch, outputs)")[:, None]
+    every = cost_at == "every"
+    sizes, text = [len(x)], "batch"
+    if every:
+        sizes, text = [len(x), x.shape[1]], "batch, steps"
+    kind = "values" if cost is None else cost.targets
+    if kind != "classes":
+        sizes, text = [*sizes, network.outputs], f"{text}, outputs"
+    y = _checked("Y", given[1], len(sizes), tuple(sizes), f"({text})")
+    return x, encoded(kind, y if every else y[:, None], network.outputs, CompileError)
 
 
 def _checked(name: str, value, dimensions: int, shape: tuple[int | None, ...], text: str) -> np.ndarray:

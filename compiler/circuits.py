@@ -15,8 +15,9 @@ from echolith.compiler.pipeline import Builder, Pipeline
 from echolith.compiler.select import Pass
 from echolith.compiler.sweep import Sweep
 
-__all__ = ["Circuits", "circuits", "spread"]
+__all__ = ["STRETCH", "Circuits", "circuits", "spread"]
 
+STRETCH = 0.75  # of a format that calibrated samples are tried over
 _KINDS = 16  # pipelines of one unit
 
 
@@ -28,6 +29,7 @@ class Circuits:
     step: list[Pipeline] = field(default_factory=list)
     tables: dict[str, list[np.ndarray]] = field(default_factory=lambda: {"activate": [], "step": []})
     sweeps: list[Sweep] = field(default_factory=list)
+    levels: list[Sweep] = field(default_factory=list)  # of passes before the cost
     fractions: dict[str, int] = field(default_factory=dict)  # of every vector and of the sums' words
     gradients: dict[str, int] = field(default_factory=dict)  # of the contributions to each vector parameter
     lowered: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -116,6 +118,14 @@ class _Lower:
         return self.found.fractions[self.blocks[made.matrix]] + self.found.fractions[made.x]
 
     def _forward(self, made: Pass) -> None:
+        kind = 0 if made.kept else self._activation(made)
+        self.found.sweeps.append(Sweep(
+            Opcode.FORWARD, made.length, self.blocks[made.matrix], kind, source=self.places[made.x],
+            input=made.x == "u", place=self.places.get(made.result, 0) if made.value else 0,
+            tile=self.tiles[made.result] if made.rows else 0, drive=self._drive(made.acc if made.kept else made.drive),
+            value=made.value, rows=made.rows, kept=made.kept))
+
+    def _activation(self, made: Pass) -> int:
         assert made.expr is not None
         f, name = self.found.fractions, f"activate{len(self.found.sweeps)}"
         inputs = [("acc", self.accumulator)] + [("drive", self.width)] * bool(made.drive)
@@ -126,12 +136,7 @@ class _Lower:
         z = b("sat", z, n=self.width)
         low = self._lowering(name, b, {made.acc: Fixed(z, f[made.acc], True)}, "activate")
         pipeline = b.build(t=self._word(low, made))
-        kind = self._kind("activate", pipeline, low, name)
-        self.found.sweeps.append(Sweep(
-            Opcode.FORWARD, made.length, self.blocks[made.matrix], kind, source=self.places[made.x],
-            input=made.x == "u", place=self.places.get(made.result, 0) if made.value else 0,
-            tile=self.tiles[made.result] if made.rows else 0, drive=self._drive(made.drive), value=made.value,
-            rows=made.rows))
+        return self._kind("activate", pipeline, low, name)
 
     def _element(self, made: Pass) -> None:
         transposed = made.opcode == Opcode.TRANSPOSED
@@ -144,7 +149,7 @@ class _Lower:
             first=self.places.get(made.q or made.state, 0), second=self.places.get(made.r, 0),
             place=self.places[made.result] if made.value else 0,
             tile=self.tiles[made.x] if transposed else self.tiles[made.result] if made.rows else 0,
-            value=made.value, rows=made.rows, force=kicks and not transposed, drift=made.drift,
+            value=made.value, rows=made.rows, maximum=made.maximum, force=kicks and not transposed, drift=made.drift,
             learn=bool(made.learn), echo_only=made.echo_only))
 
     def _step(self, made: Pass) -> int:
@@ -225,4 +230,4 @@ class _Lower:
 def spread(values: np.ndarray, frac: int, width: int) -> np.ndarray:
     """Samples stretched over most of their format: words may come to use all of it, and so must what follows."""
     largest = float(np.abs(values).max(initial=0.0))
-    return values * (0.75 * 2.0 ** (width - 1 - frac) / largest) if largest else values
+    return values * (STRETCH * 2.0 ** (width - 1 - frac) / largest) if largest else values

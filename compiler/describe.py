@@ -1,7 +1,8 @@
 """A graph in words: the energy as understood, every force, every local update."""
 
-from echolith.compiler.differentiate import derivative, substitute
-from echolith.compiler.flow import Accumulate, Drive, Flow, Kick, Linear, Map, Outer, derive, window_text
+from echolith.compiler.costs import LEVEL, Cost, slope
+from echolith.compiler.differentiate import substitute
+from echolith.compiler.flow import Accumulate, Drive, Flow, Kick, Linear, Map, Maximum, Outer, derive, window_text
 from echolith.compiler.graph import Affine, Dense, Graph, Index
 from echolith.compiler.ir import Expr, var
 
@@ -10,7 +11,7 @@ __all__ = ["describe"]
 Lines = list[list[str]]
 
 
-def describe(graph: Graph, cost: Expr | None, learn: bool) -> dict[str, Lines]:
+def describe(graph: Graph, cost: Cost | None, learn: bool) -> dict[str, Lines]:
     """(label, text) lines by section: ``energy`` and ``derived``. Without dt: these are the mathematics."""
     energy: Lines = [["V", " + ".join(f"sum {_bare(e.expr)}" for e in graph.energy) or "0"]]
     energy += [[name, _affine(node) if isinstance(node, Affine) else f"{node.kind} {node.expr}"]
@@ -18,7 +19,9 @@ def describe(graph: Graph, cost: Expr | None, learn: bool) -> dict[str, Lines]:
     if graph.readout is not None:
         energy.append(["y", _affine(graph.readout)])
     if cost is not None:
-        energy.append(["cost", f"sum {_bare(cost)}"])
+        energy.append(["cost", f"sum {_bare(_plain(cost.expr))}"])
+        if cost.inside is not None:
+            energy.append(["level", f"logsumexp {cost.inside}"])
     return {"energy": energy, "derived": _derived(graph, cost if learn else None)}
 
 
@@ -43,7 +46,11 @@ def _bare(expr: Expr) -> str:
     return text[1:-1] if text.startswith("(") and text.endswith(")") else text
 
 
-def _derived(graph: Graph, cost: Expr | None) -> Lines:
+def _plain(expr: Expr) -> Expr:
+    return substitute(expr, {LEVEL: var("level")})
+
+
+def _derived(graph: Graph, cost: Cost | None) -> Lines:
     flow = derive(graph, 1.0, cost is not None)
     known = {s.name: var(_sum(s, flow)) for s in flow.steps if isinstance(s, Linear)}
     labels = {f"{name}_t": f"dV/d{name}" for name in graph.nodes}
@@ -55,6 +62,8 @@ def _derived(graph: Graph, cost: Expr | None) -> Lines:
     for step in flow.steps:
         if isinstance(step, Map) and step.name not in graph.nodes:
             lines.append([labels.get(step.name, step.name), text(step.expr)])
+        elif isinstance(step, Maximum):
+            lines.append([step.name, f"max {text(step.expr)}"])
         elif isinstance(step, Kick):
             lines.append([f"dV/d{step.state}", text(step.expr)])
         elif isinstance(step, Outer):
@@ -64,7 +73,7 @@ def _derived(graph: Graph, cost: Expr | None) -> Lines:
     kicked = {k.state for k in flow.steps if isinstance(k, Kick)}
     lines += [[f"dV/d{s}", "0"] for s in graph.states if s not in kicked]
     if cost is not None:
-        lines.append(["dcost/dy", _bare(derivative(cost, "y"))])
+        lines.append(["dcost/dy", _bare(_plain(slope(cost)))])
         assert graph.readout is not None
         for t in graph.readout.terms:
             if isinstance(t.matrix, Dense) and t.matrix.parameter in graph.learned:

@@ -11,9 +11,9 @@ from functools import cached_property
 
 import numpy as np
 
+from echolith.compiler.costs import Cost
 from echolith.compiler.flow import Drive, Matrix
 from echolith.compiler.formats import Format
-from echolith.compiler.ir import Expr
 from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.select import Pass
 from echolith.compiler.sweep import Sweep
@@ -144,6 +144,7 @@ class Design:
     placements: tuple[Placement, ...]
     vectors: tuple[Vector, ...]
     sweeps: tuple[Sweep, ...]  # one evaluation of the force, with its gradients
+    levels: tuple[Sweep, ...]  # of a softmax, before every cost
     kept_drives: dict[str, int]  # blocks whose sums are kept over the substeps -> their first row
     passes: tuple[Pass, ...]  # the same in float: what every sweep means
     matrices: dict[str, Matrix]
@@ -157,7 +158,7 @@ class Design:
     lowered: dict[str, tuple[int, ...]]  # fraction bits chosen inside the pipelines
     response: int  # response exponent R and gain found at calibration
     gain: int
-    cost: Expr | None  # of y and target
+    cost: Cost | None
     report: dict = field(default_factory=dict)  # what explain() prints: ranges, energy text, dt^2 lambda_max, board
 
     @cached_property
@@ -187,7 +188,8 @@ class Design:
     @property
     def elements(self) -> int:
         """Elements of a context's vectors: the states, the constant one, the results that are kept."""
-        return max([self.units + 1, *(s.place + s.length for s in self.sweeps if s.value)])
+        kept = [s for s in (*self.sweeps, *self.levels) if s.value]
+        return max([self.units + 1, *(s.place + (1 if s.maximum else s.length) for s in kept)])
 
     @property
     def record(self) -> int:

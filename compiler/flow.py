@@ -1,7 +1,8 @@
 """The force as a flow of vectors: what has to be computed at a position, before anyone says where or how exactly.
 
     flow ::= steps in order
-    step ::= linear: y = M x (+ drive)  |  map: y = expr(vectors)  |  kick: momentum of a state -= expr
+    step ::= linear: y = M x (+ drive)  |  map: y = expr(vectors)  |  maximum: y = max of expr(vectors)
+           | kick: momentum of a state -= expr
            | outer: gradient of M += rows columns'  |  accumulate: gradient of a vector parameter += expr
 
 The energy is differentiated times dt, so that every adjoint and every kick carries the step. A matrix that enters
@@ -19,9 +20,10 @@ from echolith.compiler.errors import CompileError
 from echolith.compiler.graph import Affine, Bias, Convolution, Dense, Graph, Index, Reduce, Term
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.ops import add, mul
+from echolith.compiler.reductions import below_one, logarithm
 
-__all__ = ["Accumulate", "Drive", "Flow", "Kick", "Linear", "Map", "Matrix", "Outer", "dense", "derive", "window",
-           "window_text"]
+__all__ = ["Accumulate", "Drive", "Flow", "Kick", "Linear", "Map", "Matrix", "Maximum", "Outer", "dense", "derive",
+           "window", "window_text"]
 
 _ZERO = const(0)
 
@@ -88,6 +90,15 @@ class Map:
 
 
 @dataclass(frozen=True)
+class Maximum:
+    """``name``, of one element, = the largest of the ``length`` elements of ``expr``."""
+
+    name: str
+    length: int
+    expr: Expr
+
+
+@dataclass(frozen=True)
 class Kick:
     """Momentum of ``state`` -= ``expr``; kicks of one state add up."""
 
@@ -114,7 +125,7 @@ class Accumulate:
     expr: Expr
 
 
-Step = Linear | Map | Kick | Outer | Accumulate
+Step = Linear | Map | Maximum | Kick | Outer | Accumulate
 
 
 @dataclass
@@ -181,8 +192,8 @@ class _Derivation:
 
     def _forward(self, name: str, node: Affine | Reduce) -> None:
         if isinstance(node, Reduce):
-            raise CompileError(f"energy: a reduction over units ({node.kind}) is not built on the chip yet; write a "
-                               f"sum of functions of single units or rows, not {node.kind} of {node.expr}")
+            self._logsumexp(name, node)
+            return
         node = self.nodes[name] = self._merged(node)
         moving = [i for i, t in enumerate(node.terms) if names(t.source) - {"u"} & self._vectors(t.source)
                   and self._vectors(t.source) != {"u"}]
@@ -298,10 +309,14 @@ class _Derivation:
     # -- backward --------------------------------------------------------------------------------------------------
 
     def _backward(self, name: str) -> None:
-        node = self.nodes[name]
         adjoint = self.adjoints.get(name, _ZERO)
         if adjoint == _ZERO:
             return
+        reduced = self.graph.nodes[name]
+        if isinstance(reduced, Reduce):
+            self._softmax(name, reduced, adjoint)
+            return
+        node = self.nodes[name]
         t, signals = self._map(f"{name}_t", node.length, adjoint), {}
         for i, term in enumerate(node.terms):
             if (name, i) not in self.sources:
@@ -345,6 +360,39 @@ class _Derivation:
     def _accumulate(self, parameter: str, length: int, expr: Expr) -> None:
         if expr != _ZERO:
             self.flow.steps.append(Accumulate(parameter, length, expr))
+
+    # -- reductions ------------------------------------------------------------------------------------------------
+
+    def _logsumexp(self, name: str, node: Reduce) -> None:
+        n, top = node.length, self._new(f"{name}_max", 1)
+        self.flow.steps.append(Maximum(top, n, node.expr))
+        exps = self._map(f"{name}_exp", n, below_one(node.expr, var(self._repeated(top, n))))
+        total = self._product(f"{name}_sum", 1, np.ones((1, n)), exps)
+        self.flow.lengths[name] = 1
+        self.flow.steps.append(Map(name, 1, add(logarithm(var(total)), var(top))))
+
+    def _softmax(self, name: str, node: Reduce, adjoint: Expr) -> None:
+        """The adjoint of what a logsumexp is taken of."""
+        n = node.length
+        if self._vectors(adjoint):
+            adjoint = var(self._repeated(self._map(f"{name}_t", 1, adjoint), n))
+        share = below_one(node.expr, var(self._repeated(name, n)))
+        back = mul(adjoint, var(self._map(f"{name}_share", n, share)))
+        for vector in sorted(self._vectors(node.expr) - {"u"}):
+            self._add(vector, mul(back, derivative(node.expr, vector)))
+        for parameter in sorted(names(node.expr) & self.graph.learned) if self.learn else ():
+            self._accumulate(parameter, n, mul(mul(1 / self.dt, back), derivative(node.expr, parameter)))
+
+    def _repeated(self, name: str, length: int) -> str:
+        """A vector of one element as one of ``length``."""
+        return self._product(f"{name}_all", length, np.ones((length, 1)), name)
+
+    def _product(self, name: str, length: int, array: np.ndarray, x: str) -> str:
+        """A frozen matrix times a vector."""
+        name = self._new(name, length)
+        matrix, _ = self._matrix(Term(Dense(self._constant(array)), var(x)), *array.shape)
+        self.flow.steps.append(Linear(name, length, matrix.key, False, x))
+        return name
 
     # -- helpers ---------------------------------------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
 def _general(circuits: Circuits) -> bool:
     """Whether a sweep needs an offset, a choice of circuit, or another way for its result than the built-in one."""
     return any(s.kind or s.source or s.first or s.second or s.place or s.tile or s.drive or s.value or s.force
-               or (s.rows and s.opcode != Opcode.FORWARD) for s in circuits.sweeps)
+               or (s.rows and s.opcode != Opcode.FORWARD) for s in (*circuits.sweeps, *circuits.levels))
 
 
 def _depths(case: Case, circuits: Circuits) -> Depths:

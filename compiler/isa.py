@@ -104,6 +104,7 @@ class Field(IntEnum):
     KIND = 16  # four bits: which of the pipelines; UPDATE: 0 for the lanes, else 1 + vector parameter
     ROWS = 20  # TRANSPOSED, UNITS: the result goes to the row operands (scaled twin in an echo); neither kick nor drift
     FORCE = 21  # UNITS: the result is a force and kicks; without it the momenta keep their value
+    MAXIMUM = 22  # UNITS with VALUE: only the largest result is kept, at PLACE
 
 
 def exec_word(opcode: Opcode, context: int = 0, dest: int = 0, kind: int = 0, **options: bool) -> int:

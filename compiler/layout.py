@@ -63,7 +63,7 @@ def plan(graph: Graph, flow: Flow, passes: Sequence[Pass], lanes: int) -> Plan:
         for used in (made.matrix, made.drive):
             if used in flow.drives and used not in names:
                 drive(flow.drives[used])
-            elif used and used not in names:
+            elif used and used not in names and used != "readout":
                 matrix(flow.matrices[used])
     form = flow.readout
     if form is not None:
@@ -74,7 +74,7 @@ def plan(graph: Graph, flow: Flow, passes: Sequence[Pass], lanes: int) -> Plan:
         blocks.append(Block(name, base, rows, count))
         base += -(-rows // lanes) * count
     _check_once(columns)
-    return Plan(tuple(blocks), tuple(columns), names, base)
+    return Plan(tuple(blocks), tuple(columns), {**names, "readout": "readout"}, base)
 
 
 def _numbered(name: str, taken: Iterable[str]) -> str:

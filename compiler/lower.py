@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from echolith.compiler.differentiate import evaluate, is_univariate, names
+from echolith.compiler.differentiate import evaluate, is_univariate, names, substitute
 from echolith.compiler.errors import CompileError
 from echolith.compiler.formats import fraction
 from echolith.compiler.ir import Expr, var
@@ -22,6 +22,7 @@ __all__ = ["Fixed", "Lowering"]
 _MARGIN = 2.0  # states grow in training
 _POLYNOMIAL = frozenset({"add", "sub", "mul", "neg", "pow", "var", "const"})
 _DEGREE = 4
+_FLAT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,23 @@ class Lowering:
         """Largest calibrated magnitude."""
         return float(np.abs(evaluate(expr, self.samples)).max(initial=0.0))
 
+    def positive(self, expr: Expr) -> bool:
+        """Whether no calibrated value is below zero: a sum of squares, an exponential."""
+        return bool((np.asarray(evaluate(expr, self.samples)) >= 0).all())
+
     def choose(self, frac: int) -> int:
         """The next format: as given, else ``frac``."""
         place = len(self.formats)
         self.formats.append(self.given[place] if place < len(self.given) else frac)
         return self.formats[-1]
 
-    def word(self, expr: Expr) -> Fixed:
-        """``expr`` in at most the multiplier's width."""
+    def word(self, expr: Expr, largest: float | None = None) -> Fixed:
+        """``expr`` in at most the multiplier's width, clipped beyond ``largest`` if that is given."""
         value = self(expr)
         if value.word:
             return value
-        frac = self.choose(min(fraction(self.largest(expr), self.width, _MARGIN), value.frac))
+        largest = self.largest(expr) if largest is None else largest
+        frac = self.choose(min(fraction(largest, self.width, _MARGIN), value.frac))
         return Fixed(self.b("sat", self.b("rnd", value.node, n=value.frac - frac), n=self.width), frac, True)
 
     def wide(self, expr: Expr) -> Fixed:
@@ -80,7 +86,7 @@ class Lowering:
         if is_univariate(expr) and not _short_polynomial(expr):
             (name,) = names(expr)
             argument = self.leaves[name] if self.leaves[name].word else self.word(var(name))
-            return self._table(expr, argument, self.largest(var(name)))
+            return self._table(expr, argument, self.largest(var(name)), self.positive(var(name)))
         if expr.op in ("add", "sub"):
             return self.sum(expr.op, *map(self, expr.args))
         if expr.op == "neg":
@@ -97,8 +103,7 @@ class Lowering:
                 return self._multiply(self.word(expr.args[0]), self(Expr("div", (one, below))))
             return self._multiply(self.word(expr.args[0]), self._of(Expr("div", (one, var("x"))), below))
         if len([a for a in expr.args if a.op != "const"]) == 1:
-            inner = next(a for a in expr.args if a.op != "const")
-            return self._of(Expr(expr.op, tuple(var("x") if a is inner else a for a in expr.args)), inner)
+            return self._of(*_chain(expr))
         raise CompileError(f"an element-wise function of several vectors cannot be tabulated: write it as sums and "
                            f"products of functions of one vector each, not {expr}")
 
@@ -108,10 +113,11 @@ class Lowering:
 
     def _of(self, expr: Expr, inner: Expr) -> Fixed:
         """A function of one variable, applied to an expression that has several."""
-        return self._table(expr, self.word(inner), self.largest(inner))
+        largest = _reach(expr, self.largest(inner))
+        return self._table(expr, self.word(inner, largest), largest, self.positive(inner))
 
-    def _table(self, expr: Expr, argument: Fixed, largest: float) -> Fixed:
-        values = table(expr, argument.frac, _MARGIN * largest, self.width, self.segments)
+    def _table(self, expr: Expr, argument: Fixed, largest: float, positive: bool) -> Fixed:
+        values = table(expr, argument.frac, _MARGIN * largest, self.width, self.segments, positive)
         frac = self.choose(values.frac)
         words = values.words(frac, self.width)
         self.tables.append(words)
@@ -134,6 +140,28 @@ class Lowering:
 
     def _multiply(self, a: Fixed, b: Fixed) -> Fixed:
         return Fixed(self.b("mul", a.node, b.node), a.frac + b.frac)
+
+
+def _chain(expr: Expr) -> tuple[Expr, Expr]:
+    """A function of x, and the expression of several vectors that it is a function of."""
+    inner = next(a for a in expr.args if a.op != "const")
+    outer, place = Expr(expr.op, tuple(var("x") if a is inner else a for a in expr.args)), inner
+    if sum(a.op != "const" for a in place.args) == 1:
+        around, inner = _chain(place)
+        outer = substitute(outer, {"x": around})
+    return outer, inner
+
+
+def _reach(expr: Expr, largest: float) -> float:
+    """The argument up to which a function of x has to be known: beyond, it is flat."""
+    half = np.linspace(0.0, 1.0, 129)
+    x = _MARGIN * largest * np.concatenate([-half[::-1], half])
+    values = np.broadcast_to(evaluate(expr, {"x": x}), x.shape)
+    for shift in range(6, 0, -1):
+        ends = values[x <= x[0] / 2**shift], values[x >= x[-1] / 2**shift]
+        if all(np.ptp(e) <= _FLAT * np.abs(values).max() for e in ends):  # not where it is not finite
+            return largest / 2**shift
+    return largest
 
 
 def _short_polynomial(expr: Expr) -> bool:

@@ -42,7 +42,7 @@ class Pipeline:
 
 
 class Builder:
-    """Collects ops, merging equal ones."""
+    """Collects ops, merging equal ones and computing what is constant."""
 
     def __init__(self, *inputs: tuple[str, int]):
         self.inputs = inputs
@@ -54,6 +54,8 @@ class Builder:
         if kind == "shl" and n == 0:
             return args[0]
         op = Op(kind, args, n)
+        if args and all(self.ops[a].kind == "const" for a in args):
+            op = Op("const", n=apply(op, *(self.ops[a].n for a in args)))
         if op in self.ops:
             return self.ops.index(op)
         self.ops.append(op)

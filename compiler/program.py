@@ -45,6 +45,7 @@ class Schedule:
     outputs: int
     blocks: dict[str, Block]
     sweeps: tuple[Sweep, ...]  # the force
+    levels: tuple[Sweep, ...]  # of a softmax, before every cost
     drives: dict[str, int]  # blocks of kept drives -> their first row
     updates: dict[str, tuple[Block, int, int]]  # rate name -> block, first column, columns
     vectors: tuple[int, ...]  # lengths of the learned vector parameters
@@ -147,7 +148,8 @@ class _Assembler:
             self.use(s.block)
         if s.opcode == Opcode.FORWARD:
             self.place(source=s.source, tile=s.tile, place=s.place, drive=s.drive)
-            self.emit(exec_word(Opcode.FORWARD, context, Dest.VALUE if s.value else Dest.HIDDEN, s.kind,
+            dest = Dest.DRIVE if s.kept else Dest.VALUE if s.value else Dest.HIDDEN
+            self.emit(exec_word(Opcode.FORWARD, context, dest, s.kind,
                                 echo=echo and s.rows, source=s.input))
         elif s.opcode == Opcode.OUTER:
             self.place(source=s.source, tile=s.tile)
@@ -157,8 +159,8 @@ class _Assembler:
             if s.opcode == Opcode.UNITS:
                 self.set(Setting.LENGTH, s.length)
             kicks = not s.value and not s.rows
-            self.emit(exec_word(Opcode(s.opcode), context, kind=s.kind, value=s.value, rows=s.rows, force=s.force,
-                                drift=s.drift, echo=echo and s.rows, reverse=reverse and kicks,
+            self.emit(exec_word(Opcode(s.opcode), context, kind=s.kind, value=s.value, rows=s.rows, maximum=s.maximum,
+                                force=s.force, drift=s.drift, echo=echo and s.rows, reverse=reverse and kicks,
                                 nudge=nudge and s.drift, learn=echo and s.learn))
 
     def readout(self, learn: bool, target: bool) -> None:
@@ -170,11 +172,18 @@ class _Assembler:
             self.row(self.s.inputs)
             self.fetch_target()
             self.row(-self.s.inputs)
+        if learn:
+            self.level()
         self.use("readout")
         self.place(source=0, tile=0)
         self.emit(exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, emit=True))
         if learn:
             self.emit(exec_word(Opcode.OUTER, Context.PAIR))
+
+    def level(self) -> None:
+        """What all outputs together contribute to every one's cost, left in the drive memory at DRIVE."""
+        for sweep in self.s.levels:
+            self.sweep(sweep, Context.PAIR, echo=False, reverse=False, nudge=False)
 
     def forward(self, learn: bool, echo_only: bool = False) -> None:
         """All rows from the zero state; ends at the last read-out point."""
@@ -206,6 +215,7 @@ class _Assembler:
     def nudge(self) -> None:
         """Cost derivatives at the un-nudged copy, scaled to the wanted response, back to the units. Taken there and
         not at the echoes, they do not change with the nudge: a quadratic cost stays exact at any strength."""
+        self.level()
         self.use("readout")
         self.place(source=0, tile=0, first=0)
         self.emit(exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, echo=True))

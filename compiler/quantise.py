@@ -8,19 +8,18 @@ import numpy as np
 
 from echolith.compiler.calibrate import Samples
 from echolith.compiler.case import Case
-from echolith.compiler.circuits import Circuits, circuits, spread
+from echolith.compiler.circuits import STRETCH, Circuits, circuits, spread
+from echolith.compiler.costs import KEPT, LEVEL, LEVELS, Cost, sampled, slope
 from echolith.compiler.differentiate import derivative, evaluate
-from echolith.compiler.errors import CompileError
 from echolith.compiler.formats import exact, fraction
-from echolith.compiler.graph import Graph
-from echolith.compiler.ir import Expr, const, var
+from echolith.compiler.ir import var
 from echolith.compiler.isa import Opcode
 from echolith.compiler.layout import Plan
 from echolith.compiler.lower import Fixed, Lowering
-from echolith.compiler.ops import add, mul
+from echolith.compiler.ops import mul
 from echolith.compiler.pipeline import Builder, Pipeline
 
-__all__ = ["Formats", "Quantised", "choose_formats", "cost", "quantise"]
+__all__ = ["Formats", "Quantised", "choose_formats", "quantise"]
 
 
 _GROWTH = 4.0
@@ -52,24 +51,6 @@ class Quantised:
     lowered: dict[str, tuple[int, ...]]
 
 
-def cost(graph: Graph) -> Expr | None:
-    """The cost of one output; None without a cost."""
-    if not graph.cost:
-        return None
-    if graph.classes:
-        raise CompileError("cost: class numbers as targets are not built on the chip yet; give one-hot targets and a "
-                           f"cost per output, not classes of {graph.outputs} outputs")
-    if graph.cost_nodes:
-        raise CompileError("cost: a reduction over outputs (softmax) is not built on the chip yet; use a squared error "
-                           f"or binary cross-entropy per output, not {', '.join(graph.cost_nodes)}")
-    total: Expr = const(0)
-    for part in graph.cost:
-        if part.length not in (1, graph.outputs):
-            raise CompileError(f"cost: must be a sum over the {graph.outputs} outputs, not over {part.length} values")
-        total = add(total, part.expr if part.length == graph.outputs else mul(1 / graph.outputs, part.expr))
-    return total
-
-
 def choose_formats(case: Case) -> Formats:
     """Formats from the calibrated ranges; weights that learn get room for growth."""
     graph, samples, width, plan = case.graph, case.samples, case.board.width, case.plan
@@ -81,7 +62,7 @@ def choose_formats(case: Case) -> Formats:
     f = {
         "state": min(fraction(_room(state, learns), width, 1.0), width - (4 if learns else 3)),
         "input": inputs.frac, "target": targets.frac,
-        "output": fraction(_outputs(graph, samples), width, 1.0),
+        "output": fraction(_outputs(case.cost, samples), width, 1.0),
     }
     f |= {s: f["state"] for s in graph.states}
     largest = float(np.abs(samples.inputs).max(initial=0.0))
@@ -97,12 +78,35 @@ def choose_formats(case: Case) -> Formats:
     for index, name in enumerate(case.vectors):
         largest = max(float(np.abs(values[name]).max()), 0.25)
         f[f"vector{index}"] = fraction(largest, width, 4.0 if name in learned else 1.01)
-    expr = cost(graph)
-    if expr is not None:
-        delta = np.asarray(evaluate(derivative(expr, "y"),
-                                    {**values, "y": samples.y[:, :, None], "target": _ends(samples.targets)}))
+    if case.cost is not None:
+        delta = np.asarray(evaluate(slope(case.cost), {**values, **_tried(case.cost, samples.y, samples.targets)}))
         f["delta"] = fraction(max(float(np.abs(delta).max()), 2.0**-8), width - 1)
-    return Formats(f, max(inputs.width, targets.width if expr is not None else 2))
+        f |= _levels(case, f, width)
+    return Formats(f, max(inputs.width, targets.width if case.cost is not None else 2))
+
+
+def _levels(case: Case, f: Mapping[str, int], width: int) -> dict[str, int]:
+    """Of the vectors of a softmax, for outputs anywhere in their format."""
+    if not case.levels:
+        return {}
+    shift, kept = f["drive"] + f["u"] - f["z"], case.plan.names[KEPT]
+    found = {name: fraction(float(np.abs(v).max()), width, 1.01 / STRETCH) for name, v in _stretched(case, f).items()}
+    found |= {"softmax:y": f["output"], kept: min(max(shift, 0), width - 2)}
+    return found | {LEVELS: found[kept] + found[LEVEL] - shift}
+
+
+def _stretched(case: Case, f: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Values of the vectors of a softmax over the outputs' whole format."""
+    found = sampled(case.cost, spread(case.samples.y, f["output"], case.board.width))
+    if found:
+        found["softmax:sum"] = np.linspace(1.0, case.graph.outputs, len(case.samples.y))[:, None]
+    return found
+
+
+def _tried(cost: Cost, y: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+    """Outputs (samples, outputs, 1) against extreme targets, and their level."""
+    level = {name: v[:, :, None] for name, v in sampled(cost, y).items() if name == LEVEL}
+    return {"y": y[:, :, None], "target": _ends(targets), **level}
 
 
 def _sums(case: Case, width: int, learns: bool) -> dict[str, int]:
@@ -123,13 +127,12 @@ def _room(largest: float, learns: bool) -> float:
     return (_GROWTH if learns else 1.5) * largest
 
 
-def _outputs(graph: Graph, samples: Samples) -> float:
+def _outputs(cost: Cost | None, samples: Samples) -> float:
     """Range of the outputs: they follow the targets, or, where the cost saturates (logits), they keep growing."""
     largest = 4.0 * max(float(np.abs(a).max(initial=0)) for a in (samples.y, samples.targets))
-    expr = cost(graph)
-    if expr is None:
+    if cost is None:
         return max(largest, 2.0**-8)
-    bend = derivative(derivative(expr, "y"), "y")
+    bend = derivative(slope(cost), "y")
     return max(largest, 2.0**-8 if bend.op == "const" else 16.0)
 
 
@@ -152,22 +155,25 @@ def quantise(case: Case, formats: Formats, segments: int, accumulator: int, lear
     graph, samples, width = case.graph, case.samples, case.board.width
     lowered: dict[str, tuple[int, ...]] = {}
     values = {name: np.asarray(v).reshape(-1) for name, v in case.flow.values.items()} | samples.values
+    values |= _stretched(case, formats.fractions)
     coarser: dict[str, int] = {}
+    passes = (*case.passes, *case.levels)
     while True:
-        found = circuits(case.passes, case.flow, graph.states, case.plan.names, formats.fractions | coarser, values,
+        found = circuits(passes, case.flow, graph.states, case.plan.names, formats.fractions | coarser, values,
                          case.vectors, width=width, segments=segments, accumulator=accumulator, lanes=case.lanes,
                          given=formats.lowered)
         more = _aligned(case, found)
         if not more:
             break
         coarser |= more
+    found.sweeps, found.levels = found.sweeps[:len(case.passes)], found.sweeps[len(case.passes):]
     found.activate = found.activate or [_nothing("acc", accumulator, "t")]
     found.step = found.step or [_nothing("q", width, "force")]
     tables = list(found.tables["activate"])
     errors = None
     if graph.readout is not None:
         low_tables: list[np.ndarray] = []
-        errors = _cost(graph, samples, formats, width, segments, accumulator, learn, len(tables), low_tables, lowered)
+        errors = _cost(case, formats, segments, accumulator, len(tables), low_tables, lowered)
         tables += low_tables
     step = tuple(_renumbered(p, len(tables)) for p in found.step)
     tables += found.tables["step"]
@@ -206,19 +212,22 @@ def _renumbered(pipeline: Pipeline, first: int) -> Pipeline:
     return dataclasses.replace(pipeline, ops=ops)
 
 
-def _cost(graph: Graph, samples: Samples, formats: Formats, width: int, segments: int, accumulator: int, learn: bool,
-          first: int, tables: list[np.ndarray], lowered: dict[str, tuple[int, ...]]) -> Pipeline:
-    """acc, target -> y, and the cost derivative clipped to one bit less, so that its negative fits."""
-    b = Builder(("acc", accumulator), ("target", formats.data_width))
+def _cost(case: Case, formats: Formats, segments: int, accumulator: int, first: int, tables: list[np.ndarray],
+          lowered: dict[str, tuple[int, ...]]) -> Pipeline:
+    """acc, target and, of a softmax, the level where drives are kept -> y, and the cost derivative clipped to one bit
+    less, so that its negative fits."""
+    samples, width = case.samples, case.board.width
+    b = Builder(("acc", accumulator), ("target", formats.data_width), *[("drive", width)] * bool(case.levels))
     y = b("sat", b("rnd", b.input("acc"), n=formats["readout"] + formats["state"] - formats["output"]), n=width)
-    if not learn:
+    if not case.learn:
         return b.build(y=y)
+    assert case.cost is not None
     leaves = {"y": Fixed(y, formats["output"], True), "target": Fixed(b.input("target"), formats["target"], True)}
-    values = {"y": spread(samples.y, formats["output"], width)[:, :, None], "target": _ends(samples.targets)}
+    if case.levels:
+        leaves[LEVEL] = Fixed(b.input("drive"), formats[LEVELS], True)
+    values = _tried(case.cost, spread(samples.y, formats["output"], width), samples.targets)
     low = Lowering(b, width, segments, leaves, values, first, formats.lowered.get("cost", ()))
-    expr = cost(graph)
-    assert expr is not None
-    value = low(derivative(expr, "y"))
+    value = low(slope(case.cost))
     delta = b("sat", b("rnd", value.node, n=value.frac - formats["delta"]), n=width - 1)
     lowered["cost"] = tuple(low.formats)
     tables += low.tables

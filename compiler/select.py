@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from echolith.compiler.differentiate import names, substitute
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import Accumulate, Flow, Kick, Linear, Map, Outer, Step
+from echolith.compiler.flow import Accumulate, Flow, Kick, Linear, Map, Maximum, Outer, Step
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.isa import Opcode
 from echolith.compiler.ops import add, neg
@@ -24,7 +24,8 @@ class Pass:
     """One sweep before formats. ``expr`` is over ``acc`` (the sums), ``q``, ``r`` by the vectors' own names.
 
     ``result`` names the vector it makes; ``state`` the one it kicks. ``value``, ``rows``: the result is kept among the
-    vectors, or as row operands. ``learn`` holds (parameter, expr) of vector gradients."""
+    vectors, or as row operands; of ``maximum`` only the largest element, and
+    ``kept`` sums go where drives are. ``learn`` holds (parameter, expr) of vector gradients."""
 
     opcode: int  # an `isa.Opcode`
     length: int
@@ -41,6 +42,8 @@ class Pass:
     value: bool = False
     rows: bool = False
     drift: bool = False
+    maximum: bool = False
+    kept: bool = False
     learn: tuple[tuple[str, Expr], ...] = ()
 
     @property
@@ -74,16 +77,16 @@ def _inlined(steps: list[Step], flow: Flow) -> list[Step]:
     while changed:
         changed = False
         for step in steps:
-            if not isinstance(step, Map | Linear):
+            if not isinstance(step, Map | Linear | Maximum):
                 continue
             readers = [s for s in steps if step.name in _reads(s, flow)]
             if not readers:
                 steps = [s for s in steps if s is not step]
                 changed = True
                 break
-            if isinstance(step, Linear):
+            if not isinstance(step, Map):
                 continue
-            elementwise = all(isinstance(s, Map | Kick | Accumulate) for s in readers)
+            elementwise = all(isinstance(s, Map | Maximum | Kick | Accumulate) for s in readers)
             alias = step.expr.op == "var" and step.expr.name in flow.lengths
             if alias or (len(readers) == 1 and elementwise):
                 steps = [_replaced(s, step.name, step.expr) for s in steps if s is not step]
@@ -125,7 +128,7 @@ class _Selection:
                 continue
             if isinstance(step, Linear):
                 self._linear(step)
-            elif isinstance(step, Map):
+            elif isinstance(step, Map | Maximum):
                 self._map(step)
             elif isinstance(step, Kick):
                 self._kick(step)
@@ -155,7 +158,7 @@ class _Selection:
                 found.append(step)
         result: list[Step] = []
         for step in found:
-            if isinstance(step, Map | Kick | Accumulate):
+            if isinstance(step, Map | Maximum | Kick | Accumulate):
                 result += self._cut(step, backward)
             else:
                 result.append(step)
@@ -182,7 +185,7 @@ class _Selection:
         sums, others = vectors & backward, vectors - backward - {state}
         return len(sums) <= 1 and len(others) <= _OPERANDS - bool(state)
 
-    def _cut(self, step: Map | Kick | Accumulate, backward: set[str]) -> list[Step]:
+    def _cut(self, step: Map | Maximum | Kick | Accumulate, backward: set[str]) -> list[Step]:
         """Sub-expressions of two vectors become vectors until the step fits."""
         state = step.state if isinstance(step, Kick) else ""
         before: list[Step] = []
@@ -242,7 +245,7 @@ class _Selection:
             return reader if isinstance(reader, Map) and alone else None
         return reader if others <= self.kept else None
 
-    def _carry(self, made: Pass, step: Map | Kick) -> None:
+    def _carry(self, made: Pass, step: Map | Maximum | Kick) -> None:
         made.expr = step.expr
         others = sorted(self._vectors(step.expr) - {made.acc})
         if isinstance(step, Kick):
@@ -257,8 +260,8 @@ class _Selection:
             if name:
                 self._read(name)
 
-    def _map(self, step: Map) -> None:
-        made = Pass(Opcode.UNITS, step.length)
+    def _map(self, step: Map | Maximum) -> None:
+        made = Pass(Opcode.UNITS, step.length, maximum=isinstance(step, Maximum))
         self._carry(made, step)
         self.passes.append(made)
 
@@ -307,9 +310,10 @@ class _Selection:
             if not made.result:
                 continue
             made.rows, made.value = made.result in as_rows, made.result in as_values
-            if made.rows and (made.opcode == Opcode.TRANSPOSED or made.opcode == Opcode.FORWARD and made.value):
+            pure = not made.maximum if made.opcode == Opcode.UNITS else not made.value
+            if made.rows and (made.opcode == Opcode.TRANSPOSED or not pure):
                 made.rows, made.value = False, True  # a sweep reads row operands, or writes them, or keeps vectors
-                arranged.append(self._copy(made.result, made.length))
+                arranged.append(self._copy(made.result, self.flow.lengths[made.result]))
         states = [self._copy(s, self.flow.lengths[s]) for s in self.states if s in as_rows]
         self.passes = states + arranged
 

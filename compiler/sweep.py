@@ -22,6 +22,8 @@ class Sweep:
     drive: int = 0
     value: bool = False
     rows: bool = False
+    maximum: bool = False
+    kept: bool = False  # the sums go to the drive memory
     force: bool = False
     drift: bool = False
     learn: bool = False

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from echolith.compiler.costs import encoded
 from echolith.compiler.design import Design
 from echolith.compiler.errors import RangeError
 
@@ -21,10 +22,16 @@ def inputs(design: Design, x) -> np.ndarray:
 
 
 def targets(design: Design, y, batch: int) -> np.ndarray:
-    """(batch, read-outs, outputs) from (batch, outputs), or (batch, steps, outputs) with the cost at every step."""
-    if design.dynamics.cost_at == "every":
-        return _checked("Y", y, (batch, design.dynamics.steps, design.outputs), "(batch, steps, outputs)")
-    return _checked("Y", y, (batch, design.outputs), "(batch, outputs)")[:, None]
+    """(batch, read-outs, outputs) from (batch, outputs), or (batch, steps, outputs) with the cost at every step; class
+    numbers, without the last axis, become one-hot."""
+    every, kind = design.dynamics.cost_at == "every", design.cost.targets if design.cost else "values"
+    shape, text = (batch,), "batch"
+    if every:
+        shape, text = (*shape, design.dynamics.steps), f"{text}, steps"
+    if kind != "classes":
+        shape, text = (*shape, design.outputs), f"{text}, outputs"
+    found = _checked("Y", y, shape, f"({text})")
+    return encoded(kind, found if every else found[:, None], design.outputs, RangeError)
 
 
 def _checked(name: str, value, shape: tuple[int | None, ...], text: str) -> np.ndarray:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from echolith.compiler.design import Design
-from echolith.compiler.differentiate import evaluate
 from echolith.compiler.errors import FileError, LinkError, RangeError
 from echolith.compiler.files import load, read_tensors, write_tensors
 from echolith.compiler.registers import ERRORS, Flag
@@ -224,8 +223,7 @@ class Session:
         if output_words is None or self.design.cost is None:
             return float("nan")
         f = self.design.fractions
-        real = {"y": output_words * 2.0 ** -f["output"], "target": target_words * 2.0 ** -f["target"]}
-        total = np.sum(np.broadcast_to(evaluate(self.design.cost, real), output_words.shape))
+        total = np.sum(self.design.cost(output_words * 2.0 ** -f["output"], target_words * 2.0 ** -f["target"]))
         return float(total * self.design.dynamics.cost_scale / len(output_words))
 
     def _words(self, X, Y) -> tuple[np.ndarray, np.ndarray]:

@@ -25,6 +25,7 @@ class Command(data.Struct):
     kind: KIND_BITS
     rows: 1
     force: 1
+    maximum: 1
 
 
 for _name, _field in Field.__members__.items():

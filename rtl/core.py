@@ -155,6 +155,7 @@ class Core(wiring.Component):
             r.tile.eq(Mux(self._is(Opcode.TRANSPOSED), s.setting_into, s.setting_tile)),
             r.mapped_valid.eq(u.mapped_valid & s.command.rows), r.mapped.eq(u.mapped),
             v.start.eq(s.start), v.first.eq(s.setting_place), v.context.eq(s.command.context),
+            v.maximum.eq(s.command.maximum),
             v.summed_valid.eq(r.value_valid), v.summed.eq(r.value),
             v.mapped_valid.eq(u.mapped_valid & s.command.value), v.mapped.eq(u.mapped),
         ]

@@ -87,7 +87,8 @@ class RowUnit(wiring.Component):
         now = delay(m, Cat(self.acc_next, self.acc_next & (row < self.rows)), 1, "now")
         place = Signal(self.row_bits + 1)
         m.d.comb += place.eq(Cat(sample, row))
-        activate = self._activation(m, self._drives(m, place, now))
+        drive = self._drives(m, place, now)
+        activate = self._activation(m, drive)
         costing = self.command.dest == Dest.COST
         other = now
         if self.hw.general:
@@ -96,7 +97,7 @@ class RowUnit(wiring.Component):
         if self.hw.cost is None:
             self._operands(m, delay(m, now, activate.latency, "at"), activate.t)
             return m
-        cost = self._cost(m, place)
+        cost = self._cost(m, place, drive)
         late = self._ends(m, other, cost.latency if self.hw.general else max(activate.latency, cost.latency))
         ends = self._ends(m, now, activate.latency) if self.hw.general else late
         m.d.comb += [self.result.eq(cost.y),
@@ -160,11 +161,11 @@ class RowUnit(wiring.Component):
         feed(m, pipe, kind=self.command.kind, acc=self.acc, drive=drive)
         return pipe
 
-    def _cost(self, m: Module, place) -> ElementPipeline:
+    def _cost(self, m: Module, place, drive) -> ElementPipeline:
         m.submodules.cost = pipe = ElementPipeline(self.hw.cost, width=self.hw.width, segments=self.hw.segments,
                                                    early=("y",))
         self._tables(m, pipe, self._activation_tables, len(self.hw.cost.tables()))
-        m.d.comb += pipe.acc.eq(self.acc)
+        feed(m, pipe, acc=self.acc, drive=drive)
         if self.hw.learn:
             m.submodules.targets = targets = Bank(width=self.hw.data_width, depth=2 * self.hw.depths.outputs)
             m.d.comb += [

@@ -3,6 +3,7 @@
 Products are summed by float64 BLAS, which is exact below 2^53; `_dot` checks the bound.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -86,8 +87,11 @@ class IntegerModel:
         kept = np.zeros((len(u), max((first + b.rows for first, b in rows), default=0)), np.int64)
         for first, block in rows:
             acc = _dot(self._inputs(u, block.columns), self._swept(block.name).T)
-            kept[:, first:first + block.rows] = arith.sat(arith.rnd(acc, self.hw.drive_shift), self.hw.width)
+            kept[:, first:first + block.rows] = self._kept(acc)
         return kept
+
+    def _kept(self, acc: Array) -> Array:
+        return arith.sat(arith.rnd(acc, self.hw.drive_shift), self.hw.width)
 
     def _inputs(self, u: Array, columns: int) -> Array:
         """Data words as operands, and the constant one beside them."""
@@ -102,8 +106,15 @@ class IntegerModel:
         """Output words and cost derivatives."""
         w = self._swept("readout")
         x = np.concatenate([q, np.full((len(q), 1), 1 << self.design.fractions["state"])], axis=1)[:, :w.shape[1]]
-        out = self._run(self.hw.cost, acc=_dot(x, w.T), target=target)
+        out = self._run(self.hw.cost, acc=_dot(x, w.T), target=target, drive=self._level(q))
         return out["y"], out.get("delta", out["y"])
+
+    def _level(self, q: Array) -> Array:
+        """What a softmax keeps beside the drives."""
+        none = np.zeros((len(q), 0), np.int64)
+        force = Force(self, State(q, np.zeros_like(q)), none, none, ("cost", 0), Outcome())
+        force.run(self.design.levels)
+        return force.kept
 
     def nudge(self, delta: Array, exponent: Array) -> Array:
         """Scaled cost derivatives back at the units."""
@@ -322,13 +333,15 @@ class Force:
         design = model.design
         self.v = np.zeros((len(s.q), design.elements), np.int64)
         self.v[:, :design.units] = s.q
+        self.v[:, design.units] = 1 << design.fractions["state"]
+        self.kept = drive
         self.rows: dict[int, Array] = {}  # by first tile
         if exponent is not None:
             self.scale = exponent[:, None] - model.gain
             self.sign = np.repeat([1, -1], len(s.q) // 2)[:, None]
 
-    def run(self) -> None:
-        for sweep in self.model.design.sweeps:
+    def run(self, sweeps: Sequence[Sweep] | None = None) -> None:
+        for sweep in self.model.design.sweeps if sweeps is None else sweeps:
             if self.echo or not sweep.echo_only:
                 {Opcode.FORWARD: self._forward, Opcode.OUTER: self._outer, Opcode.TRANSPOSED: self._transposed,
                  Opcode.UNITS: self._units}[Opcode(sweep.opcode)](sweep)
@@ -345,13 +358,19 @@ class Force:
         return arith.shr(words, self.scale) * self.sign
 
     def _keep(self, sweep: Sweep, words: Array) -> None:
-        if sweep.value:
-            self.v[:, sweep.place:sweep.place + sweep.length] = arith.wrap(words, self.model.hw.width)
+        words = arith.wrap(words, self.model.hw.width) if sweep.value else words
+        if sweep.maximum:
+            self.v[:, sweep.place] = words.max(axis=1)
+        elif sweep.value:
+            self.v[:, sweep.place:sweep.place + sweep.length] = words
         if sweep.rows:
             self.rows[sweep.tile] = words
 
     def _forward(self, sweep: Sweep) -> None:
         acc = _dot(self._x(sweep), self.model._swept(sweep.block).T)
+        if sweep.kept:
+            self.kept = self.model._kept(acc)
+            return
         drive = self.drive[:, sweep.drive:sweep.drive + sweep.length]
         self._keep(sweep, self.model._run(self.model.hw.activate[sweep.kind], acc=acc, drive=drive)["t"])
 

@@ -160,4 +160,37 @@ class Local(Model):
         return 0.5 * (self.k * q**2).sum() + q @ (self.B @ u)
 
 
-MODELS = [Blocks, Deep, Hopfield, Ring, Tied, Products, Quadratic, Springs, Joined, Inputs, Shared, Local]
+class Patterns(Model):
+    """A modern Hopfield energy: the logarithm of a sum of exponentials over stored patterns."""
+
+    states = {"q": 6}
+    shapes = {"W": (9, 6), "B": (6, INPUTS)}
+
+    def energy(self, q, u):
+        return 0.8 * (q**2).sum() - torch.logsumexp(2 * self.W @ q, 0) + q @ (self.B @ u)
+
+
+class Norms(Model):
+    """Functions of sums over all units."""
+
+    states = {"q": 6}
+    shapes = {"W": (9, 6), "B": (6, INPUTS)}
+
+    def energy(self, q, u):
+        spread = 0.3 * (q - q.mean()).square().sum()
+        return torch.sqrt(1 + (q**2).sum()) + spread + log_cosh(self.W @ q) + q @ (self.B @ u)
+
+
+class Softmax(Model):
+    """A function of a reduction, over rows with learned gains and two states."""
+
+    states = {"q": 6, "r": 5}
+    shapes = {"W": (9, 6), "V": (9, 5), "B": (6, INPUTS), "k": (9,)}
+
+    def energy(self, q, r, u):
+        level = torch.logsumexp(self.k * (self.W @ q) + self.V @ r, 0)
+        return 0.8 * (q**2).sum() + 0.5 * (r**2).sum() + 0.5 * level**2 + q @ (self.B @ u)
+
+
+MODELS = [Blocks, Deep, Hopfield, Ring, Tied, Products, Quadratic, Springs, Joined, Inputs, Shared, Local, Patterns,
+          Norms, Softmax]

@@ -8,22 +8,21 @@ from energies import MODELS, STEPS, Deep, Tied
 
 from echolith.compiler import numeric
 from echolith.compiler.agree import agree
-from echolith.compiler.broadcast import broadcast
 from echolith.compiler.calibrate import calibrate
 from echolith.compiler.capture import capture
 from echolith.compiler.errors import CompileError
 from echolith.compiler.flow import derive
-from echolith.compiler.fold import folded
 from echolith.compiler.ir import const
 from echolith.compiler.isa import Opcode
 from echolith.compiler.ops import mul
+from echolith.compiler.prepare import prepared
 from echolith.compiler.select import select
 
 DT = 0.3
 
 
 def lowered(model):
-    graph = broadcast(folded(capture(model())))
+    graph = prepared(capture(model()))
     flow = derive(graph, DT, True)
     passes = select(flow, tuple(graph.states))
     x = np.random.default_rng(0).uniform(-1, 1, (4, STEPS, graph.inputs))

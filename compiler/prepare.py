@@ -1,0 +1,17 @@
+"""The passes over a captured graph, in order: what the flow is derived from."""
+
+from functools import reduce
+
+from echolith.compiler.broadcast import broadcast
+from echolith.compiler.fold import folded
+from echolith.compiler.graph import Graph
+from echolith.compiler.reductions import summed
+
+__all__ = ["prepared"]
+
+_PASSES = (folded, summed, broadcast)
+
+
+def prepared(graph: Graph) -> Graph:
+    """The same energy in fewer forms; every pass leaves values and derivatives as they are."""
+    return reduce(lambda found, step: step(found), _PASSES, graph)
