@@ -19,7 +19,7 @@ from echolith.compiler.formats import Format
 from echolith.compiler.hardware import accumulator, differences, segments
 from echolith.compiler.hardware import hardware as find_hardware
 from echolith.compiler.lanes import MOST, fullest
-from echolith.compiler.layout import plan, size
+from echolith.compiler.layout import size
 from echolith.compiler.program import Program
 from echolith.compiler.quantise import Formats, Quantised, choose_formats, quantise
 from echolith.compiler.ranged import ranged
@@ -93,14 +93,11 @@ def _realised(case: Case, formats: Formats, like: Design | None) -> tuple[Quanti
 
 def _filled(case: Case, formats: Formats) -> Case:
     """The case with as many lanes as fill its board."""
-    def spread(lanes: int) -> Case:
-        return dataclasses.replace(case, lanes=lanes, plan=plan(case.graph, case.flow, case.passes, lanes))
-
     def attempt(lanes: int) -> tuple[Hardware, float]:
-        _, hardware, program = _realised(spread(lanes), formats, None)
+        _, hardware, program = _realised(case.spread(lanes), formats, None)
         return hardware, cycles(program.words, program.entries["learn" if case.learn else "predict"], hardware)
 
-    return spread(fullest(case.board, [b.rows for b in case.plan.blocks], attempt))
+    return case.spread(fullest(case.board, [b.rows for b in case.plan.blocks], attempt))
 
 
 def _advise(case: Case, formats: Formats) -> None:

@@ -1,7 +1,7 @@
 """What the later passes read of a compile: the network, its passes, its calibrated samples, the board."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,6 +48,10 @@ class Case:
     @property
     def units(self) -> int:
         return sum(self.graph.states.values())
+
+    def spread(self, lanes: int) -> "Case":
+        """The same over another number of lanes."""
+        return replace(self, lanes=lanes, plan=plan(self.graph, self.flow, (*self.passes, *self.levels), lanes))
 
 
 def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: int | None, target: Board, lanes: int,

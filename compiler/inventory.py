@@ -23,13 +23,13 @@ class Bank:
 
 
 def banks(hw: Hardware) -> list[Bank]:
-    """Every memory of `rtl`."""
+    """Every memory of `rtl` that something reads."""
     w, d, gradient = hw.width, hw.depths, gradient_width(hw.width)
     units = _room(d.units)
     vectors = [(f"vector {i}", 2 if shared else units) for i, shared in enumerate(hw.vectors)]
     found = [
         Bank("weights", hw.lanes, d.weights, 2 * w), Bank("row operands", 2 * hw.lanes, 2 * _room(d.tiles), w),
-        Bank("positions", 2, 4 * units, w), Bank("momenta", 1, 8 * units, w), Bank("drives", 1, 2 * d.rows, w),
+        Bank("positions", 2, 4 * units, w), Bank("momenta", 1, 8 * units, w), Bank("drives", _driven(hw), 2 * d.rows, w),
         Bank("program", 1, d.program, 32), Bank("order", 1, d.order, (d.data - 1).bit_length() + 1),
         Bank("data", 1, d.data, hw.data_width), Bank("results", 1, d.results, w),
         Bank("tables", 2 * sum(c.kinds["table"] for c in circuits(hw)), 1 << hw.segments, w),
@@ -41,6 +41,11 @@ def banks(hw: Hardware) -> list[Bank]:
     if hw.learn and hw.cost is not None:
         found += [Bank("nudges", 1, 2 * units, w), Bank("targets", 1, 2 * d.outputs, hw.data_width)]
     return [b for b in found if b.copies]
+
+
+def _driven(hw: Hardware) -> bool:
+    """Whether a circuit of sums has a drive."""
+    return any(name == "drive" for p in (*hw.activate, hw.cost) if p for name, _ in p.inputs)
 
 
 def _room(words: int) -> int:
