@@ -121,9 +121,15 @@ def main(names: list[str]) -> None:
             print(f"{name}: {error}", flush=True)
             continue
         rows[name] = {key: made[key] for key in _COUNTED} | {"hardware": dataclasses.asdict(design.hardware)}
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps(rows, separators=(",", ":")) + "\n")
+        _store(rows)
         print({key: made[key] for key in ("lut", "ff", "dsp", "bram", "spram", "fmax_mhz", "seconds")}, flush=True)
+
+
+def _store(rows: dict[str, dict]) -> None:
+    """A line per build."""
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(row, separators=(',', ':'))}" for name, row in rows.items())
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(f"{{\n{lines}\n}}\n")
 
 
 if __name__ == "__main__":
