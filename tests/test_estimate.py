@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from amaranth.back import rtlil
-from energies import INPUTS, OUTPUTS, STEPS, Blocks, Deep
+from energies import INPUTS, OUTPUTS, STEPS, Blocks, Deep, Products, Softmax
 from networks import Oscillators
 
 import echolith as el
@@ -57,7 +57,7 @@ def test_builds_of_both_families_are_kept_from_the_fit():
 
 
 @pytest.mark.parametrize("model, options", [
-    (Deep, {"lanes": 3}), (Blocks, {"lanes": 2, "learn": False}), (Blocks, {"lanes": 2, "board": "icebreaker"}),
+    (Deep, {"lanes": 3}), (Blocks, {"lanes": 2, "learn": False}), (Products, {"lanes": 2, "board": "icebreaker"}),
 ])
 def test_memories_and_multipliers_are_those_of_the_rtl(model, options):
     hw = compiled(model, INPUTS, OUTPUTS, **options).hardware
@@ -69,6 +69,11 @@ def test_memories_and_multipliers_are_those_of_the_rtl(model, options):
     assert counted == found
     wide = [int(a) > 1 for a in re.findall(r"cell \$mul .*\n.*\n.*\n\s*parameter \\A_WIDTH (\d+)", text)]
     assert multipliers(hw)["total"] == sum(wide)
+
+
+def test_equal_products_of_several_pipelines_are_one_multiplier():
+    found = multipliers(compiled(Softmax, INPUTS, OUTPUTS, lanes=2).hardware)
+    assert found == {"array": 4, "neuron_unit": 9, "total": 13}  # yosys makes 13 of 17 in the netlist
 
 
 def test_memories_take_the_cheapest_cells():
