@@ -21,8 +21,8 @@ def program(case: Case, hardware: Hardware, q: Quantised) -> Program:
                for c in case.plan.columns if any(name in case.graph.learned for name, *_ in c.parameters)}
     vectors = tuple(int(np.size(case.flow.values[name])) for name in case.vectors)
     return build(Schedule(hardware, case.dynamics, case.units, case.graph.inputs, case.graph.outputs, blocks,
-                          tuple(q.circuits.sweeps), tuple(q.circuits.levels), _drives(case, q.circuits), updates,
-                          vectors if case.learn else (), case.plan.used))
+                          tuple(q.circuits.sweeps), tuple(q.circuits.levels), q.drifts, _drives(case, q.circuits),
+                          updates, vectors if case.learn else (), case.plan.used))
 
 
 def _drives(case: Case, circuits: Circuits) -> dict[str, int]:
@@ -41,12 +41,14 @@ def assembled(case: Case, formats: Formats, q: Quantised, hw: Hardware, words: P
                if case.learn else 0.0)
         for i, name in enumerate(case.vectors))
     used = {name for p in placements for name in p.parameters} | set(case.vectors)
+    used |= {o.parameter for d in n.derived for o in d.operands.values()}
     return Design(
         hardware=hw, dynamics=case.dynamics, units=case.units, inputs=n.inputs,
         outputs=n.outputs if n.readout else case.units,
-        learned=tuple(sorted(n.learned)), blocks=case.plan.blocks, placements=placements, vectors=vectors,
+        learned=tuple(sorted(n.learned - {d.name for d in n.derived})), derived=n.derived,
+        blocks=case.plan.blocks, placements=placements, vectors=vectors,
         states=dict(n.states), sweeps=tuple(q.circuits.sweeps), levels=tuple(q.circuits.levels),
-        kept_drives=_drives(case, q.circuits),
+        drifts=q.drifts, kinetic=dict(n.kinetic), kept_drives=_drives(case, q.circuits),
         passes=case.passes, matrices=case.flow.matrices, drives=case.flow.drives,
         program=words.words, entries=words.entries, rates=words.rates, tables=q.tables,
         values={k: np.asarray(v, np.float64) for k, v in case.flow.values.items() if k in used}, fractions=f,

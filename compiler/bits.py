@@ -24,7 +24,7 @@ class Circuit:
 
 def circuits(hw: Hardware) -> list[Circuit]:
     """Activations, cost, steps, drift."""
-    groups = hw.activate, (hw.cost,) if hw.cost else (), hw.step, (hw.drift,)
+    groups = hw.activate, (hw.cost,) if hw.cost else (), hw.step, hw.drift
     return [_Counting(hw.width, hw.segments).all(group) for group in groups]
 
 

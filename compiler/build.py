@@ -40,10 +40,11 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
     dynamics : Leapfrog
     rule : HamiltonianEcho or None
         None compiles inference only, without gradient memory.
-    calibrate : (X, Y) or None
+    calibrate : (X, Y), (X, Y, mask) or None
         X (batch, steps, inputs); Y (batch, outputs), or (batch, steps, outputs) with the cost at every step; Y may be
-        None without a rule. Formats, response and the room for samples come from it. Without it, ``steps`` must be
-        given, inputs are taken from [-1, 1] and states are Q5.12 or its like.
+        None without a rule. A mask, 0 where there is no target, makes hardware for masks, see `Session.fit`. Formats,
+        response and the room for samples come from these. Without them, ``steps`` must be given, inputs are taken from
+        [-1, 1] and states are Q5.12 or its like.
     board : str
         A name of `boards.catalog`.
     lanes : int or "auto"

@@ -11,6 +11,7 @@ from echolith.compiler.errors import CompileError
 from echolith.compiler.flow import Drive, Flow, dense
 from echolith.compiler.graph import Affine, Dense, Graph
 from echolith.compiler.isa import Opcode
+from echolith.compiler.kinetic import velocity
 from echolith.compiler.select import Pass
 
 __all__ = ["Samples", "affine", "calibrate", "force"]
@@ -30,6 +31,7 @@ class Samples:
     y: np.ndarray
     inputs: np.ndarray  # (batch, steps, inputs)
     targets: np.ndarray  # (batch, read-outs, outputs)
+    missing: np.ndarray | None = None  # of the same shape: which targets are not there; None without masks
 
 
 def affine(form: Affine | Drive, values: Mapping[str, np.ndarray], vectors: Mapping[str, np.ndarray], samples: int
@@ -89,7 +91,8 @@ def calibrate(graph: Graph, passes: Sequence[Pass], flow: Flow, x: np.ndarray, t
     largest = 0.0
     for row in range(x.shape[1]):
         for substep in range(substeps):
-            q = {s: v + dt * p[s] for s, v in q.items()}
+            moved = velocity(graph.kinetic, flow.values, p)
+            q = {s: v + dt * moved[s] for s, v in q.items()}
             env, kicks = force(passes, flow, {**q, "u": x[:, row]}, flow.values)
             for name, value in env.items():
                 if name not in flow.values:

@@ -56,7 +56,7 @@ def capture(model: torch.nn.Module, points: Iterable[tuple[np.ndarray, np.ndarra
         Graph(
             {name: prod(shape) for name, shape in sizes.states.items()}, sizes.inputs, sizes.outputs, kinetic,
             reader.nodes.nodes, energy, readout.form, readout.cost_nodes, readout.cost, classes,
-            reader.store.values, reader.store.learned,
+            reader.store.values, reader.store.learned, tuple(reader.store.derived.values()),
         )
     )  # fmt: skip
     check(graph, reader.model, points)

@@ -11,13 +11,14 @@ from echolith.compiler.calibrate import Samples, calibrate
 from echolith.compiler.capture import capture
 from echolith.compiler.costs import Cost, cost, encoded, levels
 from echolith.compiler.design import Design, Dynamics
+from echolith.compiler.differentiate import names
 from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
 from echolith.compiler.errors import CompileError
 from echolith.compiler.flow import Flow, derive
 from echolith.compiler.graph import Graph
 from echolith.compiler.ir import var
 from echolith.compiler.layout import Plan, plan
-from echolith.compiler.ops import mul, power
+from echolith.compiler.masks import filled, missing, placed
 from echolith.compiler.prepare import prepared
 from echolith.compiler.select import Pass, select
 
@@ -56,13 +57,9 @@ class Case:
 
 def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: int | None, target: Board, lanes: int,
          room: int | None, like: Design | None) -> Case:
-    """Capture, derive, select, calibrate, verify, lay out; ``given`` is (X, Y) or None."""
+    """Capture, derive, select, calibrate, verify, lay out; ``given`` is (X, Y), (X, Y, mask) or None."""
     graph = prepared(capture(model))
     _names(graph)
-    for state, kinetic in graph.kinetic.items():
-        if kinetic != mul(0.5, power(var("p"), 2)):
-            raise CompileError("kinetic: only p**2 / 2 is built on the chip yet; scale the state, not "
-                               f"{kinetic} of {state}")
     cost_at = rule and ("last" if rule.cost_at == "last" else "every")
     if rule is not None and not graph.cost:
         raise CompileError("a rule needs a cost: give the model a method cost(q, y), or compile with rule=None")
@@ -70,17 +67,24 @@ def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: 
         raise CompileError("predict: a readout of functions of the states is not built on the chip yet; return "
                            f"R q + b, not {' + '.join(str(t.source) for t in graph.readout.terms)}")
     found = cost(graph) if rule is not None else None
+    given, absent = _unmasked(given, found)
     x, y = _data(graph, found, given, steps, cost_at)
+    if absent is not None:
+        absent = placed(absent, found is not None and found.targets == "classes", cost_at == "every", graph.outputs)
+    elif like is not None and like.missing is not None:
+        absent = np.zeros(y.shape, bool)
     flow = derive(graph, float(dynamics.dt), rule is not None)
     passes = tuple(select(flow, tuple(graph.states)))
     before = levels(found, flow, next(iter(graph.states)), graph.outputs)
     samples = calibrate(graph, passes, flow, x, y, dynamics.dt, dynamics.substeps, cost_at)
+    samples = replace(samples, missing=absent if rule is not None else None)
     agree(graph, flow, passes, samples, dynamics.dt, rule is not None)
     scale = 1.0 / x.shape[1] if rule and rule.cost_at == "mean" else 1.0
     timing = Dynamics(float(dynamics.dt), dynamics.substeps, x.shape[1], cost_at, scale)
     width = like.hardware.lanes if like else lanes
     record = x.shape[1] * graph.inputs + y.shape[1] * y.shape[2] * (rule is not None)
     used = {n for p in passes for e in (p.expr, *(e for _, e in p.learn)) if e is not None for n in e.variables()}
+    used = used.union(*map(names, graph.kinetic.values()))
     vectors = tuple(sorted(used & set(flow.values)))
     return Case(graph, flow, passes, found, before, vectors, samples, timing, target, width, rule is not None,
                  plan(graph, flow, (*passes, *before), width), (len(x) if room is None else room) * record)
@@ -91,6 +95,18 @@ def _names(graph: Graph) -> None:
         if re.fullmatch(_TAKEN, state):
             raise CompileError("states: a name of a format or a block cannot be a state's; rename it, e.g. to "
                                f"{state}_, not {state!r}")
+
+
+def _unmasked(given, cost: Cost | None):
+    """(X, Y) with targets in place of the missing ones, and which are missing; None without a mask."""
+    if given is None or cost is None or len(given) < 3 or given[2] is None or given[1] is None:
+        return given and given[:2], None
+    y = np.asarray(given[1], np.float64)
+    absent = missing(y, np.asarray(given[2], np.float64), cost.inside is not None and cost.targets != "classes",
+                     CompileError)
+    if absent.all():
+        raise CompileError("mask must leave targets to calibrate with, not none")
+    return (given[0], filled(y, absent)), absent
 
 
 def _data(network: Graph, cost: Cost | None, given, steps: int | None, cost_at: str | None

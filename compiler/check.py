@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from echolith.compiler import numeric
+from echolith.compiler.derived import chained
 from echolith.compiler.errors import CompileError
 from echolith.compiler.graph import Graph
 from echolith.compiler.trace import call, float64, parameters, shapes
@@ -96,8 +97,9 @@ def _compare(graph: Graph, method: str, found: _Derivatives, expected: _Derivati
     for name, value in expected[1].items():
         label = by_state if len(graph.states) == 1 else f"{by_state} of {name}"
         _same(method, label, found[1][name], value)
+    gradients = chained(graph.derived, found[2], graph.values, graph.learned)
     for name, value in expected[2].items():
-        _same(method, f"gradient of {name}", found[2].get(name, np.zeros_like(value)), value)
+        _same(method, f"gradient of {name}", gradients.get(name, np.zeros_like(value)), value)
     return True
 
 

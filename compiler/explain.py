@@ -49,8 +49,11 @@ def _network(design: Design) -> Iterator[tuple[str, str]]:
     yield "dynamics", (f"leapfrog, dt = {d.dt:g}, {d.steps} input rows x {d.substeps} substeps = "
                        f"{d.steps * d.substeps} steps")
     when = "mean" if d.cost_scale != 1 else d.cost_at
-    yield "rule", (f'Hamiltonian echo, cost at "{when}"' if hw.learn else "none: inference only")
+    when = f'"{when}"' + ", targets may be masked" * (design.missing is not None)
+    yield "rule", (f"Hamiltonian echo, cost at {when}" if hw.learn else "none: inference only")
     yield "learned", ", ".join(design.learned) if hw.learn and design.learned else "nothing"
+    for made in design.derived if hw.learn else ():
+        yield "computed on the host", f"{made.name}: gradient() goes through it, fit() refuses"
     yield "board", f"{design.report['board']}, {hw.lanes} lanes"
 
 

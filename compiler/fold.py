@@ -23,4 +23,5 @@ def folded(graph: Graph) -> Graph:
              if isinstance(n, Affine) else dataclasses.replace(n, expr=fold(n.expr)) for name, n in graph.nodes.items()}
     return dataclasses.replace(
         graph, nodes=nodes, energy=tuple(dataclasses.replace(e, expr=fold(e.expr)) for e in graph.energy),
+        kinetic={state: fold(e) for state, e in graph.kinetic.items()},
         cost=tuple(dataclasses.replace(e, expr=fold(e.expr)) for e in graph.cost))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from echolith.compiler.derived import Derived
 from echolith.compiler.ir import Expr
 
 __all__ = ["Affine", "Bias", "Convolution", "Dense", "Graph", "Index", "Matrix", "Reduce", "Sum", "Term"]
@@ -127,7 +128,9 @@ class Graph:
     values : dict
         float64 parameters, buffers and constants by name.
     learned : frozenset
-        Names of those that learn.
+        Names of those that learn, derived ones among them.
+    derived : tuple of Derived
+        Parameters that are functions of others.
     """
 
     states: dict[str, int]
@@ -142,3 +145,4 @@ class Graph:
     classes: bool = False
     values: dict[str, np.ndarray] = field(default_factory=dict, hash=False)
     learned: frozenset[str] = frozenset()
+    derived: tuple[Derived, ...] = ()

@@ -11,6 +11,7 @@ from echolith.compiler.design import Depths, Design, Hardware
 from echolith.compiler.errors import ResourceError
 from echolith.compiler.isa import Opcode
 from echolith.compiler.layout import size
+from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.quantise import Formats, Quantised
 
 __all__ = ["NUDGE", "accumulator", "differences", "hardware", "segments"]
@@ -45,7 +46,7 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
     return Hardware(
         width=w, lanes=case.lanes, learn=case.learn, accumulator=accumulator(case, like),
         segments=segments(case, like), tables=len(q.tables), data_width=formats.data_width, depths=depths,
-        general=like.hardware.general if like else _general(q.circuits),
+        general=like.hardware.general if like else _general(q.circuits, q.drift),
         input_shift=shift, drive_shift=f["drive"] + f["input"] + shift - f["z"],
         activate=q.activate, cost=q.cost, step=q.step, drift=q.drift,
         nudge_shift=like.hardware.nudge_shift if like else f["readout"] + w - NUDGE - (f["state"] - 3),
@@ -56,8 +57,10 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
     )
 
 
-def _general(circuits: Circuits) -> bool:
+def _general(circuits: Circuits, drift: tuple[Pipeline, ...]) -> bool:
     """Whether a sweep needs an offset, a choice of circuit, or another way for its result than the built-in one."""
+    if len(drift) > 1 or len(drift[0].inputs) > 1:
+        return True
     return any(s.kind or s.source or s.first or s.second or s.place or s.tile or s.drive or s.value or s.force
                or (s.rows and s.opcode != Opcode.FORWARD) for s in (*circuits.sweeps, *circuits.levels))
 

@@ -16,12 +16,13 @@ its own operand, if no other element reads it.
 from enum import IntEnum
 
 __all__ = [
-    "KIND_BITS", "LOOP_BITS", "Context", "Dest", "Field", "Opcode", "Setting", "UpdateMode", "exec_word", "loop_word",
-    "set_word",
+    "DRIFT_BITS", "KIND_BITS", "LOOP_BITS", "Context", "Dest", "Field", "Opcode", "Setting", "UpdateMode", "exec_word",
+    "loop_word", "set_word",
 ]
 
 LOOP_BITS = 16  # of a loop's count
 KIND_BITS = 4
+DRIFT_BITS = 2
 
 
 class Opcode(IntEnum):
@@ -105,11 +106,14 @@ class Field(IntEnum):
     ROWS = 20  # TRANSPOSED, UNITS: the result goes to the row operands (scaled twin in an echo); neither kick nor drift
     FORCE = 21  # UNITS: the result is a force and kicks; without it the momenta keep their value
     MAXIMUM = 22  # UNITS with VALUE: only the largest result is kept, at PLACE
+    MASS = 23  # with DRIFT: accumulate the gradients of the drift's vector parameters
+    DRIFT_KIND = 24  # two bits: which of the drift pipelines
 
 
-def exec_word(opcode: Opcode, context: int = 0, dest: int = 0, kind: int = 0, **options: bool) -> int:
+def exec_word(opcode: Opcode, context: int = 0, dest: int = 0, kind: int = 0, drift_kind: int = 0,
+              **options: bool) -> int:
     """An execution word; ``options`` are lower-case names of `Field`."""
-    word = opcode << 28 | context | dest << Field.DEST | kind << Field.KIND
+    word = opcode << 28 | context | dest << Field.DEST | kind << Field.KIND | drift_kind << Field.DRIFT_KIND
     for name, on in options.items():
         word |= bool(on) << Field[name.upper()]
     return word

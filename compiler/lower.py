@@ -53,9 +53,11 @@ class Lowering:
         """Largest calibrated magnitude."""
         return float(np.abs(evaluate(expr, self.samples)).max(initial=0.0))
 
-    def positive(self, expr: Expr) -> bool:
-        """Whether no calibrated value is below zero: a sum of squares, an exponential."""
-        return bool((np.asarray(evaluate(expr, self.samples)) >= 0).all())
+    def least(self, expr: Expr) -> float:
+        """The least argument that a function of ``expr`` has to be known for: calibrated values that are never below
+        zero, as of a sum of squares or a mass, stay so."""
+        least = float(np.min(evaluate(expr, self.samples)))
+        return least / 4 if least >= 0 else -math.inf
 
     def choose(self, frac: int) -> int:
         """The next format: as given, else ``frac``."""
@@ -86,7 +88,7 @@ class Lowering:
         if is_univariate(expr) and not _short_polynomial(expr):
             (name,) = names(expr)
             argument = self.leaves[name] if self.leaves[name].word else self.word(var(name))
-            return self._table(expr, argument, self.largest(var(name)), self.positive(var(name)))
+            return self._table(expr, argument, self.largest(var(name)), self.least(var(name)))
         if expr.op in ("add", "sub"):
             return self.sum(expr.op, *map(self, expr.args))
         if expr.op == "neg":
@@ -114,10 +116,10 @@ class Lowering:
     def _of(self, expr: Expr, inner: Expr) -> Fixed:
         """A function of one variable, applied to an expression that has several."""
         largest = _reach(expr, self.largest(inner))
-        return self._table(expr, self.word(inner, largest), largest, self.positive(inner))
+        return self._table(expr, self.word(inner, largest), largest, self.least(inner))
 
-    def _table(self, expr: Expr, argument: Fixed, largest: float, positive: bool) -> Fixed:
-        values = table(expr, argument.frac, _MARGIN * largest, self.width, self.segments, positive)
+    def _table(self, expr: Expr, argument: Fixed, largest: float, least: float) -> Fixed:
+        values = table(expr, argument.frac, _MARGIN * largest, self.width, self.segments, least)
         frac = self.choose(values.frac)
         words = values.words(frac, self.width)
         self.tables.append(words)
@@ -157,9 +159,11 @@ def _reach(expr: Expr, largest: float) -> float:
     half = np.linspace(0.0, 1.0, 129)
     x = _MARGIN * largest * np.concatenate([-half[::-1], half])
     values = np.broadcast_to(evaluate(expr, {"x": x}), x.shape)
+    if not np.isfinite(values).all():
+        return largest
     for shift in range(6, 0, -1):
         ends = values[x <= x[0] / 2**shift], values[x >= x[-1] / 2**shift]
-        if all(np.ptp(e) <= _FLAT * np.abs(values).max() for e in ends):  # not where it is not finite
+        if all(np.ptp(e) <= _FLAT * np.abs(values).max() for e in ends):
             return largest / 2**shift
     return largest
 

@@ -40,7 +40,8 @@ def _product(site: Site, a: Fixed | Array, b: Fixed | Array) -> Array:
         turned = reindex(store, b, lambda t: t.mT)
         return join(store, [linear(site, turned, reindex(store, a, lambda t, i=i: t[i])) for i in range(rows)], 0)
     if isinstance(a, Fixed) and isinstance(b, Fixed):
-        raise site.of_parameters(sorted({p.name for v in (a, b) if v.learned for p in v.parts}))
+        raise site.of_parameters(sorted({p.name for v in (a, b) if v.learned for p in v.parts}),
+                                 "apply one matrix after the other, A @ (B @ q), ")
     return _expanded(site, a, b, (rows, columns, inner))
 
 
@@ -79,6 +80,8 @@ def dot(site: Site, a: Argument, b: Argument, shape: tuple[int, ...] = ()) -> Ar
 def linear(site: Site, matrix: Fixed, vector: Array) -> Array:
     """``matrix @ vector``, (rows,) from (rows, columns) and (columns,)."""
     rows, columns = matrix.shape
+    if matrix.learned and any(_dense(site, p) is None and not site.store.in_place(p) for p in matrix.parts):
+        matrix = site.store.derived_from(matrix)
     parts = [(_dense(site, part), part.scale) for part in matrix.parts]
     if matrix.learned and any(dense is None for dense, _ in parts):
         if rows == 1:

@@ -64,7 +64,7 @@ def reindex(store: Store, value: Fixed | Array, function: Callable[[torch.Tensor
     """A value whose elements are moved as ``function`` moves those of a tensor."""
     if isinstance(value, Fixed):
         parts = tuple(replace(p, probe=function(p.probe)) for p in value.parts)
-        return Fixed(function(value.tensor), parts, value.learned)
+        return replace(value, tensor=function(value.tensor), parts=parts)
     of = function(torch.arange(value.size).reshape(value.shape))
     return Array(tuple(of.shape), store.moved([(value.expr, value.size)], of))
 

@@ -1,7 +1,8 @@
 """Element-wise fixed-point circuits: a small single-assignment program, its meaning and its latency.
 
     pipeline ::= inputs, ops, outputs
-    op       ::= input | const(n) | add(a, b) | sub(a, b) | mul(a, b) | shl(a; n) | rnd(a; n) | sat(a; n) | table(a; n)
+    op       ::= input | const(n) | add(a, b) | sub(a, b) | mul(a, b) | shl(a; n) | rnd(a; n) | sat(a; n)
+               | unless(a, b; n) | table(a; n)
 
 The integer model evaluates it with `evaluate`; `rtl.pipeline` builds one register stage per unit of `LATENCY`.
 """
@@ -15,7 +16,7 @@ from echolith.sim import arith
 __all__ = ["LATENCY", "Builder", "Op", "Pipeline", "evaluate", "latency", "schedule"]
 
 # Register stages of each operation. A table reads memory, multiplies the slope, adds.
-LATENCY = {"input": 0, "const": 0, "shl": 0, "add": 1, "sub": 1, "mul": 1, "rnd": 1, "sat": 1, "table": 3}
+LATENCY = {"input": 0, "const": 0, "shl": 0, "add": 1, "sub": 1, "mul": 1, "rnd": 1, "sat": 1, "unless": 1, "table": 3}
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ _MEANING: dict[str, Callable[..., Any]] = {
     "shl": lambda n, a: a << n,
     "rnd": lambda n, a: arith.rnd(a, n),
     "sat": lambda n, a: arith.sat(a, n),
+    "unless": lambda n, a, b: arith.unless(a, b, n),
 }
 
 

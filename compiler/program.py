@@ -22,6 +22,7 @@ from echolith.compiler.isa import (
     loop_word,
     set_word,
 )
+from echolith.compiler.kinetic import Drift
 from echolith.compiler.sweep import Sweep
 
 __all__ = ["Program", "Schedule", "build"]
@@ -46,6 +47,7 @@ class Schedule:
     blocks: dict[str, Block]
     sweeps: tuple[Sweep, ...]  # the force
     levels: tuple[Sweep, ...]  # of a softmax, before every cost
+    drifts: tuple[Drift, ...]
     drives: dict[str, int]  # blocks of kept drives -> their first row
     updates: dict[str, tuple[Block, int, int]]  # rate name -> block, first column, columns
     vectors: tuple[int, ...]  # lengths of the learned vector parameters
@@ -102,6 +104,14 @@ class _Assembler:
         self.place(first=0)
         self.set(Setting.LENGTH, self.s.units)
         self.emit(exec_word(Opcode.UNITS, context, **options))
+
+    def drift(self, context: int, echo: bool) -> None:
+        """The last drift undone; an echo starts at the un-nudged copy with its nudge."""
+        for d in self.s.drifts:
+            self.place(first=d.first)
+            self.set(Setting.LENGTH, d.length)
+            self.emit(exec_word(Opcode.UNITS, context, drift_kind=d.kind, reverse=True, nudge=echo, drift=True,
+                                spread=echo, mass=echo and d.mass))
 
     def fetch(self) -> None:
         """This row's inputs and, if there is a drive, its sum."""
@@ -160,7 +170,8 @@ class _Assembler:
                 self.set(Setting.LENGTH, s.length)
             kicks = not s.value and not s.rows
             self.emit(exec_word(Opcode(s.opcode), context, kind=s.kind, value=s.value, rows=s.rows, maximum=s.maximum,
-                                force=s.force, drift=s.drift, echo=echo and s.rows, reverse=reverse and kicks,
+                                force=s.force, drift=s.drift, drift_kind=s.drift_kind,
+                                mass=echo and s.mass, echo=echo and s.rows, reverse=reverse and kicks,
                                 nudge=nudge and s.drift, learn=echo and s.learn))
 
     def readout(self, learn: bool, target: bool) -> None:
@@ -230,7 +241,7 @@ class _Assembler:
             self.nudge()
         for context in contexts:
             echo = context != Context.PAIR
-            self.units(context, reverse=True, nudge=echo, drift=True, spread=echo)
+            self.drift(context, echo)
         self.prepare()
         self.back_substeps(contexts, d.substeps - 1)
         if d.steps > 1:

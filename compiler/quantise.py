@@ -12,11 +12,11 @@ from echolith.compiler.circuits import STRETCH, Circuits, circuits, spread
 from echolith.compiler.costs import KEPT, LEVEL, LEVELS, Cost, sampled, slope
 from echolith.compiler.differentiate import derivative, evaluate
 from echolith.compiler.formats import exact, fraction
-from echolith.compiler.ir import var
 from echolith.compiler.isa import Opcode
+from echolith.compiler.kinetic import Drift, Drifts, drifts
 from echolith.compiler.layout import Plan
 from echolith.compiler.lower import Fixed, Lowering
-from echolith.compiler.ops import mul
+from echolith.compiler.masks import reserved
 from echolith.compiler.pipeline import Builder, Pipeline
 
 __all__ = ["Formats", "Quantised", "choose_formats", "quantise"]
@@ -45,7 +45,8 @@ class Quantised:
     activate: tuple[Pipeline, ...]
     cost: Pipeline | None
     step: tuple[Pipeline, ...]
-    drift: Pipeline
+    drift: tuple[Pipeline, ...]
+    drifts: tuple[Drift, ...]
     tables: tuple[np.ndarray, ...]
     circuits: Circuits
     lowered: dict[str, tuple[int, ...]]
@@ -82,7 +83,10 @@ def choose_formats(case: Case) -> Formats:
         delta = np.asarray(evaluate(slope(case.cost), {**values, **_tried(case.cost, samples.y, samples.targets)}))
         f["delta"] = fraction(max(float(np.abs(delta).max()), 2.0**-8), width - 1)
         f |= _levels(case, f, width)
-    return Formats(f, max(inputs.width, targets.width if case.cost is not None else 2))
+    bits = max(inputs.width, targets.width if case.cost is not None else 2)
+    if samples.missing is not None and samples.targets.min() * 2.0**targets.frac <= reserved(bits):
+        bits = min(bits + 1, width)
+    return Formats(f, bits)
 
 
 def _levels(case: Case, f: Mapping[str, int], width: int) -> dict[str, int]:
@@ -177,11 +181,25 @@ def quantise(case: Case, formats: Formats, segments: int, accumulator: int, lear
         tables += low_tables
     step = tuple(_renumbered(p, len(tables)) for p in found.step)
     tables += found.tables["step"]
-    b = Builder(("p", width))
-    low = Lowering(b, width, segments, {"p": Fixed(0, formats["state"], True)}, {"p": np.array([samples.p])})
-    d = low(mul(case.dynamics.dt, var("p")))
-    drift = b.build(d=b("rnd", d.node, n=d.frac - formats["state"]))
-    return Quantised(tuple(found.activate), errors, step, drift, tuple(tables), found, lowered | found.lowered)
+    moved = drifts(graph.kinetic, graph.states, case.flow.values, samples.p, case.vectors,
+                   graph.learned if case.learn else frozenset(), formats.fractions, found.gradients,
+                   dt=case.dynamics.dt, width=width, segments=segments, first=len(tables), given=formats.lowered)
+    tables += moved.tables
+    _point(case, found, moved)
+    return Quantised(tuple(found.activate), errors, step, tuple(moved.pipelines), tuple(moved.places),
+                     tuple(tables), found, lowered | found.lowered | moved.lowered)
+
+
+def _point(case: Case, found: Circuits, moved: Drifts) -> None:
+    """Sweeps in which a state drifts know its circuit."""
+    firsts, place = {}, 0
+    for state, units in case.graph.states.items():
+        firsts[state] = next(d for d in moved.places if d.first <= place < d.first + d.length)
+        place += units
+    for i, made in enumerate(case.passes):
+        if made.drift:
+            own = firsts[made.state]
+            found.sweeps[i] = dataclasses.replace(found.sweeps[i], drift_kind=own.kind, mass=own.mass)
 
 
 def _nothing(source: str, width: int, result: str) -> Pipeline:
@@ -229,6 +247,8 @@ def _cost(case: Case, formats: Formats, segments: int, accumulator: int, first: 
     low = Lowering(b, width, segments, leaves, values, first, formats.lowered.get("cost", ()))
     value = low(slope(case.cost))
     delta = b("sat", b("rnd", value.node, n=value.frac - formats["delta"]), n=width - 1)
+    if samples.missing is not None:
+        delta = b("unless", delta, b.input("target"), n=reserved(formats.data_width))
     lowered["cost"] = tuple(low.formats)
     tables += low.tables
     return b.build(y=y, delta=delta)

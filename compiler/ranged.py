@@ -27,8 +27,10 @@ def ranged(design: Design, samples: Samples, like: Design | None) -> Design:
     rows = min(design.dynamics.steps, max(1, _STEPS // design.dynamics.substeps))
     short = dataclasses.replace(design.dynamics, steps=rows)
     keep = slice(0, _SAMPLES)
-    targets = samples.targets[keep]
-    x, y = words(design, samples.inputs[keep, :rows], targets[:, :rows])
+    targets = samples.targets[keep, :rows]
+    if samples.missing is not None:  # of the last rows: in long samples the targets may be there
+        targets = np.where(samples.missing[keep, -rows:], np.nan, targets)
+    x, y = words(design, samples.inputs[keep, :rows], targets)
     target = design.fractions["state"] - 4
 
     def learned() -> tuple[IntegerModel, Outcome]:

@@ -1,13 +1,14 @@
 """Reading a traced method: every live operator in order, known ones computed, the others by their rule."""
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.fx.node import map_arg
 
+from echolith.compiler.functions import combination, filled, function, settled
 from echolith.compiler.losses import CLASS_RULES
 from echolith.compiler.moves import FILLING, MOVES, move
 from echolith.compiler.rules import RULES
@@ -133,7 +134,9 @@ def _operator(site: Site, node: torch.fx.Node, environment: Mapping[torch.fx.Nod
         return Fixed(torch.full(site.shape, fill, dtype=torch.float64))
     if fixed and (computed := _compute(site, node, environment)) is not None:
         return computed
-    arguments, options = _arguments(node, environment)
+    settle = {n: settled(site.store, environment[n]) for n in node.all_input_nodes}
+    known = list(settle.values())
+    arguments, options = _arguments(node, settle)
     if any(isinstance(v, Classes) for v in known) or any(isinstance(a, list) and any(
         isinstance(v, Classes) for v in a) for a in arguments):
         if site.operator not in CLASS_RULES:
@@ -166,60 +169,25 @@ def _arguments(node: torch.fx.Node, environment: Mapping[torch.fx.Node, Any]) ->
 
 
 def _compute(site: Site, node: torch.fx.Node, environment: Mapping[torch.fx.Node, Any]) -> Any:
-    """An operator on known tensors: run it. None for learned ones beyond moves and linear combinations."""
+    """An operator on known tensors: run it. None for learned ones beyond moves and element-wise functions."""
 
-    def tensors(part: int | None) -> tuple:
-        def pick(n: torch.fx.Node) -> torch.Tensor:
-            value = environment[n]
-            return (value.tensor if part is None or not value.parts else value.parts[part].probe).clone()
+    def run(pick: Callable[[Fixed], torch.Tensor]) -> Any:
+        args, kwargs = map_arg((node.args, node.kwargs), lambda n: pick(environment[n]).clone())
+        return target(*args, **kwargs)
 
-        return map_arg((node.args, node.kwargs), pick)
-
+    target: Any = node.target
+    known = [environment[n] for n in node.all_input_nodes]
+    named = [v for v in known if v.parts]
     with float64(), torch.no_grad():
-        known = [environment[n] for n in node.all_input_nodes]
-        named = [v for v in known if v.parts]
-        args, kwargs = tensors(None)
-        target: Any = node.target
-        result = target(*args, **kwargs)
+        result = run(lambda v: v.tensor)
         if site.operator in MOVES - FILLING and len(named) == 1 and isinstance(result, torch.Tensor):
-            parts = []
-            for index, part in enumerate(named[0].parts):
-                args, kwargs = tensors(index)
-                parts.append(replace(part, probe=target(*args, **kwargs)))
-            return Fixed(result, tuple(parts), named[0].learned)
-    if not any(v.learned for v in known):
-        return [Fixed(r) for r in result] if isinstance(result, list | tuple) else Fixed(result)
-    return _combine(site, node, environment, result)
-
-
-def _combine(
-    site: Site, node: torch.fx.Node, environment: Mapping[torch.fx.Node, Any], result: torch.Tensor
-) -> Fixed | None:
-    """Learned tensors added, subtracted, or scaled by a number."""
-    args, options = _arguments(node, environment)
-    a, b = (*args, None)[:2]
-    alpha = float(options.get("alpha", 1))
-    if site.operator in ("add", "sub") and isinstance(a, Fixed | int | float) and isinstance(b, Fixed | int | float):
-        sign = alpha if site.operator == "add" else -alpha
-        left, right = _parts(site, a, result), _parts(site, b, result)
-        return Fixed(result, (*left, *(replace(p, scale=p.scale * sign) for p in right)), True)
-    factor = -1.0 if site.operator == "neg" else None
-    if site.operator in ("mul", "div"):
-        if site.operator == "mul" and not (isinstance(a, Fixed) and a.learned):
-            a, b = b, a
-        plain = b.number() if isinstance(b, Fixed) and b.tensor.numel() == 1 else b
-        factor = plain if isinstance(plain, int | float) else None
-        factor = 1 / factor if factor and site.operator == "div" else factor
-    if factor is None or not isinstance(a, Fixed):
-        return None
-    return Fixed(result, tuple(replace(p, scale=p.scale * factor) for p in a.parts), True)
-
-
-def _parts(site: Site, value: Fixed | float, result: torch.Tensor) -> tuple[Part, ...]:
-    """The parts of a term of a sum, broadcast to its result."""
-    fixed = value if isinstance(value, Fixed) else Fixed(torch.tensor(float(value), dtype=torch.float64))
-    if fixed.parts:
-        return tuple(replace(p, probe=p.probe.broadcast_to(result.shape)) for p in fixed.parts)
-    array = fixed.tensor.to(torch.float64).broadcast_to(result.shape).contiguous()
-    probe = torch.arange(array.numel()).reshape(array.shape)
-    return (Part(site.store.constant(array.numpy()), 1.0, probe),)
+            parts = (replace(p, probe=run(lambda v, i=i: v.parts[i].probe if v.parts else v.tensor))
+                     for i, p in enumerate(named[0].parts))
+            line = site.line if named[0].expr is None else named[0].line
+            return replace(named[0], tensor=result, parts=tuple(parts), line=line)
+        if not any(v.learned for v in known):
+            return [Fixed(r) for r in result] if isinstance(result, list | tuple) else Fixed(result)
+        args, options = _arguments(node, environment)
+        if site.operator in FILLING and len(known) == 1:
+            return filled(site, known[0], args, lambda t: run(lambda _: t))
+    return combination(site, args, options, result) or function(site, args, options, result)

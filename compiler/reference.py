@@ -25,7 +25,8 @@ _EXACT = 512  # units up to which the Hessian is formed and diagonalised
 
 
 def bptt(
-    model: torch.nn.Module, X: np.ndarray, Y: np.ndarray, dt: float, substeps: int, cost_at: str = "last"
+    model: torch.nn.Module, X: np.ndarray, Y: np.ndarray, dt: float, substeps: int, cost_at: str = "last",
+    mask: np.ndarray | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Backpropagation through time on a float64 copy of ``model``.
 
@@ -38,6 +39,8 @@ def bptt(
         type, without the last axis.
     cost_at
         ``"last"``: the cost at the last row. ``"every"``: the sum of the costs at all rows. ``"mean"``: their mean.
+    mask
+        Factors of the costs, (batch,) or (batch, time).
 
     Returns
     -------
@@ -51,12 +54,15 @@ def bptt(
     values = {name: v.detach().clone().requires_grad_(name in learned) for name, v in parameters(copied).items()}
     x, y = torch.as_tensor(np.asarray(X, np.float64)), torch.as_tensor(_targets(model, Y, cost_at))
     cost = torch.func.vmap(_method(copied, "cost", values))
+    given = np.ones(y.shape[:1 if cost_at == "last" else 2]) if mask is None else np.asarray(mask, np.float64)
+    weight = torch.as_tensor(given)
     with float64(), torch.enable_grad():
         states = _states(copied, values, x, dt, substeps)
         if cost_at == "last":
-            total = cost(*states[-1], y).mean()
+            total = (cost(*states[-1], y) * weight).mean()
         else:
-            total = sum((cost(*q, y[:, row]).mean() for row, q in enumerate(states)), torch.zeros(()))
+            costs = (cost(*q, y[:, row]) * weight[:, row] for row, q in enumerate(states))
+            total = sum((c.mean() for c in costs), torch.zeros(()))
             total = total / len(states) if cost_at == "mean" else total
         leaves = [values[name] for name in learned]
         gradients = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)

@@ -121,13 +121,17 @@ class _Selection:
         self.linears = {s.name: s for s in self.steps if isinstance(s, Linear)}
         self.done: set[int] = set()  # steps that a sweep carried
         self.kept: set[str] = set(states) | {"u"}  # vectors that can be read
+        self.waiting: dict[int, Linear] = {}  # by the step that only their sweep can carry, once its vectors are there
 
     def run(self) -> list[Pass]:
         for step in self.steps:
             if id(step) in self.done:
                 continue
-            if isinstance(step, Linear):
-                self._linear(step)
+            if id(step) in self.waiting:
+                self._linear(self.waiting[id(step)])
+            elif isinstance(step, Linear):
+                if not self._waits(step):
+                    self._linear(step)
             elif isinstance(step, Map | Maximum):
                 self._map(step)
             elif isinstance(step, Kick):
@@ -232,6 +236,16 @@ class _Selection:
             self.done.add(id(carried))
             self._carry(made, carried)
         self.passes.append(made)
+
+    def _waits(self, step: Linear) -> bool:
+        """Whether the one reader of these sums has more vectors than a pass of its own can read."""
+        readers = self._readers(step.name) if step.backward else []
+        if len(readers) != 1 or not isinstance(readers[0], Map | Kick) or self._carried(step):
+            return False
+        if self._fits(readers[0].expr, getattr(readers[0], "state", ""), set()):
+            return False
+        self.waiting[id(readers[0])] = step
+        return True
 
     def _carried(self, step: Linear) -> Map | Kick | None:
         """The one step that reads these sums, if the sweep's circuit can do it."""

@@ -36,10 +36,11 @@ class Site:
         remedy = "use cross_entropy, nll_loss, multi_margin_loss or gather"
         return self.refuse("a class is used as a number", remedy, self.operator)
 
-    def of_parameters(self, value: object) -> CompileError:
+    def of_parameters(self, value: object, remedy: str = "") -> CompileError:
+        """``remedy`` comes before the general one."""
         return self.refuse(
             f"`{self.operator}` makes a function of learned parameters",
-            "make the result itself the nn.Parameter, or freeze its parts with requires_grad_(False)", value,
+            f"{remedy}make the result itself the nn.Parameter, or freeze its parts with requires_grad_(False)", value,
         )  # fmt: skip
 
     def reduce(self, kind: str, expr: Expr, length: int) -> Expr:

@@ -26,5 +26,7 @@ class Sweep:
     kept: bool = False  # the sums go to the drive memory
     force: bool = False
     drift: bool = False
+    drift_kind: int = 0
+    mass: bool = False  # the drift's gradients are kept
     learn: bool = False
     echo_only: bool = False

@@ -26,16 +26,16 @@ class Knots:
         return np.stack([words[:-1], np.clip(np.diff(words), -limit, limit - 1)], axis=1)
 
 
-def table(expr: Expr, argument_frac: int, used: float, width: int, segments: int, positive: bool = False) -> Knots:
+def table(expr: Expr, argument_frac: int, used: float, width: int, segments: int, least: float = -np.inf) -> Knots:
     """``expr`` (of one variable) for every argument word of ``width`` bits with ``argument_frac``.
 
-    The format holds all values for |argument| <= ``used``; beyond, the table is clipped. A ``positive`` argument is
-    never below zero: nothing is asked of the function there.
+    The format holds all values for |argument| <= ``used``; beyond, the table is clipped. Nothing is asked of the
+    function for arguments below ``least``.
     """
     (name,) = names(expr)
     knots = (np.arange((1 << segments) + 1) - (1 << (segments - 1))) * 2.0 ** (width - segments - argument_frac)
     inside = np.abs(knots) <= used + knots[1] - knots[0]
-    inside &= (knots >= 0) | (not positive)
+    inside &= knots >= least
     values = np.broadcast_to(evaluate(expr, {name: knots}), knots.shape).copy()
     if not np.isfinite(values[inside]).all():
         bad = knots[inside][~np.isfinite(values[inside])][0]

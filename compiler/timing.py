@@ -76,7 +76,7 @@ def operand_stage(hw: Hardware) -> int:
 
 def step_latency(hw: Hardware) -> int:
     """Force, kick, drift, write of one element; slot b follows one cycle behind."""
-    return max(map(latency, hw.step)) + 1 + latency(hw.drift) + 1 + 2
+    return max(map(latency, hw.step)) + 1 + max(map(latency, hw.drift)) + 1 + 2
 
 
 def _duration(word: int, s: list[int], hw: Hardware, t: Tails) -> int:

@@ -5,19 +5,22 @@
     Classes  the class number that is the target of a cost
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 import torch
 
-from echolith.compiler.differentiate import names
+from echolith.compiler.derived import Derived, Operand
+from echolith.compiler.differentiate import names, substitute
 from echolith.compiler.graph import Affine, Index, Reduce, Term
 from echolith.compiler.ir import Expr, const, param, var
 from echolith.compiler.ops import add, intern, mul
 
 __all__ = ["Array", "Classes", "Fixed", "Nodes", "Part", "Store", "Value"]
+
+_LONGEST = 48  # characters of the name of a function of parameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +37,28 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Fixed:
-    """A known tensor. It is the sum of ``parts``; without parts it is an anonymous constant."""
+    """A known tensor. It is the sum of ``parts``; without parts it is an anonymous constant.
+
+    With an ``expr`` it is this element-wise function of its parts, which are the variables "0", "1", ... ``line`` is
+    the source of the last operator on learned parts."""
 
     tensor: torch.Tensor
     parts: tuple[Part, ...] = ()
     learned: bool = False
+    expr: Expr | None = None
+    line: str | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.tensor.shape)
+
+    @property
+    def form(self) -> Expr:
+        """This value as a function of its parts."""
+        total = const(0)
+        for i, part in enumerate(self.parts if self.expr is None else ()):
+            total = add(total, mul(part.scale, intern(var(str(i)))))
+        return total if self.expr is None else self.expr
 
     def number(self) -> float | None:
         """The one number that this constant repeats, or None."""
@@ -70,6 +86,38 @@ class Classes:
 
 
 Value = Fixed | Array | Classes | Sequence[Array]
+
+
+def derive(store: "Store", value: Fixed) -> Derived:
+    """The function ``value`` with a name of its own."""
+    operands: dict[str, Operand] = {}
+    texts: dict[str, Expr] = {}
+    for i, part in enumerate(value.parts):
+        text = _unique(_text(store, part), operands)
+        operands[text] = Operand(part.name, () if store.in_place(part) else tuple(part.probe.flatten().tolist()))
+        number = store.repeated(part.name)
+        texts[str(i)] = param(text) if number is None else const(number)
+    expr = substitute(value.form, texts)
+    operands = {text: operand for text, operand in operands.items() if text in names(expr)}
+    name = str(expr)[1:-1] if str(expr).startswith("(") else str(expr)
+    name = name if len(name) <= _LONGEST else f"f({', '.join(dict.fromkeys(o.parameter for o in operands.values()))})"
+    return Derived(_unique(name, {**store.values, **store.nodes.lengths}), expr, operands, value.shape,
+                   value.line or "")  # fmt: skip
+
+
+def _text(store: "Store", part: Part) -> str:
+    stored = store.values[part.name].shape
+    if store.in_place(part):
+        return part.name
+    if len(stored) == 2 and torch.equal(part.probe, torch.arange(stored[0] * stored[1]).reshape(stored).T):
+        return f"{part.name}.T"
+    return f"{part.name}[..]"
+
+
+def _unique(name: str, taken: Collection[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
 
 
 class Nodes:
@@ -116,6 +164,8 @@ class Store:
         self.values = dict(values)
         self.learned = frozenset(learned)
         self.nodes = Nodes(given)
+        self.derived: dict[str, Derived] = {}
+        self._functions: dict[tuple, tuple[str, Expr]] = {}
 
     def constant(self, array: np.ndarray) -> str:
         """The name of a frozen constant; equal constants share one name."""
@@ -151,16 +201,39 @@ class Store:
         if not value.learned:
             flat = value.tensor.to(torch.float64).broadcast_to(shape).flatten().numpy()
             return intern(param(self._frozen(flat)))
+        value = value if value.expr is None else self.derived_from(value)
         total = const(0)
         for part in value.parts:
             total = add(total, mul(part.scale, self._part(part, shape)))
         return total
 
     def _part(self, part: Part, shape: tuple[int, ...]) -> Expr:
-        array, leaf = self.values[part.name], intern(param(part.name))
-        if part.name not in self.learned and bool((array == array.flat[0]).all()):
-            return const(array.flat[0])
+        array, leaf, number = self.values[part.name], intern(param(part.name)), self.repeated(part.name)
+        if number is not None:
+            return const(number)
         return self.moved([(leaf, array.size)], part.probe.broadcast_to(shape)) if array.size > 1 else leaf
+
+    def repeated(self, name: str) -> float | None:
+        """The one number that a frozen parameter repeats, or None."""
+        array = self.values[name]
+        return float(array.flat[0]) if name not in self.learned and bool((array == array.flat[0]).all()) else None
+
+    def in_place(self, part: Part) -> bool:
+        """Whether ``part`` is all of its parameter in its own order, or its one value."""
+        size = self.values[part.name].size
+        return size == 1 or part.probe.numel() == size and torch.equal(part.probe.flatten(), torch.arange(size))
+
+    def derived_from(self, value: Fixed) -> Fixed:
+        """A function of learned parameters as one derived parameter; equal functions are one."""
+        form = value.form
+        key = (id(form), value.shape, *((p.name, tuple(p.probe.flatten().tolist())) for p in value.parts))
+        if key not in self._functions:
+            made = derive(self, value)
+            self.values[made.name], self.derived[made.name] = value.tensor.to(torch.float64).numpy(), made
+            self.learned |= {made.name}
+            self._functions[key] = made.name, form  # which keeps its id
+        probe = torch.arange(value.tensor.numel()).reshape(value.shape)
+        return Fixed(value.tensor, (Part(self._functions[key][0], 1.0, probe),), True, line=value.line)
 
     def _frozen(self, flat: np.ndarray) -> str:
         for name, value in self.values.items():

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["OPTIONS", "Job"]
 
 Pair = tuple[np.ndarray, np.ndarray | None]
+Given = Pair | tuple[np.ndarray, np.ndarray | None, np.ndarray]
 
 # Name, type and help of everything that says what to compile; shared by all commands that need a design.
 OPTIONS: dict[str, tuple[object, object]] = {
     "model": (Annotated[str, typer.Argument(help="file.py:factory, or a saved .echolith file", show_default=False)],
               ...),
-    "data": (Annotated[Path | None, typer.Option(help="an .npz with X and Y; else the model file's data()")], None),
+    "data": (Annotated[Path | None, typer.Option(help="an .npz with X, Y and, if any, mask; else the model file's "
+                                                      "data()")], None),
     "dt": (Annotated[float | None, typer.Option(help="length of a substep [0.25]")], None),
     "substeps": (Annotated[int | None, typer.Option(help="substeps per input row [1]")], None),
     "steps": (Annotated[int | None, typer.Option(help="input rows per sample, if there are no data")], None),
@@ -57,20 +59,21 @@ class Job:
         return None if self.model.endswith(".echolith") else _execute(self.model)
 
     @cached_property
-    def samples(self) -> Pair | None:
-        """(X, Y) of --data or of the model file; Y may be None, and so may all of it."""
+    def samples(self) -> Given | None:
+        """(X, Y) or (X, Y, mask) of --data or of the model file; Y may be None, and so may all of it."""
         if self.data is not None:
             return _read(self.data)
         function = getattr(self._file, "data", None)
         if function is None:
             return None
         try:
-            x, y = function()
+            found = tuple(function())
+            x, y = found[:2]
         except EcholithError:
             raise
         except (TypeError, ValueError) as error:
             raise CompileError(f"data() of {self.model.rpartition(':')[0]} must return X, Y: {error}") from error
-        return x, y
+        return (x, y, *found[2:3])
 
     @property
     def learning(self) -> tuple[np.ndarray, np.ndarray]:
@@ -85,7 +88,12 @@ class Job:
         if self.samples is None:
             raise FileError("this command needs samples: give --data file.npz with X and Y, or define data() in the "
                             f"model file; there are none for {self.model}")
-        return self.samples
+        return self.samples[0], self.samples[1]
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """What comes with (X, Y) for targets that are missing."""
+        return self.samples[2] if self.samples is not None and len(self.samples) == 3 else None
 
     @cached_property
     def design(self) -> "Design":
@@ -160,13 +168,14 @@ def _line(error: Exception, path: str) -> int | None:
     return found
 
 
-def _read(path: Path) -> Pair:
-    """X and Y of an .npz, without pickles."""
+def _read(path: Path) -> Given:
+    """X, Y and mask of an .npz, without pickles."""
     try:
         with np.load(path, allow_pickle=False) as file:
             if "X" not in file:
                 raise FileError(f"{path} must hold an array X and, to learn, Y, not {sorted(file)}")
-            return file["X"], file["Y"] if "Y" in file else None
+            x, y = file["X"], file["Y"] if "Y" in file else None
+            return (x, y, file["mask"]) if "mask" in file else (x, y)
     except FileNotFoundError as error:
         raise FileError(f"there is no file {path}") from error
     except (OSError, ValueError, EOFError, AttributeError, TypeError, KeyError, BadZipFile) as error:

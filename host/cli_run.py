@@ -82,7 +82,7 @@ def fit(job: Job, url: str, settings: dict, out: Path | None) -> Result:
     with spin(f"opening {url}"):
         chip = design.open(url)
     with chip, bar("learning") as progress:
-        history = chip.fit(x, y, **settings, progress=lambda done, total, loss: progress(done, total))
+        history = chip.fit(x, y, mask=job.mask, **settings, progress=lambda done, total, loss: progress(done, total))
         values = chip.state_dict()
     if out is not None:
         dataclasses.replace(design, values=values).save(out)
@@ -99,5 +99,6 @@ def verify(job: Job, url: str, samples: int) -> Result:
 
     x, y = job.need()
     with bar(f"verifying {url}") as progress:
-        found = run(job.design, x[:samples], None if y is None else y[:samples], url=url, progress=progress)
+        found = run(job.design, x[:samples], None if y is None else y[:samples], url=url, progress=progress,
+                    mask=None if job.mask is None else job.mask[:samples])
     return Result({"equal": bool(found), **dataclasses.asdict(found)}, str(found), ok=bool(found))

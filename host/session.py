@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from echolith.compiler.derived import chained, completed, unlearnable
 from echolith.compiler.design import Design
-from echolith.compiler.errors import FileError, LinkError, RangeError
+from echolith.compiler.errors import DesignMismatch, FileError, LinkError, RangeError
 from echolith.compiler.files import load, read_tensors, write_tensors
 from echolith.compiler.registers import ERRORS, Flag
 from echolith.host.arrays import inputs, plain, targets
@@ -79,12 +80,29 @@ class Session:
     # -- weights ---------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """All parameters as float64, named as ``model.named_parameters()``, at the precision of the master words."""
-        return to_values(self.design, self.device.read(), self._base)
+        """All parameters as float64, named as ``model.named_parameters()``, at the precision of the master words; those
+        that the host computes others from, as they were given."""
+        found = to_values(self.design, self._known(), self._base)
+        return self._own(found)
+
+    def _own(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Without those that the host computes."""
+        derived = {made.name for made in self.design.derived}
+        return {name: value for name, value in values.items() if name not in derived}
+
+    def _known(self) -> Words:
+        """Master words, of which the host must know the parameters that they were computed from."""
+        words = self.device.read()
+        expected = from_values(self.design, self._base) if self.design.derived else words
+        if any((words[name] != expected[name]).any() for name in words):
+            made = self.design.derived[0]
+            raise DesignMismatch("the chip holds weights of another session, and parameters cannot be read back from "
+                                 f"functions of them: load_state_dict or restore a checkpoint, not {made.name} alone")
+        return words
 
     def load_state_dict(self, values: Mapping[str, object]) -> None:
         """Set parameters by name (arrays or tensors); those not named keep their values. Clears momentum."""
-        merged = self.state_dict()
+        merged = self._own(to_values(self.design, self.device.read(), self._base))
         for name, value in values.items():
             array = plain(value)
             if name not in merged:
@@ -94,8 +112,8 @@ class Session:
             if not np.isfinite(array).all():
                 raise RangeError(f"{name} must be finite, not {array[~np.isfinite(array)][0]}")
             merged[name] = array
-        self._base = merged
-        self.device.write(from_values(self.design, merged))
+        self._base = completed(self.design.derived, merged)
+        self.device.write(from_values(self.design, self._base))
         if self.design.hardware.learn:
             self.device.clear()
 
@@ -146,23 +164,31 @@ class Session:
         steps = self.design.dynamics.steps * self.design.dynamics.substeps
         return Echo(not run.flags >> Flag.ECHO & 1, steps, run.cycles, run.stalls)
 
-    def gradient(self, X, Y) -> dict[str, np.ndarray]:
+    def gradient(self, X, Y, mask=None) -> dict[str, np.ndarray]:
         """Mean gradient of the cost over the batch for every learned parameter. Clears momentum.
+
+        ``mask`` as for `fit`.
 
         The samples run several times, until nudge and gain suit them; the session's settings stay as they are."""
         self._learns()
-        x, y = self._words(X, Y)
-        return Measurement(self.design, self.device, self._ranging, self._good).gradient(x, y)
+        x, y = self._words(X, Y, mask)
+        if self.design.derived:
+            self._known()
+        found = Measurement(self.design, self.device, self._ranging, self._good).gradient(x, y)
+        return chained(self.design.derived, found, self._base, frozenset(self.design.learned))
 
-    def fit(self, X, Y, *, epochs: int = 1, batch_size: int = 32, learning_rate: float = 0.1, momentum: float = 0.0,
-            schedule: str = "constant", seed: int = 0, checkpoint: str | os.PathLike | None = None,
-            progress: Progress | None = None) -> History:
+    def fit(self, X, Y, *, mask=None, epochs: int = 1, batch_size: int = 32, learning_rate: float = 0.1,
+            momentum: float = 0.0, schedule: str = "constant", seed: int = 0,
+            checkpoint: str | os.PathLike | None = None, progress: Progress | None = None) -> History:
         """Learn on the chip by stochastic gradient descent.
 
         Parameters
         ----------
         X, Y : array-like
             (batch, steps, inputs) and targets.
+        mask : array-like, optional
+            0 where there is no target, which costs nothing then, else 1: (batch, steps) with the cost at every step,
+            (batch,) at the last, or one value per output, of Y's shape. For designs compiled with a mask.
         momentum : float
             v = momentum * v + g; parameter -= learning_rate * v. In [0, 1).
         schedule : str
@@ -176,13 +202,17 @@ class Session:
 
         Raises
         ------
+        CompileError
+            The model computes a parameter from others that learn; the text says what to write instead.
         RangeError
             A state wrapped, the echo did not return or a gradient word is about to wrap: the batch is discarded, the
             weights are those before it.
         """
         self._learns()
+        for made in self.design.derived:
+            raise unlearnable(made, self.design.learned)
         _check_settings(epochs, batch_size, learning_rate, momentum, schedule)
-        x, y = self._words(X, Y)
+        x, y = self._words(X, Y, mask)
         self.device.clear()
         held = self.device.hold(x, y)
         history, total = History(), epochs * -(-len(x) // batch_size)
@@ -219,16 +249,18 @@ class Session:
         return self.cost(run.outputs, y[batch])
 
     def cost(self, output_words: np.ndarray | None, target_words: np.ndarray) -> float:
-        """Mean cost per sample from output and target words."""
+        """Mean cost per sample from output and target words; missing targets cost nothing."""
         if output_words is None or self.design.cost is None:
             return float("nan")
         f = self.design.fractions
-        total = np.sum(self.design.cost(output_words * 2.0 ** -f["output"], target_words * 2.0 ** -f["target"]))
+        costs = self.design.cost(output_words * 2.0 ** -f["output"], target_words * 2.0 ** -f["target"])
+        known = True if self.design.missing is None else target_words != self.design.missing
+        total = np.sum(costs, where=known)
         return float(total * self.design.dynamics.cost_scale / len(output_words))
 
-    def _words(self, X, Y) -> tuple[np.ndarray, np.ndarray]:
+    def _words(self, X, Y, mask) -> tuple[np.ndarray, np.ndarray]:
         x = inputs(self.design, X)
-        return words(self.design, x, targets(self.design, Y, len(x)))
+        return words(self.design, x, targets(self.design, Y, len(x), mask))
 
     def _learns(self) -> None:
         if not self.design.hardware.learn:

@@ -2,7 +2,7 @@
 
 from amaranth.lib import data
 
-from echolith.compiler.isa import KIND_BITS, Context, Field
+from echolith.compiler.isa import DRIFT_BITS, KIND_BITS, Context, Field
 
 __all__ = ["Command", "slot_sample"]
 
@@ -26,6 +26,8 @@ class Command(data.Struct):
     rows: 1
     force: 1
     maximum: 1
+    mass: 1
+    drift_kind: DRIFT_BITS
 
 
 for _name, _field in Field.__members__.items():

@@ -19,7 +19,7 @@ from echolith.rtl.rows import RowUnit
 from echolith.rtl.scale import EXPONENT_BITS
 from echolith.rtl.sequencer import Sequencer
 from echolith.rtl.sweep import Sweep
-from echolith.rtl.units import UnitPath
+from echolith.rtl.units import UnitPath, mass
 from echolith.rtl.values import ValueWriter
 from echolith.rtl.vectors import VectorBank
 from echolith.rtl.window import Window
@@ -251,15 +251,17 @@ class Core(wiring.Component):
             u.y_valid.eq(a.y_valid), u.y_a.eq(a.y_a), u.y_b.eq(a.y_b),
             u.tick.eq(self.sweep.valid & self._is(Opcode.UNITS)),
         ]
-        exponent = (Mux(u.g_sample, r.exponent_b, r.exponent_a) - w.gain)[:EXPONENT_BITS]
         updating = self._is(Opcode.UPDATE) & self.sweep.valid
-        for index, bank in enumerate(self.vectors):
+        for index, (bank, drifting) in enumerate(zip(self.vectors, mass(self.hw), strict=True)):
+            valid, slot, sample, unit = (
+                getattr(u, f"{'mass' if drifting else 'g'}_{name}") for name in ("valid", "slot", "sample", "unit"))
+            exponent = (Mux(sample, r.exponent_b, r.exponent_a) - w.gain)[:EXPONENT_BITS]
             chosen = w.host_en & ((w.host_index >> u.bits) == index)
             m.d.comb += [
                 bank.addr.eq(u.unit), bank.r_en.eq(u.k_en if self.hw.general else u.q_r_en),
                 getattr(u, f"k{index}").eq(bank.k),
-                bank.g.eq(getattr(u, f"g{index}")), bank.g_valid.eq(u.g_valid), bank.g_slot.eq(u.g_slot),
-                bank.g_unit.eq(u.g_unit), bank.exponent.eq(exponent),
+                bank.g.eq(getattr(u, f"g{index}")), bank.g_valid.eq(valid), bank.g_slot.eq(slot),
+                bank.g_unit.eq(unit), bank.exponent.eq(exponent),
                 bank.update_valid.eq(updating & (s.command.kind == index + 1)), bank.update.eq(s.command.dest),
                 bank.update_addr.eq(self.sweep.address), bank.mantissa.eq(s.setting_rate[:self.hw.width].as_signed()),
                 bank.coarse.eq(s.setting_rate[22:24]),

@@ -111,7 +111,7 @@ class Sequencer(wiring.Component):
         opcode = word[28:]
         with m.If((opcode >= Opcode.FETCH) & ~self.stopping):
             m.d.comb += self.start.eq(1)
-            m.d.sync += [self.command.eq(value), self.opcode.eq(opcode)]
+            m.d.sync += [self.command.eq(word[:28]), self.opcode.eq(opcode)]
             m.next = "SWEEP"
         with m.Switch(opcode):
             with m.Case(Opcode.HALT):

@@ -10,10 +10,16 @@ from echolith.compiler.timing import operand_stage
 from echolith.rtl.command import Command, slot_sample
 from echolith.rtl.kinds import feed, kinds
 from echolith.rtl.memory import Bank
-from echolith.rtl.pipeline import ElementPipeline, delay
+from echolith.rtl.pipeline import delay
 from echolith.sim import arith
 
-__all__ = ["UnitPath"]
+__all__ = ["UnitPath", "mass"]
+
+
+def mass(hw: Hardware) -> list[bool]:
+    """Which vector parameters have their gradient from the drift."""
+    outputs = {name for pipeline in hw.drift for name, _ in pipeline.outputs}
+    return [f"g{i}" in outputs for i in range(len(hw.vectors))]
 
 
 class UnitPath(wiring.Component):
@@ -34,7 +40,8 @@ class UnitPath(wiring.Component):
         Back to unit 0.
     q_r_*, p_r_*, k_* : state reads: both slots' positions, one slot's momentum, the vector parameters
     q_w_*, p_w_* : state writes; ``q_w_data`` is zero unless valid
-    g0..., g_* : contributions to the vector gradients, one element per cycle
+    g0..., g_*, mass_* : contributions to the vector gradients, one element per cycle; when those of the force come, and
+        when those of the drift (`mass`)
     wrapped, moved, response, emit_* : Out
         Flags, |q+ - q-| bits, and the position read (``emit`` commands).
 
@@ -65,17 +72,19 @@ class UnitPath(wiring.Component):
             "p_w_addr": Out(bits + 3), "p_w_data": Out(w), "p_w_en": Out(1),
             **{f"g{i}": Out(signed(2 * hw.width - 1)) for i in vectors},
             "g_valid": Out(1), "g_slot": Out(1), "g_sample": Out(1), "g_unit": Out(bits),
+            "mass_valid": Out(1), "mass_slot": Out(1), "mass_sample": Out(1), "mass_unit": Out(bits),
             "wrapped": Out(1), "moved": Out(1), "response": Out(hw.width),
             "emit_valid": Out(1), "emit": Out(w),
             "table_w_addr": In(hw.segments), "table_w_data": In(hw.width), "table_w_half": In(1),
-            "table_w_en": In(max(1, sum(len(p.tables()) for p in hw.step))), **(general if hw.general else {}),
+            "table_w_en": In(max(1, sum(len(p.tables()) for p in (*hw.step, *hw.drift)))),
+            **(general if hw.general else {}),
         })
 
     def elaborate(self, platform):
         m = Module()
         hw, c = self.hw, self.command
         m.submodules.step = self._step = kinds(hw.step, width=hw.width, segments=hw.segments)
-        m.submodules.drift = self._drift = ElementPipeline(hw.drift, width=hw.width, segments=hw.segments)
+        m.submodules.drift = self._drift = kinds(hw.drift, width=hw.width, segments=hw.segments)
         self._kick = self._operand + self._step.latency  # stages at which force, p_sum and q_sum are there
         self._kicked, self._moved = self._kick + 1, self._kick + 2 + self._drift.latency
         self._pulses = [Signal()]
@@ -189,11 +198,9 @@ class UnitPath(wiring.Component):
         if self.hw.general:
             y = Mux(self.sweeping, delay(m, y, self._operand - 1, "y"), 0)
         feed(m, step, kind=c.kind, acc=y, q=q, r=r, table_w_addr=self.table_w_addr, table_w_data=self.table_w_data,
-             table_w_half=self.table_w_half, table_w_en=self.table_w_en,
+             table_w_half=self.table_w_half, table_w_en=self.table_w_en[:self._step_tables],
              **{f"k{i}": getattr(self, f"k{i}") for i in range(len(self.hw.vectors))})
-        for i in range(len(self.hw.vectors)):
-            if f"g{i}" in step.signature.members:
-                m.d.comb += getattr(self, f"g{i}").eq(getattr(step, f"g{i}"))
+        self._contributions(m, step)
         m.d.comb += [self.g_valid.eq(self._valid(at) & c.learn), self.g_slot.eq(self._slot(at)),
                      self.g_sample.eq(slot_sample(c.context, self._slot(at))),
                      self.g_unit.eq(self._count(m, self._pulses[at + 1]))]
@@ -204,7 +211,7 @@ class UnitPath(wiring.Component):
         kick = self._kicked_momentum(m, nudge)
         p_sum = Signal(signed(len(kick)), reset_less=True)
         p = arith.wrap(p_sum, w)
-        m.d.comb += self._drift.p.eq(p)
+        self._drifting(m, p)
         d, late = self._drift.d, delay(m, q, self._moved - 2 - self._operand, "q")
         x = delay(m, _turned(late, c.reverse), 1, "q_turned")
         q_sum = Signal(signed(max(w, len(d)) + 1), reset_less=True)
@@ -229,6 +236,31 @@ class UnitPath(wiring.Component):
                                      | (self._valid(self._kick) & (self.p != 0)))),
         ]
         self._respond(m, arith.wrap(q_sum, w), moved)
+
+    @property
+    def _step_tables(self) -> int:
+        return sum(len(p.tables()) for p in self.hw.step)
+
+    def _contributions(self, m: Module, pipe) -> None:
+        for i in range(len(self.hw.vectors)):
+            if f"g{i}" in pipe.signature.members:
+                m.d.comb += getattr(self, f"g{i}").eq(getattr(pipe, f"g{i}"))
+
+    def _drifting(self, m: Module, p) -> None:
+        """The drift's inputs, and its gradients."""
+        drift, late = self._drift, self._kicked - self._operand
+        feed(m, drift, kind=self.command.drift_kind, p=p, table_w_addr=self.table_w_addr,
+             table_w_data=self.table_w_data, table_w_half=self.table_w_half,
+             table_w_en=self.table_w_en[self._step_tables:],
+             **{f"k{i}": delay(m, getattr(self, f"k{i}"), late, f"k{i}") for i in range(len(self.hw.vectors))
+                if f"k{i}" in drift.signature.members})
+        if not any(mass(self.hw)):
+            return
+        at = self._kicked + drift.latency
+        self._contributions(m, drift)
+        m.d.comb += [self.mass_valid.eq(self._valid(at) & self.command.mass), self.mass_slot.eq(self._slot(at)),
+                     self.mass_sample.eq(slot_sample(self.command.context, self._slot(at))),
+                     self.mass_unit.eq(self._count(m, self._pulses[at + 1]))]
 
     def _kicked_momentum(self, m: Module, nudge):
         """`arith.move` with one adder per operand: a - b is ~(~a + b), and inversions cost nothing behind an adder."""

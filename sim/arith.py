@@ -12,7 +12,7 @@ import numpy as np
 __all__ = [
     "RATE_STEP", "abs_bits", "clipped", "crowded", "exponent", "gradient_width", "move", "msb", "outside",
     "rate_shift", "rnd",
-    "sat", "shr", "table_address", "table_fraction", "update", "wrap",
+    "sat", "shr", "table_address", "table_fraction", "unless", "update", "wrap",
 ]
 
 RATE_STEP = 10  # the coarse shifts of an update are rate_shift(0..3), RATE_STEP apart
@@ -68,6 +68,11 @@ def rnd(x: Any, n: int) -> Any:
 def shr(x: Any, n: Any) -> Any:
     """``rnd`` by an amount known only at run time, ``n >= 0``."""
     return (((x << 1) >> n) + 1) >> 1
+
+
+def unless(x: Any, word: Any, reserved: int) -> Any:
+    """``x``, or 0 where ``word`` is the ``reserved`` one."""
+    return _mux(word == reserved, 0, x)
 
 
 def abs_bits(x: Any) -> Any:

@@ -267,9 +267,10 @@ def _update(chip: ChipDevice, link: Emulation) -> None:
 
 
 def _samples(design: Design, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random data words; targets are 0 or 1."""
+    """Random data words; targets are 0 or 1, or missing where the design knows masks."""
     generator = np.random.default_rng(seed)
     limit = 1 << (design.hardware.data_width - 1)
     x = generator.integers(-(limit // 4), limit // 4 + 1, (count, design.dynamics.steps, design.inputs))
     one = min(1 << design.fractions["target"], limit - 1) if design.target_width else 0
-    return x, generator.integers(0, 2, (count, design.target_rows, design.target_width)) * one
+    y = generator.integers(0, 2, (count, design.target_rows, design.target_width)) * one
+    return x, y if design.missing is None else np.where(generator.integers(0, 2, y.shape), y, design.missing)

@@ -3,7 +3,7 @@
 Products are summed by float64 BLAS, which is exact below 2^53; `_dot` checks the bound.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -122,19 +122,44 @@ class IntegerModel:
         w = self._swept("readout")[:, :self.design.units]
         return arith.sat(arith.rnd(_dot(t, w), self.hw.nudge_shift), self.hw.width)
 
-    def drift(self, p: Array) -> Array:
-        return self._run(self.hw.drift, p=p)["d"]
+    def _drift(self, p: Array, first: int, contrast: Callable[[Array], Array] | None) -> Array:
+        """Changes of the positions of units from ``first`` on, of their momenta; with a ``contrast`` the gradients of
+        masses are accumulated."""
+        d, w = np.empty_like(p), self.hw.width
+        for place in self.design.drifts:
+            a, b = max(place.first, first), min(place.first + place.length, first + p.shape[1])
+            if a < b:
+                own, here = slice(a - place.first, b - place.first), slice(a - first, b - first)
+                words = {f"k{i}": (v if len(v) == 1 else v[own]) >> w for i, v in enumerate(self.vectors)}
+                found = self._run(self.hw.drift[place.kind], p=p[:, here], **words)
+                d[:, here] = found["d"]
+                if contrast is not None:
+                    self._gather(found, contrast, (len(p), b - a))
+        return d
+
+    def _gather(self, found: dict[str, Array], contrast: Callable[[Array], Array], shape: tuple[int, int]) -> None:
+        """Accumulate a pipeline's gradients of vector parameters."""
+        for i, gradient in enumerate(self.vector_gradients):
+            if f"g{i}" in found:
+                g = contrast(np.broadcast_to(found[f"g{i}"], shape))
+                gradient += g.sum(0) if len(gradient) == shape[1] else g.sum()
+
+    def _contrast(self, exponent: Array) -> Callable[[Array], Array]:
+        """Words of both echoes, the + copies first, at the scale of the gradient, with the copy's sign."""
+        scale, sign = exponent[:, None] - self.gain, np.repeat([1, -1], len(exponent) // 2)[:, None]
+        return lambda words: arith.shr(words, scale) * sign
 
     # -- motion ----------------------------------------------------------------------------------------------------
 
     def _move(self, s: State, force: Array | int, nudge: Array | int, reverse: bool, where: tuple, out: Outcome,
-              units: slice = slice(None), drift: bool = True) -> None:
+              units: slice = slice(None), drift: bool = True,
+              contrast: Callable[[Array], Array] | None = None) -> None:
         """Kick and drift some units in place; a wrap is recorded with the place given."""
         p = arith.move(s.p[:, units], force, nudge, reverse)
         wrapped = arith.outside(p, self.hw.width)
         p = s.p[:, units] = arith.wrap(p, self.hw.width)
         if drift:
-            d = self.drift(p)
+            d = self._drift(p, units.start or 0, contrast)
             q = s.q[:, units] - d if reverse else s.q[:, units] + d
             wrapped = wrapped | arith.outside(q, self.hw.width)
             s.q[:, units] = arith.wrap(q, self.hw.width)
@@ -242,7 +267,8 @@ class IntegerModel:
         d = self.design.dynamics
         last = d.steps * d.substeps
         both = State(np.tile(s.q, (2, 1)), np.tile(s.p, (2, 1)))
-        self._move(both, 0, self._nudges(s, target[:, -1], exponent), True, ("echo", last), out)
+        self._move(both, 0, self._nudges(s, target[:, -1], exponent), True, ("echo", last), out,
+                   contrast=self._contrast(np.tile(exponent, 2)))
         self._respond(both, out)
         self._move(s, 0, 0, True, ("return", last), out)
         for step, row in self._steps_back():
@@ -329,20 +355,18 @@ class Force:
     def __init__(self, model: IntegerModel, s: State, u: Array, drive: Array, where: tuple, out: Outcome,
                  reverse: bool = False, nudge: Array | int = 0, exponent: Array | None = None):
         self.model, self.s, self.u, self.drive, self.where, self.out = model, s, u, drive, where, out
-        self.reverse, self.nudge, self.echo = reverse, nudge, exponent is not None
+        self.reverse, self.nudge = reverse, nudge
         design = model.design
         self.v = np.zeros((len(s.q), design.elements), np.int64)
         self.v[:, :design.units] = s.q
         self.v[:, design.units] = 1 << design.fractions["state"]
         self.kept = drive
         self.rows: dict[int, Array] = {}  # by first tile
-        if exponent is not None:
-            self.scale = exponent[:, None] - model.gain
-            self.sign = np.repeat([1, -1], len(s.q) // 2)[:, None]
+        self.contrast = None if exponent is None else model._contrast(exponent)
 
     def run(self, sweeps: Sequence[Sweep] | None = None) -> None:
         for sweep in self.model.design.sweeps if sweeps is None else sweeps:
-            if self.echo or not sweep.echo_only:
+            if self.contrast is not None or not sweep.echo_only:
                 {Opcode.FORWARD: self._forward, Opcode.OUTER: self._outer, Opcode.TRANSPOSED: self._transposed,
                  Opcode.UNITS: self._units}[Opcode(sweep.opcode)](sweep)
 
@@ -352,10 +376,6 @@ class Force:
         if sweep.input:
             return self.model._inputs(self.u, columns)
         return self.v[:, sweep.source:sweep.source + columns]
-
-    def _contrast(self, words: Array) -> Array:
-        """Words at the scale of the gradient, with the copy's sign."""
-        return arith.shr(words, self.scale) * self.sign
 
     def _keep(self, sweep: Sweep, words: Array) -> None:
         words = arith.wrap(words, self.model.hw.width) if sweep.value else words
@@ -375,7 +395,7 @@ class Force:
         self._keep(sweep, self.model._run(self.model.hw.activate[sweep.kind], acc=acc, drive=drive)["t"])
 
     def _outer(self, sweep: Sweep) -> None:
-        self.model.gradients[sweep.block] += _dot(self._contrast(self.rows[sweep.tile]).T, self._x(sweep))
+        self.model.gradients[sweep.block] += _dot(self.contrast(self.rows[sweep.tile]).T, self._x(sweep))
 
     def _transposed(self, sweep: Sweep) -> None:
         self._element(sweep, _dot(self.rows[sweep.tile], self.model._swept(sweep.block)))
@@ -392,13 +412,14 @@ class Force:
         if kicks or sweep.value or sweep.rows or sweep.learn:
             found = self._run(sweep, acc)
             force = found["force"]
-            if sweep.learn and self.echo:
-                self._learn(found)
+            if sweep.learn and self.contrast is not None:
+                model._gather(found, self.contrast, acc.shape)
         if sweep.value or sweep.rows:
             self._keep(sweep, force)
         elif not sweep.echo_only:
             nudge = self.nudge[:, units] if sweep.drift and isinstance(self.nudge, np.ndarray) else 0
-            model._move(self.s, force if kicks else 0, nudge, self.reverse, self.where, self.out, units, sweep.drift)
+            model._move(self.s, force if kicks else 0, nudge, self.reverse, self.where, self.out, units, sweep.drift,
+                        self.contrast)
 
     def _run(self, sweep: Sweep, acc: Array) -> dict[str, Array]:
         n, w = sweep.length, self.model.hw.width
@@ -407,9 +428,3 @@ class Force:
         found = self.model._run(self.model.hw.step[sweep.kind], acc=acc, q=self.v[:, sweep.first:sweep.first + n],
                                 r=self.v[:, sweep.second:sweep.second + n], **words)
         return {name: np.broadcast_to(value, acc.shape) for name, value in found.items()}
-
-    def _learn(self, found: dict[str, Array]) -> None:
-        for i, gradient in enumerate(self.model.vector_gradients):
-            if f"g{i}" in found:
-                g = self._contrast(found[f"g{i}"])
-                gradient += g.sum(0) if len(gradient) == g.shape[1] else g.sum()

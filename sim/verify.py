@@ -10,7 +10,7 @@ from echolith.compiler.design import Design
 from echolith.compiler.errors import RangeError
 from echolith.compiler.registers import ERRORS
 from echolith.compiler.timing import cycles
-from echolith.host.arrays import inputs, targets
+from echolith.host.arrays import inputs, plain, targets
 from echolith.host.device import Device, Run
 from echolith.host.session import Session, open_design
 
@@ -128,7 +128,8 @@ class Verification:
         return f"equal: {body}" if self else f"DIFFERENT: {self.divergence}\n{body}"
 
 
-def verify(design: Design, x, y=None, *, url: str = "sim:", progress: Progress | None = None) -> Verification:
+def verify(design: Design, x, y=None, *, mask=None, url: str = "sim:", progress: Progress | None = None
+           ) -> Verification:
     """Predict, echo, gradients and updates of the same samples on ``int:`` and on ``url``.
 
     A chip that holds trained weights is verified with them and gets them back afterwards.
@@ -139,6 +140,8 @@ def verify(design: Design, x, y=None, *, url: str = "sim:", progress: Progress |
         (batch, steps, inputs).
     y : array-like, optional
         Targets; without them, and on inference-only hardware, nothing learns.
+    mask : array-like, optional
+        As for `Session.fit`.
     url : str
         As for `Design.open`.
     progress : callable, optional
@@ -146,8 +149,8 @@ def verify(design: Design, x, y=None, *, url: str = "sim:", progress: Progress |
     """
     x = inputs(design, x)
     learns = design.hardware.learn and y is not None
-    y = targets(design, y, len(x)) if learns else None
-    calls = _calls(design, x, y, _rate(design, x, y))
+    data = _data(design, y, len(x), mask) if learns else None
+    calls = _calls(design, x, data, _rate(design, x, data))
     with open_design(design, "int:") as golden, open_design(design, url) as chip:
         kept = _copy(chip, golden)
         expected = _played(golden, calls, None)
@@ -156,6 +159,13 @@ def verify(design: Design, x, y=None, *, url: str = "sim:", progress: Progress |
         if kept[1] is not None:
             chip.device.write_gradients(kept[1])
     return _compared(design, url, len(x), expected, got)
+
+
+def _data(design: Design, y, batch: int, mask) -> tuple[np.ndarray, np.ndarray]:
+    """Targets and mask as a session takes them, checked."""
+    targets(design, y, batch, mask)
+    y = plain(y)
+    return y, np.ones(y.shape) if mask is None else plain(mask)
 
 
 def _copy(chip: Session, golden: Session) -> tuple[dict, dict | None]:
@@ -169,16 +179,16 @@ def _copy(chip: Session, golden: Session) -> tuple[dict, dict | None]:
     return words, gradients
 
 
-def _rate(design: Design, x: np.ndarray, y: np.ndarray | None) -> float:
+def _rate(design: Design, x: np.ndarray, data: tuple[np.ndarray, np.ndarray] | None) -> float:
     """The largest of some learning rates that the design's formats can represent."""
-    if y is None:
+    if data is None or design.derived:
         return 0.0
-    goal = y if design.dynamics.cost_at == "every" else y[:, 0]
+    y, mask = data
     for rate in (0.05, 0.005, 0.0005):
         with open_design(design, "int:") as trial:
             recorder = Recorder(trial.device)
             try:
-                trial.fit(x[:2], goal[:2], batch_size=2, learning_rate=rate, momentum=0.5)
+                trial.fit(x[:2], y[:2], mask=mask[:2], batch_size=2, learning_rate=rate, momentum=0.5)
             except RangeError:
                 if not _raised(recorder.events):
                     continue
@@ -190,17 +200,18 @@ def _raised(events: list[Event]) -> bool:
     return any(isinstance(e.result, Run) and e.result.flags & ERRORS for e in events)
 
 
-def _calls(design: Design, x: np.ndarray, y: np.ndarray | None, rate: float) -> list[Callable[[Session], object]]:
+def _calls(design: Design, x: np.ndarray, data: tuple[np.ndarray, np.ndarray] | None, rate: float
+           ) -> list[Callable[[Session], object]]:
     """A session in small pieces: pairs, so that each is one run on any hardware, then everything at once."""
-    every = design.dynamics.cost_at == "every"
     found: list[Callable[[Session], object]] = []
     for start in range(0, len(x), 2):
         part = x[start:start + 2]
         found += [lambda s, part=part: s.predict(part), lambda s, part=part: s.echo(part)]
-    if y is not None:
-        goal = y if every else y[:, 0]
-        found += [lambda s, i=i: s.gradient(x[i:i + 2], goal[i:i + 2]) for i in range(0, len(x), 2)]
-        found.append(lambda s: s.fit(x, goal, batch_size=2, learning_rate=rate, momentum=0.5))
+    if data is not None:
+        y, mask = data
+        found += [lambda s, i=i: s.gradient(x[i:i + 2], y[i:i + 2], mask[i:i + 2]) for i in range(0, len(x), 2)]
+        if not design.derived:
+            found.append(lambda s: s.fit(x, y, mask=mask, batch_size=2, learning_rate=rate, momentum=0.5))
         found += [lambda s: s.device.read(), lambda s: s.device.read_gradients()]
     return found
 

@@ -107,6 +107,16 @@ class Quadratic(Model):
         return (q @ q) + 0.3 * (q @ (self.W @ q)) + q @ (self.B @ u)
 
 
+class Symmetric(Model):
+    """The symmetric part of one matrix inside rows' functions, beside a drive: two sums and a third vector."""
+
+    states = {"q": 5}
+    shapes = {"A": (5, 5), "B": (5, INPUTS)}
+
+    def energy(self, q, u):
+        return 0.6 * (q @ q) + log_cosh((self.A + self.A.T) / 2 @ q + self.B @ u)
+
+
 class Springs(Model):
     """Masses on a line: slices, and no matrix at all but for the inputs."""
 
@@ -192,5 +202,32 @@ class Softmax(Model):
         return 0.8 * (q**2).sum() + 0.5 * (r**2).sum() + 0.5 * level**2 + q @ (self.B @ u)
 
 
-MODELS = [Blocks, Deep, Hopfield, Ring, Tied, Products, Quadratic, Springs, Joined, Inputs, Shared, Local, Patterns,
-          Norms, Softmax]
+class Relativistic(Model):
+    """A kinetic energy of the user's own, without parameters."""
+
+    states = {"q": 6}
+    shapes = {"W": (9, 6), "B": (9, INPUTS)}
+
+    def energy(self, q, u):
+        return 0.4 * (q**2).sum() + log_cosh(self.W @ q + self.B @ u)
+
+    def kinetic(self, p):
+        return torch.sqrt(1 + p**2).sum()
+
+
+class Masses(Model):
+    """Two states, one with learned masses."""
+
+    states = {"q": 6, "r": 4}
+    shapes = {"W": (9, 6), "V": (9, 4), "B": (9, INPUTS), "m": (4,), "k": (6,)}
+
+    def energy(self, q, r, u):
+        rows = log_cosh(self.W @ q + self.V @ r + self.B @ u)
+        return 0.4 * (self.k * q**2).sum() + 0.3 * (r**2).sum() + rows
+
+    def kinetic(self, p, o):
+        return (p**2).sum() / 2 + (o**2 / (2 * self.m)).sum()
+
+
+MODELS = [Blocks, Deep, Hopfield, Ring, Tied, Products, Quadratic, Symmetric, Springs, Joined, Inputs, Shared, Local,
+          Patterns, Norms, Softmax, Relativistic, Masses]

@@ -159,9 +159,9 @@ class Oracle:
     def step(self, sums, sweeping=False):
         for i, pair in enumerate(sums):
             moved = [self.element(i, slot, acc, sweeping) for slot, acc in enumerate(pair)]
-            if self.on(Field.LEARN):
-                for n, shared in enumerate(self.hw.vectors):
-                    a, b = (arith.shr(out.get(f"g{n}", 0), self.exponent(self.sample(s)) - self.gain)
+            for flag, source in ((Field.LEARN, "g"), (Field.MASS, "mass")):
+                for n, shared in enumerate(self.hw.vectors if self.on(flag) else ()):
+                    a, b = (arith.shr(out.get(f"{source}{n}", 0), self.exponent(self.sample(s)) - self.gain)
                             for s, out in enumerate(moved))
                     self.add(self.vector_gradients[n], 0 if shared else i, a - b)
             quiet = any(self.on(f) for f in (Field.VALUE, Field.ROWS, Field.CHECK, Field.EMIT))
@@ -182,20 +182,25 @@ class Oracle:
             self.flags |= bool(q or p) << Flag.ECHO
         word = arith.wrap(out["force"], w)
         if self.on(Field.VALUE):
-            self.v[self.context, self[Setting.PLACE] + i, slot] = word
+            place = self[Setting.PLACE] + (0 if self.on(Field.MAXIMUM) else i)
+            largest = max(word, self.v[self.context, place, slot]) if self.on(Field.MAXIMUM) and i else word
+            self.v[self.context, place, slot] = largest
         if self.on(Field.ROWS):
             self.operand(self[Setting.INTO if sweeping else Setting.TILE], i, slot, word)
         if not any(self.on(f) for f in (Field.VALUE, Field.ROWS, Field.CHECK, Field.EMIT)):
-            self.move(e, slot, sample, q, p, out["force"] if sweeping or self.on(Field.FORCE) else 0)
+            out |= self.move(e, slot, sample, q, p, out["force"] if sweeping or self.on(Field.FORCE) else 0, words)
         return out
 
-    def move(self, e, slot, sample, q, p, force):
+    def move(self, e, slot, sample, q, p, force, words):
+        """The gradients of the drift, as mass0..."""
         w, reverse = self.hw.width, bool(self.on(Field.REVERSE))
         nudge = self.nudges[e, sample] * (-1 if slot else 1) if self.on(Field.NUDGE) else 0
         p = p if not force and not reverse else arith.move(p, force, nudge, reverse)
-        d = self.pipeline(self.hw.drift, p=arith.wrap(p, w))["d"] if self.on(Field.DRIFT) else 0
+        drift = self.pipeline(self.hw.drift[self.word >> Field.DRIFT_KIND & 3], p=arith.wrap(p, w), **words)
+        d = drift["d"] if self.on(Field.DRIFT) else 0
         q = q - d if reverse else q + d
         if self.on(Field.CLEAR):
             p = q = 0
         self.flags |= bool(arith.outside(p, w) or arith.outside(q, w)) << Flag.WRAPPED
         self.p[self.context, e, slot], self.v[self.context, e, slot] = arith.wrap(p, w), arith.wrap(q, w)
+        return {f"mass{name[1:]}": g for name, g in drift.items() if name != "d"}

@@ -121,6 +121,14 @@ def test_the_model_files_data_are_used(model):
     assert found("fit", model, "--batch-size", 3)["samples"] == 6
 
 
+def test_a_mask_beside_the_data_is_used(model, tmp_path):
+    path, x, y = tmp_path / "data.npz", np.zeros((4, 3, 2)), np.ones((4, 2))
+    np.savez(path, X=x, Y=y)
+    whole = found("fit", model, "--data", path, "--batch-size", 4)["loss"][0]
+    np.savez(path, X=x, Y=y, mask=[1, 0, 1, 0])
+    assert found("fit", model, "--data", path, "--batch-size", 4)["loss"][0] == pytest.approx(whole / 2)
+
+
 def test_people_get_a_line_per_epoch(model):
     lines = echolith("fit", model, "--epochs", 2)[0].splitlines()
     assert [line.split()[:3] for line in lines if line.startswith("epoch")] == [["epoch", "1", "loss"],

@@ -10,6 +10,7 @@ from torch import nn
 
 from echolith.compiler import numeric
 from echolith.compiler.capture import capture
+from echolith.compiler.derived import chained
 from echolith.compiler.graph import Affine, Convolution, Dense, Index, Reduce, Sum
 from echolith.compiler.ir import var
 from echolith.compiler.trace import float64
@@ -84,7 +85,8 @@ def captured(module: nn.Module):
     rng = np.random.default_rng(5)
     for _ in range(2):
         q, u = random_states(graph, rng), rng.normal(size=(1, graph.inputs))
-        found = numeric.energy(graph, q, u), numeric.Force(graph)(q, u), numeric.gradient(graph, q, u)
+        gradient = chained(graph.derived, numeric.gradient(graph, q, u), graph.values, graph.learned)
+        found = numeric.energy(graph, q, u), numeric.Force(graph)(q, u), gradient
         same(found, autograd(module, "energy", q, torch.tensor(u[0])))
     return graph
 

@@ -55,11 +55,13 @@ def pipelines(draw):
     amounts = {"shl": st.integers(1, 5), "rnd": st.integers(1, 8), "sat": st.integers(2, 20)}
     for _ in range(draw(st.integers(1, 14))):
         places = st.sampled_from(draft.variables)
-        kind, a = draw(st.sampled_from(("add", "sub", "mul", "table", *amounts))), draw(places)
+        kind, a = draw(st.sampled_from(("add", "sub", "mul", "unless", "table", *amounts))), draw(places)
         if kind == "table":
             draft.table(a, draw(st.integers(0, tables - 1)))
         elif kind in amounts:
             draft.add(kind, a, n=draw(amounts[kind]))
+        elif kind == "unless":
+            draft.add(kind, a, draw(places), n=draw(st.integers(-3, 3)))
         elif draw(st.booleans()):
             draft.add(kind, draft.add("const", n=draw(st.integers(-300, 300))), a)
         else:

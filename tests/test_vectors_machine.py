@@ -54,17 +54,23 @@ def steps():
                   g0=b("rnd", b("mul", 1, 1), n=2))
 
 
+def drifts():
+    """A plain one; one with a parameter per unit and a table, which takes longer."""
+    b = Builder(("p", W))
+    yield b.build(d=b("rnd", b("mul", 0, b("const", n=11)), n=6))
+    b = Builder(("p", W), ("k2", W))
+    yield b.build(d=b("rnd", b("mul", 0, b("table", 1, n=2)), n=16), g2=b("rnd", b("mul", 0, 0), n=3))
+
+
 def hardware(lanes=LANES, second=True, learn=True):
     """``second``: with the pipeline of two operands; hand-written programs need it."""
-    b = Builder(("p", W))
-    drift = b.build(d=b("rnd", b("mul", 0, b("const", n=11)), n=6))
     depths = Depths(weights=128, units=32, rows=32, tiles=32, outputs=16, data=16, order=2, results=512,
                     program=512)
     return Hardware(
-        width=W, lanes=lanes, learn=learn, accumulator=ACC, segments=SEGMENTS, tables=2, data_width=10, depths=depths,
+        width=W, lanes=lanes, learn=learn, accumulator=ACC, segments=SEGMENTS, tables=3, data_width=10, depths=depths,
         input_shift=2, drive_shift=15, general=True, activate=tuple(activations()), cost=cost() if learn else None,
-        step=tuple(p for p in steps() if second or ("r", W) not in p.inputs), drift=drift,
-        nudge_shift=15, delta_shift=4, readout_shift=2, vectors=(False, True))
+        step=tuple(p for p in steps() if second or ("r", W) not in p.inputs), drift=tuple(drifts()),
+        nudge_shift=15, delta_shift=4, readout_shift=2, vectors=(False, True, False))
 
 
 class Machine:
@@ -76,7 +82,7 @@ class Machine:
         process = subprocess.Popen([str(build(self.hw))], stdin=pipe, stdout=pipe, stderr=pipe)
         self.link = Link(PipeTransport(process), timeout=10.0)
         self.random = np.random.default_rng(7)
-        tables = [self.words(W - 1, (1 << SEGMENTS, 2)) for _ in range(2)]
+        tables = [self.words(W - 1, (1 << SEGMENTS, 2)) for _ in range(3)]
         self.put(Bank.TABLES, np.stack(tables))
         self.put(Bank.ORDER, np.zeros(2, np.int64))
         self.oracle = Oracle(self.hw, [t.astype(object) for t in tables])
@@ -281,6 +287,31 @@ def gradients_of_parameters():
 
 
 @program
+def maxima():
+    for length, place in ((1, 20), (2, 21), (7, 30)):
+        yield from sets(length=length, first=3, second=12, place=place)
+        yield exec_word(Opcode.UNITS, PAIR, kind=1, value=True, maximum=True)
+        yield exec_word(Opcode.UNITS, ECHO_A, kind=2, value=True, maximum=True)
+    yield from sets(place=15)
+    yield exec_word(Opcode.UNITS, ECHO_A, kind=2, value=True)
+
+
+@program
+def drifts_with_masses():
+    yield from costs()
+    yield from sets(length=5, first=7, second=1)
+    yield exec_word(Opcode.UNITS, ECHO_A, reverse=True, drift=True, drift_kind=1, spread=True, mass=True)
+    yield exec_word(Opcode.UNITS, ECHO_B, reverse=True, drift=True, drift_kind=0, mass=True)
+    yield exec_word(Opcode.UNITS, PAIR, kind=1, force=True, drift=True, drift_kind=1)
+    yield exec_word(Opcode.UNITS, ECHO_B, kind=2, force=True, reverse=True, drift=True, drift_kind=1, learn=True,
+                    mass=True)
+    yield from block(4, 3, tile=4, first=2, second=12)
+    yield exec_word(Opcode.FORWARD, ECHO_B, Dest.HIDDEN, echo=True)
+    yield exec_word(Opcode.TRANSPOSED, ECHO_B, kind=1, drift=True, drift_kind=1, learn=True,
+                    mass=True)
+
+
+@program
 def nudges():
     """Costs with an offset of tiles; nudges come without one and are used with one."""
     yield from block(4, 6, base=30, tile=8, source=3)
@@ -327,10 +358,12 @@ def command(pick, hw):
     if pick.random() < 0.1:
         return exec_word(opcode, PAIR, hw.learn) if opcode == Opcode.TRANSPOSED else \
             exec_word(opcode, context, **{pick.choice(["clear", "check", "emit"]): True})
-    options = ["reverse", "drift"] + ["nudge", "learn"] * hw.learn + ["force"] * (opcode == Opcode.UNITS)
+    options = ["reverse", "drift"] + ["nudge", "learn", "mass"] * hw.learn + ["force"] * (opcode == Opcode.UNITS)
     result = pick.choice([{}, {}, {"value": True}, {"rows": True}, {"value": True, "rows": True}])
+    largest = result == {"value": True} and opcode == Opcode.UNITS and pick.random() < 0.3
     return exec_word(opcode, context, kind=pick.randrange(len(hw.step)), echo=echo, spread=pick.random() < 0.2,
-                     **result, **{name: pick.random() < 0.5 for name in options})
+                     drift_kind=pick.randint(0, 1), maximum=largest, **result,
+                     **{name: pick.random() < 0.5 for name in options})
 
 
 @pytest.mark.parametrize("options", [{}, {"lanes": 1, "second": False}, {"lanes": 4, "learn": False}], ids=str)
