@@ -7,6 +7,7 @@ Adds to bench/results/builds.json. A build takes one to five minutes; its files 
 
 import dataclasses
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -120,9 +121,16 @@ def main(names: list[str]) -> None:
         except el.EcholithError as error:
             print(f"{name}: {error}", flush=True)
             continue
-        rows[name] = {key: made[key] for key in _COUNTED} | {"hardware": dataclasses.asdict(design.hardware)}
+        hardware = dataclasses.asdict(design.hardware)
+        rows[name] = {key: made[key] for key in _COUNTED} | {"rtl": _rtl(), "hardware": hardware}
         _store(rows)
         print({key: made[key] for key in ("lut", "ff", "dsp", "bram", "spram", "fmax_mhz", "seconds")}, flush=True)
+
+
+def _rtl() -> str:
+    """The last commit that changed the RTL."""
+    command = ["git", "-C", str(_ROOT), "log", "-1", "--format=%h", "--", "rtl"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _store(rows: dict[str, dict]) -> None:
