@@ -1,14 +1,16 @@
 """A graph in words: the energy as understood, every force, every local update."""
 
 from echolith.compiler.costs import LEVEL, Cost, slope
-from echolith.compiler.differentiate import substitute
+from echolith.compiler.differentiate import derivative, names, substitute
 from echolith.compiler.flow import Accumulate, Drive, Flow, Kick, Linear, Map, Maximum, Outer, derive, window_text
 from echolith.compiler.graph import Affine, Dense, Graph, Index
 from echolith.compiler.ir import Expr, var
+from echolith.compiler.ops import mul, power
 
 __all__ = ["describe"]
 
 Lines = list[list[str]]
+_PLAIN = mul(0.5, power(var("p"), 2))  # the kinetic energy that goes without saying
 
 
 def describe(graph: Graph, cost: Cost | None, learn: bool) -> dict[str, Lines]:
@@ -16,6 +18,8 @@ def describe(graph: Graph, cost: Cost | None, learn: bool) -> dict[str, Lines]:
     energy: Lines = [["V", " + ".join(f"sum {_bare(e.expr)}" for e in graph.energy) or "0"]]
     energy += [[name, _affine(node) if isinstance(node, Affine) else f"{node.kind} {node.expr}"]
                for name, node in graph.nodes.items()]
+    energy += [[f"T of {s}" if len(graph.states) > 1 else "T", f"sum {_bare(e)}"] for s, e in graph.kinetic.items()
+               if e != _PLAIN]
     if graph.readout is not None:
         energy.append(["y", _affine(graph.readout)])
     if cost is not None:
@@ -70,6 +74,9 @@ def _derived(graph: Graph, cost: Cost | None) -> Lines:
             lines += _update(graph, flow, step)
         elif isinstance(step, Accumulate):
             lines.append([f"d{step.parameter}", f"contrast of {text(step.expr)}"])
+    for state, expr in graph.kinetic.items() if cost is not None else ():
+        lines += [[f"d{n}", f"contrast of {_bare(derivative(expr, n))} of {state}"]
+                  for n in sorted(names(expr) & graph.learned)]
     kicked = {k.state for k in flow.steps if isinstance(k, Kick)}
     lines += [[f"dV/d{s}", "0"] for s in graph.states if s not in kicked]
     if cost is not None:

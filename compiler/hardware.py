@@ -59,7 +59,7 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
 
 def _general(circuits: Circuits, drift: tuple[Pipeline, ...]) -> bool:
     """Whether a sweep needs an offset, a choice of circuit, or another way for its result than the built-in one."""
-    if len(drift) > 1 or len(drift[0].inputs) > 1:
+    if len(drift) > 1 or any(len(p.inputs) > 1 for p in drift):
         return True
     return any(s.kind or s.source or s.first or s.second or s.place or s.tile or s.drive or s.value or s.force
                or (s.rows and s.opcode != Opcode.FORWARD) for s in (*circuits.sweeps, *circuits.levels))

@@ -6,6 +6,7 @@ import numpy as np
 
 from echolith.compiler.calibrate import force
 from echolith.compiler.design import Design
+from echolith.compiler.differentiate import derivative, evaluate
 from echolith.sim.data import words
 from echolith.sim.model import IntegerModel, State
 from echolith.sim.weights import from_values
@@ -18,7 +19,7 @@ _ROUNDS = 30  # of the power iteration
 
 
 def curvature(design: Design, values: Mapping[str, np.ndarray], x: np.ndarray) -> float:
-    """dt^2 times the largest eigenvalue of d2V/dq2 over some states that ``x`` (samples, steps, inputs) visits.
+    """dt^2 times the largest eigenvalue of M^-1 d2V/dq2 over some states that ``x`` (samples, steps, inputs) visits.
 
     The leapfrog is stable below 4."""
     model = IntegerModel(design)
@@ -44,13 +45,25 @@ def _kicks(design: Design, values: Mapping[str, np.ndarray], q: np.ndarray, u: n
     return np.concatenate([np.broadcast_to(found.get(s, 0.0), v.shape) for s, v in places.items()], axis=1)
 
 
+def _lightness(design: Design, values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """d2T/dp2 of every unit at rest: 1 / mass."""
+    flat = {name: np.asarray(v).reshape(-1) for name, v in values.items()}
+    parts = []
+    for state, units in design.states.items():
+        slope = derivative(derivative(design.kinetic[state], "p"), "p")
+        parts.append(np.broadcast_to(evaluate(slope, {**flat, "p": np.zeros(units)}), units))
+    return np.concatenate(parts)
+
+
 def _largest(design: Design, values: Mapping[str, np.ndarray], q: np.ndarray, u: np.ndarray) -> float:
-    """Largest eigenvalue of the kicks' derivative over all rows of q, by power iteration on differences."""
+    """Largest eigenvalue of the kicks' derivative, over the masses, over all rows of q: power iteration on
+    differences."""
     x = np.random.default_rng(0).normal(size=q.shape)
-    value = np.zeros(len(q))
+    value, lightness = np.zeros(len(q)), _lightness(design, values)
     for _ in range(_ROUNDS):
         x /= np.linalg.norm(x, axis=1, keepdims=True)
         y = (_kicks(design, values, q + _STEP * x, u) - _kicks(design, values, q - _STEP * x, u)) / (2 * _STEP)
+        y = y * lightness
         value = np.sum(x * y, axis=1)
         if not np.linalg.norm(y, axis=1).all():
             break
