@@ -18,6 +18,7 @@ from echolith.boards.tools import Tool, ToolFailed, find
 from echolith.boards.top import BAUD, Top
 from echolith.compiler.design import Design
 from echolith.compiler.errors import ResourceError
+from echolith.compiler.inventory import multipliers
 from echolith.sim.simulator import cache
 
 __all__ = ["Build", "build"]
@@ -82,7 +83,8 @@ def build(design: Design, out_dir: str | Path, *, seed: int = 1, baud: int = BAU
     """
     say, out, began = progress or (lambda text: None), Path(out_dir), time.monotonic()
     target = find_board(design.report["board"])
-    fit.check_multipliers(design, target)
+    if warning := fit.check(design, target):
+        say(warning)
     plan = _plan(design, target, baud)
     commands = json.loads(plan.files["build_top.json"])["commands"]
     tools = find([command[0] for command in commands])
@@ -182,7 +184,7 @@ class _Run:
     def _account(self, seed: int, timing: dict[str, Timing]) -> Build:
         cells = usage((self.out / "top.tim").read_text(), self.board.family)
         assert cells is not None  # it was routed
-        needed, used = fit.multipliers(self.design.hardware), cells.used
+        needed, used = multipliers(self.design.hardware)["total"], cells.used
         if used["dsp"] < needed:
             raise ResourceError(f"all {needed} multipliers must become multiplier blocks; the tools ({self._versions}) "
                                 f"made only {used['dsp']}")

@@ -20,7 +20,7 @@ class Board:
     dsp: int
     luts: int
     brams: int
-    spram: bool  # weights live in large single-port memories
+    sprams: int  # large single-port memories, for the weights
     clock: float  # Hz
     segments: int  # log2 of the table pieces that fit one memory block well
     data_bits: int
@@ -29,8 +29,8 @@ class Board:
 
 BOARDS = {
     b.name: b for b in (
-        Board("ulx3s-85f", "ecp5", 18, 156, 83640, 208, False, 25e6, 11, 1 << 20, 4096),
-        Board("icebreaker", "ice40", 16, 8, 5280, 30, True, 12e6, 8, 1 << 11, 256),
+        Board("ulx3s-85f", "ecp5", 18, 156, 83640, 208, 0, 25e6, 11, 1 << 20, 4096),
+        Board("icebreaker", "ice40", 16, 8, 5280, 30, 4, 12e6, 8, 1 << 11, 256),
     )
 }
 

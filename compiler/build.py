@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -11,22 +12,26 @@ from echolith.compiler.assemble import assembled
 from echolith.compiler.assemble import program as schedule
 from echolith.compiler.case import Case
 from echolith.compiler.case import case as find_case
-from echolith.compiler.design import Design
+from echolith.compiler.design import Design, Hardware
 from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
 from echolith.compiler.errors import CompileError, DesignMismatch
 from echolith.compiler.hardware import differences
 from echolith.compiler.hardware import hardware as find_hardware
+from echolith.compiler.lanes import MOST, fullest
 from echolith.compiler.layout import size
 from echolith.compiler.precision import chosen
-from echolith.compiler.quantise import Formats, quantise
+from echolith.compiler.program import Program
+from echolith.compiler.quantise import Formats, Quantised, quantise
 from echolith.compiler.ranged import ranged
 from echolith.compiler.search import Wanted, search
+from echolith.compiler.timing import cycles
 
 __all__ = ["compile"]
 
 
 def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate=None, steps: int | None = None,
-            board: str = "ulx3s-85f", lanes: int = 8, precision: Mapping[str, str] | Wanted | str = "auto",
+            board: str = "ulx3s-85f", lanes: int | Literal["auto"] = 8,
+            precision: Mapping[str, str] | Wanted | str = "auto",
             samples: int | None = None, like: Design | None = None) -> Design:
     """Lower a PyTorch module to a `Design`.
 
@@ -44,8 +49,9 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
         [-1, 1] and states are Q5.12 or its like.
     board : str
         A name of `boards.catalog`.
-    lanes : int
-        Lanes of two multipliers each.
+    lanes : int or "auto"
+        Lanes of two multipliers each. "auto" fills the board: of the numbers that make a sample faster, the largest
+        that fits by the estimate of `compiler.resources`.
     precision : "auto", Wanted or mapping
         "auto" takes the formats that the calibrated ranges ask for and measures nothing; `Wanted` figures are measured
         on the calibration data and finer formats tried until they are met. A mapping replaces calibrated formats, by
@@ -59,27 +65,27 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
 
     Raises
     ------
-    CompileError, DesignMismatch
+    CompileError, DesignMismatch, ResourceError
     """
-    if not (isinstance(lanes, int) and 1 <= lanes <= 128):
-        raise CompileError(f"lanes must be a whole number from 1 to 128, not {lanes!r}")
-    case = find_case(model, dynamics, rule, calibrate, steps, find_board(board), lanes, samples, like)
-    if not isinstance(precision, Wanted):
-        return _lowered(case, chosen(case, precision, like, calibrate is None), like)
-    if calibrate is None or like is not None:
+    if lanes != "auto" and not (isinstance(lanes, int) and 1 <= lanes <= MOST):
+        raise CompileError(f'lanes must be a whole number from 1 to {MOST} or "auto", not {lanes!r}')
+    case = find_case(model, dynamics, rule, calibrate, steps, find_board(board), 1 if lanes == "auto" else lanes,
+                     samples, like)
+    wanted = isinstance(precision, Wanted)
+    if wanted and (calibrate is None or like is not None):
         raise CompileError("precision: wanted figures are measured on calibrate=(X, Y) and choose the hardware; they "
                            f"need data and no like=, not {precision}")
-    return search(case, precision, lambda formats: _lowered(case, formats, None))
+    formats = chosen(case, "auto" if wanted else precision, like, calibrate is None)
+    if lanes == "auto" and like is None:
+        case = _filled(case, formats)
+    if wanted:
+        return search(case, precision, lambda formats: _lowered(case, formats, None))
+    return _lowered(case, formats, like)
 
 
 def _lowered(case: Case, formats: Formats, like: Design | None) -> Design:
     """The design with these formats."""
-    quantised = quantise(case, formats)
-    hardware = find_hardware(case, formats, quantised, like)
-    program = schedule(case, hardware, quantised)
-    if len(program.words) > hardware.depths.program:
-        depths = dataclasses.replace(hardware.depths, program=size(len(program.words)))
-        hardware = dataclasses.replace(hardware, depths=depths)
+    quantised, hardware, program = _realised(case, formats, like)
     if like is not None and hardware != like.hardware:
         raise DesignMismatch("the network does not fit this hardware: "
                              + "; ".join(differences(hardware, like.hardware)))
@@ -87,6 +93,26 @@ def _lowered(case: Case, formats: Formats, like: Design | None) -> Design:
     formats = dataclasses.replace(formats, fractions=quantised.circuits.fractions)
     design = assembled(case, formats, quantised, hardware, program)
     return ranged(design, case.samples, like) if case.learn else design
+
+
+def _realised(case: Case, formats: Formats, like: Design | None) -> tuple[Quantised, Hardware, Program]:
+    """Circuits, the hardware around them and the program it runs."""
+    quantised = quantise(case, formats)
+    hardware = find_hardware(case, formats, quantised, like)
+    program = schedule(case, hardware, quantised)
+    if len(program.words) > hardware.depths.program:
+        depths = dataclasses.replace(hardware.depths, program=size(len(program.words)))
+        hardware = dataclasses.replace(hardware, depths=depths)
+    return quantised, hardware, program
+
+
+def _filled(case: Case, formats: Formats) -> Case:
+    """The case with as many lanes as fill its board."""
+    def attempt(lanes: int) -> tuple[Hardware, float]:
+        _, hardware, program = _realised(case.spread(lanes), formats, None)
+        return hardware, cycles(program.words, program.entries["learn" if case.learn else "predict"], hardware)
+
+    return case.spread(fullest(case.board, [b.rows for b in case.plan.blocks], attempt))
 
 
 def _advise(case: Case, formats: Formats) -> None:

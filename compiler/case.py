@@ -64,6 +64,10 @@ class Case:
         rows = max((-(-b.rows // self.lanes) * self.lanes for b in self.plan.blocks), default=2)
         return 2 * self.board.width - 1 + math.ceil(math.log2(max(columns, rows, 2)))
 
+    def spread(self, lanes: int) -> "Case":
+        """The same over another number of lanes."""
+        return replace(self, lanes=lanes, plan=plan(self.graph, self.flow, (*self.passes, *self.levels), lanes))
+
 
 def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: int | None, target: Board, lanes: int,
          room: int | None, like: Design | None) -> Case:

@@ -268,11 +268,11 @@ class Design:
 
         return explain(self)
 
-    def estimate(self) -> dict:
-        """Cycles, memory words and multipliers before synthesis; see `compiler.explain.estimate`."""
-        from echolith.compiler.explain import estimate
+    def estimate(self, **options) -> dict:
+        """Cycles, speed, memory and cells of the board before synthesis; see `compiler.estimate.estimate`."""
+        from echolith.compiler.estimate import estimate
 
-        return estimate(self)
+        return estimate(self, **options)
 
     def precision_report(self, x, y=None, mask=None, values=None):
         """Ranges against formats, what the gradient loses, growth of perturbations; see

@@ -1,15 +1,16 @@
-"""Numbers of a design before synthesis: cycles, speed, memories, multipliers."""
+"""Numbers of a design before synthesis: cycles, speed, memories, cells of the board."""
 
 from dataclasses import asdict, dataclass
 
-from echolith.boards.catalog import Board, board
+from echolith.boards.catalog import board
 from echolith.compiler.design import Design
-from echolith.compiler.pipeline import Pipeline
+from echolith.compiler.inventory import multipliers
+from echolith.compiler.resources import resources
 from echolith.compiler.timing import cycles
 from echolith.compiler.utilisation import utilisation
 from echolith.sim.arith import gradient_width
 
-__all__ = ["BATCH", "Memory", "estimate", "memories", "multipliers"]
+__all__ = ["BATCH", "Memory", "estimate", "memories"]
 
 BATCH = 32  # samples between updates in every figure that depends on it
 _BAUD = 1_000_000
@@ -55,17 +56,7 @@ def memories(design: Design) -> list[Memory]:
     return [m for m in found if m.copies]
 
 
-def multipliers(design: Design) -> dict[str, int]:
-    """Multipliers of the array and of the neuron unit: products and tables' slopes in its pipelines, two per
-    vector parameter for its update."""
-    hw = design.hardware
-    pipelines: list[Pipeline | None] = [*hw.activate, *hw.step, *hw.drift, hw.cost]
-    unit = sum(op.kind in ("mul", "table") for p in pipelines if p is not None for op in p.ops)
-    unit += 2 * len(hw.vectors) if hw.learn else 0
-    return {"array": 2 * hw.lanes, "neuron_unit": unit, "total": 2 * hw.lanes + unit}
-
-
-def estimate(design: Design, *, baud: int = _BAUD) -> dict:
+def estimate(design: Design, *, baud: int = _BAUD, clock: float | None = None) -> dict:
     """What the design will cost and how fast it will be, without running anything.
 
     Parameters
@@ -73,24 +64,30 @@ def estimate(design: Design, *, baud: int = _BAUD) -> dict:
     design : Design
     baud : int
         Bits per second of the serial link.
+    clock : float, optional
+        Hz of the core; the board's oscillator if None.
 
     Returns
     -------
     dict
         Plain JSON. ``cycles`` are exact, from GO to DONE: of a pair of samples, halved, and of an update.
-        ``samples_per_second`` are upper bounds: ``chip`` at the board's oscillator with samples on chip, ``link``
+        ``samples_per_second`` are upper bounds: ``chip`` with samples on chip, ``link``
         with every sample sent and every output fetched at ``baud``, ``held`` with only the outputs fetched.
+        ``resources`` are cells by kind, used and available; ``error`` is the relative error of those that are fitted,
+        not counted (see `compiler.resources`).
     """
     hw, target = design.hardware, board(design.report["board"])
+    clock = target.clock if clock is None else clock
     spent = {f"{name}_sample": cycles(design.program, design.entries[name], hw) / 2
              for name in ("predict", "learn") if name in design.entries}
     if hw.learn:
         spent["update"] = cycles(design.program, design.entries["update"], hw)
-    found = multipliers(design)
+    cells = resources(hw, target)
     return {
-        "board": target.name, "lanes": hw.lanes, "learns": hw.learn, "clock_mhz": target.clock / 1e6, "baud": baud,
-        "batch": BATCH, "cycles": spent, "samples_per_second": _speeds(design, target, spent, baud),
-        "multipliers": {**found, "available": target.dsp}, "memory": [asdict(m) for m in memories(design)],
+        "board": target.name, "lanes": hw.lanes, "learns": hw.learn, "clock_mhz": clock / 1e6, "baud": baud,
+        "batch": BATCH, "cycles": spent, "samples_per_second": _speeds(design, clock, spent, baud),
+        "resources": {"used": cells.used, "available": cells.available, "error": cells.error},
+        "multipliers": {**multipliers(hw), "available": target.dsp}, "memory": [asdict(m) for m in memories(design)],
         "memory_bits": sum(m.copies * m.words * m.bits for m in memories(design)),
         "mac_utilisation": utilisation(design, BATCH),
         "mac_utilisation_with_copy0": utilisation(design, BATCH, with_copy0=True),
@@ -98,14 +95,14 @@ def estimate(design: Design, *, baud: int = _BAUD) -> dict:
     }
 
 
-def _speeds(design: Design, target: Board, spent: dict[str, float], baud: int) -> dict[str, dict[str, float]]:
+def _speeds(design: Design, clock: float, spent: dict[str, float], baud: int) -> dict[str, dict[str, float]]:
     word = _WORD * _BYTE / baud  # seconds
     outputs = design.result_rows * design.outputs * word
     found = {}
     for name in ("predict", "learn"):
         if f"{name}_sample" not in spent:
             continue
-        chip = (spent[f"{name}_sample"] + (spent["update"] / BATCH if name == "learn" else 0)) / target.clock
+        chip = (spent[f"{name}_sample"] + (spent["update"] / BATCH if name == "learn" else 0)) / clock
         times = {"chip": chip, "held": chip + word + outputs, "link": chip + (design.record + 1) * word + outputs}
         found[name] = {key: 1 / seconds for key, seconds in times.items()}
     return found

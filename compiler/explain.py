@@ -8,6 +8,7 @@ from echolith.compiler.design import Design, Placement
 from echolith.compiler.estimate import BATCH, estimate, memories
 from echolith.compiler.formats import Format
 from echolith.compiler.isa import Opcode
+from echolith.compiler.resources import KINDS
 from echolith.compiler.sweep import Sweep
 
 __all__ = ["estimate", "explain", "stability"]
@@ -120,6 +121,10 @@ def _figures(design: Design) -> Iterator[tuple[str, str]]:
     m = found["multipliers"]
     yield "multipliers", (f"{m['array']} in the array, {m['neuron_unit']} in the neuron unit; "
                           f"{m['available']} on the board")
+    cells = found["resources"]
+    for kind in ("lut", "ff", "bram"):
+        about = f", within {100 * cells['error'][kind]:.0f} %" if kind in cells["error"] else ""
+        yield KINDS[kind], f"{cells['used'][kind]:,} of {cells['available'][kind]:,}{about}"
     for name, speeds in found["samples_per_second"].items():
         yield f"{name} samples/s", (f"{speeds['chip']:,.0f} on chip at {found['clock_mhz']:g} MHz; at "
                                     f"{found['baud']:,} baud {speeds['held']:,.0f} fetching outputs, "

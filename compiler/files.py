@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from echolith.compiler.design import Design
 from echolith.compiler.errors import FileError
 
-__all__ = ["load", "read_tensors", "save", "write_tensors"]
+__all__ = ["load", "read_tensors", "save", "typed", "write_tensors"]
 
 _KIND = "echolith-design-1"
 
@@ -40,7 +40,7 @@ def load(path: str | os.PathLike) -> Design:
     try:
         fields = json.loads(text["design"])
         hints = typing.get_type_hints(Design)
-        arguments: dict[str, typing.Any] = {name: _typed(hints[name], value) for name, value in fields.items()}
+        arguments: dict[str, typing.Any] = {name: typed(hints[name], value) for name, value in fields.items()}
         tables = tuple(tensors[f"table{i}"] for i in range(sum(n.startswith("table") for n in tensors)))
         values = {n.removeprefix("value."): v for n, v in tensors.items() if n.startswith("value.")}
         design = Design(**arguments, tables=tables, values=values)
@@ -90,25 +90,25 @@ def _plain(value: object) -> object:
     return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def _typed(hint: object, value: object) -> object:
+def typed(hint: object, value: object) -> object:
     """``value`` from JSON as the type of a dataclass field."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        return None if value is None else _typed(next(a for a in arguments if a is not type(None)), value)
+        return None if value is None else typed(next(a for a in arguments if a is not type(None)), value)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise TypeError(f"{hint.__name__} must be an object, not {value!r}")
         hints = typing.get_type_hints(hint)
-        return hint(**{name: _typed(hints[name], v) for name, v in value.items()})
+        return hint(**{name: typed(hints[name], v) for name, v in value.items()})
     if origin is tuple:
         if not isinstance(value, list):
             raise TypeError(f"a list is needed, not {value!r}")
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
-        return tuple(_typed(k, v) for k, v in zip(kinds, value, strict=True))
+        return tuple(typed(k, v) for k, v in zip(kinds, value, strict=True))
     if origin is dict:
         if not isinstance(value, dict):
             raise TypeError(f"an object is needed, not {value!r}")
-        return {k: _typed(arguments[1], v) for k, v in value.items()}
+        return {k: typed(arguments[1], v) for k, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and hint is not dict and not isinstance(value, hint):

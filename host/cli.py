@@ -92,13 +92,14 @@ def precision(job: Job, out: Annotated[Path | None, typer.Option("--out", "-o", 
 
 
 @_verb
-def estimate(job: Job, baud: Annotated[int, typer.Option(help="bits per second of the serial link")] = 1_000_000
+def estimate(job: Job, baud: Annotated[int, typer.Option(help="bits per second of the serial link")] = 1_000_000,
+             clock: Annotated[float | None, typer.Option(help="MHz of the core [the board's oscillator]")] = None
              ) -> Result:
-    """Cycles, speed, memories and multipliers before synthesis."""
+    """Cycles, speed, memories and cells of the board before synthesis."""
     from echolith.compiler.estimate import estimate as run
     from echolith.host.cli_report import estimated
 
-    found = run(job.design, baud=baud)
+    found = run(job.design, baud=baud, clock=None if clock is None else clock * 1e6)
     return Result(found, estimated(found))
 
 

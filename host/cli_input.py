@@ -38,7 +38,7 @@ OPTIONS: dict[str, tuple[object, object]] = {
     "cost_at": (Annotated[str | None, typer.Option(help="last, every or mean [last]")], None),
     "inference": (Annotated[bool, typer.Option("--inference", help="a core that cannot learn")], False),
     "board": (Annotated[str | None, typer.Option(help="ulx3s-85f or icebreaker [ulx3s-85f]")], None),
-    "lanes": (Annotated[int | None, typer.Option(help="lanes of two multipliers [8]")], None),
+    "lanes": (Annotated[str | None, typer.Option(help="lanes of two multipliers, or auto: fill the board [8]")], None),
     "precision": (Annotated[Path | None, typer.Option(help="a .json of formats by name, as `precision --formats` "
                                                            "writes it")], None),
     "weights": (Annotated[Path | None, typer.Option(help="trained parameters, a .safetensors file")], None),
@@ -57,7 +57,7 @@ class Job:
     cost_at: str | None = None
     inference: bool = False
     board: str | None = None
-    lanes: int | None = None
+    lanes: str | None = None
     precision: Path | None = None
     weights: Path | None = None
 
@@ -121,10 +121,11 @@ class Job:
 
         dynamics = Leapfrog(0.25 if self.dt is None else self.dt, 1 if self.substeps is None else self.substeps)
         rule = None if self.inference else HamiltonianEcho(self.cost_at or "last")
-        model, board = self._model(file), self.board or "ulx3s-85f"
+        model, board, lanes = self._model(file), self.board or "ulx3s-85f", self.lanes or "8"
         with spin("compiling"):
             return compile(model, dynamics=dynamics, rule=rule, calibrate=self.samples, steps=self.steps, board=board,
-                           lanes=8 if self.lanes is None else self.lanes, precision=_formats(self.precision))
+                           lanes=int(lanes) if lanes.lstrip("-").isdecimal() else lanes,  # type: ignore[arg-type]
+                           precision=_formats(self.precision))
 
     def _model(self, file: ModuleType):
         name = self.model.rpartition(":")[2]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from echolith.compiler.resources import KINDS
 from echolith.host.doctor import Check
 
 __all__ = ["estimated", "examined", "table"]
@@ -16,18 +17,23 @@ def table(rows: Iterable[Sequence[object]]) -> str:
 
 def estimated(found: dict) -> str:
     """An estimate as a table."""
-    m = found["multipliers"]
     rows: list[Sequence[object]] = [("board", f"{found['board']}, {found['clock_mhz']:g} MHz, {found['lanes']} lanes")]
     rows += [(f"cycles, {name.replace('_', ' a ')}", f"{value:,g}") for name, value in found["cycles"].items()]
     for name, speeds in found["samples_per_second"].items():
         rows += [(f"{name} samples/s", f"{speeds['chip']:,.0f} on chip, {speeds['held']:,.0f} fetching outputs, "
                                        f"{speeds['link']:,.0f} sending samples, at {found['baud']:,} baud")]
-    rows += [("multipliers", f"{m['array']} + {m['neuron_unit']} of {m['available']}"),
-             ("useful MACs", f"{found['mac_utilisation']:.3f}"),
+    cells = found["resources"]
+    rows += [_cells(kind, KINDS[kind], cells) for kind in cells["used"]]
+    rows += [("useful MACs", f"{found['mac_utilisation']:.3f}"),
              ("memory", f"{found['memory_bits'] / 1024:,.0f} kbit")]
     rows += [(f"  {e['name']}", f"{e['copies']} x {e['words']} x {e['bits']} bits, {e['used']} words used")
              for e in found["memory"]]
     return table(rows)
+
+
+def _cells(kind: str, name: str, cells: dict) -> tuple[str, str]:
+    error = f", within {100 * cells['error'][kind]:.0f} %" if kind in cells["error"] else ""
+    return name, f"{cells['used'][kind]:,} of {cells['available'][kind]:,}{error}"
 
 
 def examined(checks: Sequence[Check]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -92,7 +93,9 @@ def test_a_model_is_explained_and_estimated(model):
     assert "tanh(z0)" in found("explain", model, "--lanes", 2)["text"]
     estimate = found("estimate", model, "--lanes", 2, "--baud", 115200)
     assert estimate["baud"] == 115200 and estimate["lanes"] == 2 and estimate["cycles"]["learn_sample"] > 0
-    assert "cycles, learn a sample" in echolith("estimate", model)[0]
+    assert found("estimate", model, "--lanes", 2, "--clock", 50)["clock_mhz"] == 50
+    text = echolith("estimate", model, "--lanes", "auto")[0]
+    assert "cycles, learn a sample" in text and re.search(r"logic cells +[\d,]+ of 83,640, within \d+ %", text)
 
 
 def test_options_reach_the_compiler(model):
@@ -193,7 +196,7 @@ def test_compile_errors_keep_their_text(model):
 
 def test_errors_are_json_too(model):
     assert found("explain", model, "--lanes", 0, code=1) == {
-        "error": {"type": "CompileError", "message": "lanes must be a whole number from 1 to 128, not 0"}}
+        "error": {"type": "CompileError", "message": 'lanes must be a whole number from 1 to 128 or "auto", not 0'}}
 
 
 def test_bugs_are_one_line_and_interrupts_end_with_130(capsys, monkeypatch):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import echolith as el
-from echolith.compiler.estimate import memories, multipliers
+from echolith.compiler.estimate import memories
 from echolith.compiler.explain import explain, stability
 from echolith.compiler.timing import cycles
 from echolith.compiler.utilisation import copy0, utilisation, work
@@ -110,7 +110,7 @@ def test_memories_hold_what_the_network_uses():
 
 
 def test_multipliers_are_two_per_lane_and_those_of_the_pipelines():
-    found = multipliers(compiled(lanes=4))
+    found = compiled(lanes=4).estimate()["multipliers"]
     assert found["array"] == 8
     assert found["total"] == 8 + found["neuron_unit"]
     assert found["neuron_unit"] >= 3  # the activation's table and two for the update of k

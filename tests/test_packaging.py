@@ -40,7 +40,7 @@ def test_the_checkers_see_all_packages():
 
 def test_package_data_that_is_read_at_run_time_is_packaged():
     patterns = project()["tool"]["setuptools"]["package-data"]["*"]
-    for path in (ROOT / "sim").glob("*.cpp"):
+    for path in (*(ROOT / "sim").glob("*.cpp"), *(ROOT / "compiler").glob("*.json")):
         assert any(path.match(p) for p in patterns), path
 
 

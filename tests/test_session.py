@@ -132,7 +132,7 @@ def test_bad_input_is_named_and_nothing_is_lost(design, call, text):
                                                              r"\(any, any, 2\), not \(4, 3, 3\)$"),
     (dict(calibrate=(np.full((4, 3, 2), np.inf), np.zeros((4, 2)))), r"^X must be finite; X\[0, 0, 0\] is inf$"),
     (dict(calibrate=None), r"^give calibrate=\(X, Y\), or steps= with the number of input rows per sample$"),
-    (dict(lanes=0), r"^lanes must be a whole number from 1 to 128, not 0$"),
+    (dict(lanes=0), r'^lanes must be a whole number from 1 to 128 or "auto", not 0$'),
     (dict(board="icestick"), r"^board must be one of icebreaker, ulx3s-85f, not 'icestick'$"),
     (dict(precision={"state": "Q5"}), r"^a format must be spelled like Q5.12 or ap_fixed<18,6>, not 'Q5'$"),
 ])
