@@ -10,6 +10,7 @@ import numpy as np
 
 from echolith.compiler import numeric
 from echolith.compiler.calibrate import Samples, force
+from echolith.compiler.design import Design
 from echolith.compiler.differentiate import evaluate
 from echolith.compiler.errors import CompileError
 from echolith.compiler.graph import Dense, Graph
@@ -39,7 +40,8 @@ def agree(graph: Graph, flow: Flow, passes: Sequence[Pass], samples: Samples, dt
             _same(f"update of {name}", found.get(name, np.zeros(expected.shape)), dt * expected)
 
 
-def updates(flow: Flow, passes: Sequence[Pass], env: Mapping[str, np.ndarray], dt: float) -> dict[str, np.ndarray]:
+def updates(flow: Flow | Design, passes: Sequence[Pass], env: Mapping[str, np.ndarray], dt: float
+            ) -> dict[str, np.ndarray]:
     """dt * dV/dparameter summed over the samples, from the vectors that `force` returned."""
     found = {name: np.zeros(np.shape(value)) for name, value in flow.values.items()}
     for made in passes:
@@ -54,7 +56,7 @@ def updates(flow: Flow, passes: Sequence[Pass], env: Mapping[str, np.ndarray], d
     return found
 
 
-def _drive(flow: Flow, made: Pass, env: Mapping[str, np.ndarray], found: dict[str, np.ndarray]) -> None:
+def _drive(flow: Flow | Design, made: Pass, env: Mapping[str, np.ndarray], found: dict[str, np.ndarray]) -> None:
     t, drive = env[made.t], flow.drives[made.matrix]
     for term in drive.terms:
         assert isinstance(term.matrix, Dense)

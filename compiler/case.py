@@ -1,5 +1,6 @@
 """What the later passes read of a compile: the network, its passes, its calibrated samples, the board."""
 
+import math
 import re
 from dataclasses import dataclass, replace
 
@@ -55,6 +56,13 @@ class Case:
     def positions(self) -> tuple[str, ...]:
         """Vectors in the format of the states."""
         return (*self.graph.states, ONE) if ONE in self.flow.lengths else tuple(self.graph.states)
+
+    @property
+    def accumulator(self) -> int:
+        """Bits that hold the longest sum of products of any block, in either direction."""
+        columns = max((b.columns for b in self.plan.blocks), default=2)
+        rows = max((-(-b.rows // self.lanes) * self.lanes for b in self.plan.blocks), default=2)
+        return 2 * self.board.width - 1 + math.ceil(math.log2(max(columns, rows, 2)))
 
 
 def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: int | None, target: Board, lanes: int,

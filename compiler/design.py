@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from echolith.compiler.costs import Cost
-from echolith.compiler.derived import Derived
+from echolith.compiler.derived import Derived, completed
 from echolith.compiler.formats import Format
 from echolith.compiler.ir import Expr
 from echolith.compiler.kinetic import Drift
@@ -189,10 +189,12 @@ class Design:
         """Formats by name, as `compile` takes them back: edit some and compile again.
 
         ``state`` is that of all states; ``u`` the inputs as operands; blocks are named as in `explain`, vectors and
-        sums as there too. Q notation leaves out the sign bit: Q3.14 has 18 bits, ``ap_fixed<18,4>`` is the same."""
+        sums as there too. Q notation leaves out the sign bit: Q3.14 has 18 bits, ``ap_fixed<18,4>`` is the same.
+        ``accumulator`` are the bits of a sum of products, ``table`` the pieces of a table."""
         hw, data = self.hardware, ("input", "target")
-        return {name: str(Format(hw.data_width if name in data else hw.width, frac))
-                for name, frac in self.fractions.items() if name not in (*self.states, ONE)}
+        words = {name: str(Format(hw.data_width if name in data else hw.width, frac))
+                 for name, frac in self.fractions.items() if name not in (*self.states, ONE)}
+        return words | {"accumulator": f"{hw.accumulator} bits", "table": f"{1 << hw.segments} pieces"}
 
     @property
     def elements(self) -> int:
@@ -220,6 +222,14 @@ class Design:
     def target_width(self) -> int:
         return self.outputs if self.hardware.cost is not None else 0
 
+    def with_weights(self, weights) -> "Design":
+        """The design with other initial parameters: a ``state_dict`` or the path of a ``.safetensors`` file. Parameters
+        that are not named keep their values; formats stay as they were calibrated."""
+        from echolith.host.weights import merged
+
+        own = {name: v for name, v in self.values.items() if name not in {made.name for made in self.derived}}
+        return dataclasses.replace(self, values=completed(self.derived, merged(own, weights)))
+
     def open(self, url: str = "int:", **options):
         """A `host.session.Session` on ``int:``, ``sim:`` or ``serial:///dev/ttyUSB0?baud=1000000``."""
         from echolith.host.session import open_design
@@ -244,8 +254,10 @@ class Design:
 
         export(self, directory)
 
-    def verify(self, x, y, **options):
-        """Compare integer model and RTL on samples; see `sim.verify.verify`."""
+    def verify(self, x, y=None, **options):
+        """Compare float64, integer model and RTL on samples, phase by phase; see `sim.verify.verify`.
+
+        In pytest: ``assert design.verify(X, Y)``."""
         from echolith.sim.verify import verify
 
         return verify(self, x, y, **options)
@@ -261,6 +273,13 @@ class Design:
         from echolith.compiler.explain import estimate
 
         return estimate(self)
+
+    def precision_report(self, x, y=None, mask=None, values=None):
+        """Ranges against formats, what the gradient loses, growth of perturbations; see
+        `host.precision.precision_report`."""
+        from echolith.host.precision import precision_report
+
+        return precision_report(self, x, y, mask, values)
 
     @property
     def result_rows(self) -> int:

@@ -1,7 +1,6 @@
 """The hardware that a network needs: circuits, shifts, depths of the memories."""
 
 import dataclasses
-import math
 
 import numpy as np
 
@@ -15,23 +14,9 @@ from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.quantise import Formats, Quantised
 from echolith.compiler.sweep import Sweep
 
-__all__ = ["NUDGE", "accumulator", "differences", "hardware", "segments"]
+__all__ = ["NUDGE", "differences", "hardware"]
 
 NUDGE = 8  # bits of a nudge operand left free at the calibrated response, for stronger ones
-
-
-def segments(case: Case, like: Design | None) -> int:
-    """log2 of the pieces of a table."""
-    return like.hardware.segments if like else case.board.segments
-
-
-def accumulator(case: Case, like: Design | None) -> int:
-    """Bits that hold the longest sum of products of any block, in either direction."""
-    if like is not None:
-        return like.hardware.accumulator
-    columns = max((b.columns for b in case.plan.blocks), default=2)
-    rows = max((-(-b.rows // case.lanes) * case.lanes for b in case.plan.blocks), default=2)
-    return 2 * case.board.width - 1 + math.ceil(math.log2(max(columns, rows, 2)))
 
 
 def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) -> Hardware:
@@ -45,8 +30,8 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
         depths = dataclasses.replace(given, **short)
     response, shift = w, f["u"] - f["input"]
     return Hardware(
-        width=w, lanes=case.lanes, learn=case.learn, accumulator=accumulator(case, like),
-        segments=segments(case, like), tables=len(q.tables), data_width=formats.data_width, depths=depths,
+        width=w, lanes=case.lanes, learn=case.learn, accumulator=max(formats.accumulator, case.accumulator),
+        segments=formats.segments, tables=len(q.tables), data_width=formats.data_width, depths=depths,
         general=like.hardware.general if like else _general(q.circuits, q.drift),
         input_shift=shift, drive_shift=f["drive"] + f["input"] + shift - f["z"],
         activate=q.activate, cost=q.cost, step=q.step, drift=q.drift,
