@@ -13,11 +13,11 @@ from echolith.compiler.calibrate import Samples, force
 from echolith.compiler.design import Design
 from echolith.compiler.differentiate import evaluate
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import Flow, window
 from echolith.compiler.graph import Dense, Graph
 from echolith.compiler.isa import Opcode
 from echolith.compiler.layout import part
 from echolith.compiler.select import Pass
+from echolith.compiler.steps import Flow, window
 
 __all__ = ["agree", "updates"]
 
@@ -48,7 +48,8 @@ def updates(flow: Flow | Design, passes: Sequence[Pass], env: Mapping[str, np.nd
         if made.opcode == Opcode.OUTER and made.matrix in flow.drives:
             _drive(flow, made, env, found)
         elif made.opcode == Opcode.OUTER:
-            _add(found, flow.matrices[made.matrix], env[made.t].T @ env[made.x], 1.0)
+            t, x = (env[n].reshape(len(env[n]) * made.positions, -1) for n in (made.t, made.x))
+            _add(found, flow.matrices[made.matrix], t.T @ x, 1.0)
         for name, expr in made.learn:
             g = dt * np.broadcast_to(evaluate(expr, env), (len(env["u"]), made.length))
             found[name] += (g.sum(0) if np.size(found[name]) == made.length else g.sum()).reshape(found[name].shape)

@@ -15,13 +15,14 @@ from echolith.compiler.design import Design, Dynamics
 from echolith.compiler.differentiate import names
 from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import Flow, derive
+from echolith.compiler.flow import derive
 from echolith.compiler.graph import Graph
 from echolith.compiler.ir import var
 from echolith.compiler.layout import Plan, plan
 from echolith.compiler.masks import filled, missing, placed
 from echolith.compiler.prepare import prepared
 from echolith.compiler.select import Pass, select
+from echolith.compiler.steps import ONE, Flow
 
 __all__ = ["Case", "case"]
 
@@ -50,6 +51,11 @@ class Case:
     @property
     def units(self) -> int:
         return sum(self.graph.states.values())
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """Vectors in the format of the states."""
+        return (*self.graph.states, ONE) if ONE in self.flow.lengths else tuple(self.graph.states)
 
     @property
     def accumulator(self) -> int:

@@ -2,12 +2,11 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import Flow
 from echolith.compiler.formats import fraction
 from echolith.compiler.ir import Expr
 from echolith.compiler.isa import Opcode
@@ -15,6 +14,7 @@ from echolith.compiler.lower import Fixed, Lowering
 from echolith.compiler.pipeline import Builder, Pipeline
 from echolith.compiler.resolution import REACHES, Output, inaccuracy, spread
 from echolith.compiler.select import Pass
+from echolith.compiler.steps import ONE, Flow
 from echolith.compiler.sweep import Sweep
 
 __all__ = ["Circuits", "circuits"]
@@ -37,6 +37,7 @@ class Circuits:
     elements: int = 0  # of a context's vectors
     tiles: int = 0
     drives: int = 0  # rows of the drive memory
+    index: list[int] = field(default_factory=list)  # contents of the index memory
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,15 @@ def circuits(passes: Sequence[Pass], flow: Flow, states: Mapping[str, int], bloc
 class _Lower:
     def __init__(self, passes, flow, states, blocks, fractions, values, vectors, width, segments, accumulator, lanes,
                  given):
-        self.passes, self.flow, self.blocks, self.values = passes, flow, blocks, values
+        self.flow, self.blocks, self.values = flow, blocks, values
         self.vectors, self.given = vectors, given
         self.width, self.segments, self.accumulator, self.lanes = width, segments, accumulator, lanes
-        self.found = Circuits(fractions=dict(fractions))
+        self.found, self.passes = Circuits(fractions=dict(fractions)), passes
+        self.passes = [self._spaced(made) if made.rows else made for made in passes]
         self.places = self._layout(states)
         self.tiles = self._row_operands()
         self.drives: dict[str, int] = {}
+        self.indexed: dict[tuple[int, ...], int] = {}  # elements -> their place in the index memory
 
     def run(self) -> Circuits:
         for made in self.passes:
@@ -92,22 +95,55 @@ class _Lower:
         for name, units in states.items():
             places[name] = end
             end += units
+        places[ONE] = end
         end += 1
         for made in self.passes:
             if made.value and made.result not in places:
                 places[made.result] = end
                 end += self.flow.lengths[made.result]
+        self.zero = end
+        if any(-1 in g.of for made in self.passes for g in made.gathers):
+            end += 1
         self.found.elements = end
         return places
+
+    def _place(self, made: Pass, operand: str) -> tuple[int, bool]:
+        """First element of a pass's operand, or its place in the index memory and True."""
+        gather = next((g for g in made.gathers if g.name == operand), None)
+        if gather is None:
+            return self.places.get(operand, 0), False
+        first = self.places[gather.x]
+        elements = tuple(first + i if i >= 0 else self.zero for i in gather.of)
+        if elements not in self.indexed:
+            self.indexed[elements] = len(self.found.index)
+            self.found.index += elements
+        return self.indexed[elements], True
 
     def _row_operands(self) -> dict[str, int]:
         tiles, end = {}, 0
         for made in self.passes:
             if made.rows and made.result not in tiles:
                 tiles[made.result] = end
-                end += -(-self.flow.lengths[made.result] // self.lanes)
+                rows, positions = self._pieces(made)
+                end += -(-rows // self.lanes) * positions
         self.found.tiles = end
         return tiles
+
+    def _pieces(self, made: Pass) -> tuple[int, int]:
+        """Elements of each piece of a pass's row operands, and pieces: each starts with a tile of its own."""
+        positions = next((p.positions for p in self.passes if made.result in (p.x, p.t)
+                          and p.opcode in (Opcode.TRANSPOSED, Opcode.OUTER)), 1)
+        return self.flow.lengths[made.result] // positions, positions
+
+    def _spaced(self, made: Pass) -> Pass:
+        """With zeros up to the end of each piece's last tile."""
+        rows, positions = self._pieces(made)
+        idle = -rows % self.lanes
+        if not made.rows or positions == 1 or not idle:
+            return made
+        (gather,) = made.gathers
+        of = tuple(i for p in range(positions) for i in (*gather.of[p * rows:(p + 1) * rows], *[-1] * idle))
+        return replace(made, length=len(of), gathers=(replace(gather, length=len(of), of=of),))
 
     def _drive(self, name: str) -> int:
         """First row of a drive that is kept over the substeps."""
@@ -122,20 +158,25 @@ class _Lower:
 
     def _outer(self, made: Pass) -> None:
         self.found.sweeps.append(Sweep(
-            Opcode.OUTER, made.length, self.blocks[made.matrix], source=self.places[made.x], input=made.x == "u",
-            tile=self.tiles[made.t], echo_only=True))
+            Opcode.OUTER, made.length, self.blocks[made.matrix], **self._columns(made),
+            tile=self.tiles[made.t], repeat=made.positions - 1, echo_only=True))
+
+    def _columns(self, made: Pass) -> dict:
+        """Where the column operand is."""
+        place, gather = self._place(made, made.x)
+        return {"first" if gather else "source": place, "gather": gather, "input": made.x == "u"}
 
     def _sum_fraction(self, made: Pass) -> int:
-        return self.found.fractions[self.blocks[made.matrix]] + self.found.fractions[made.x]
+        return self.found.fractions[self.blocks[made.matrix]] + self.found.fractions[made.source(made.x)]
 
     def _forward(self, made: Pass) -> None:
         make = functools.partial(self._activate, made)
         kind = 0 if made.kept else self._kind("activate", make)
         self.found.sweeps.append(Sweep(
-            Opcode.FORWARD, made.length, self.blocks[made.matrix], kind, source=self.places[made.x],
-            input=made.x == "u", place=self.places.get(made.result, 0) if made.value else 0,
+            Opcode.FORWARD, made.length, self.blocks[made.matrix], kind, **self._columns(made),
+            place=self.places.get(made.result, 0) if made.value else 0,
             tile=self.tiles[made.result] if made.rows else 0, drive=self._drive(made.acc if made.kept else made.drive),
-            value=made.value, rows=made.rows, kept=made.kept))
+            value=made.value, rows=made.rows, repeat=made.positions - 1, kept=made.kept))
 
     def _element(self, made: Pass) -> None:
         transposed = made.opcode == Opcode.TRANSPOSED
@@ -143,13 +184,14 @@ class _Lower:
         if made.expr is not None or made.learn:
             kind = self._kind("step", functools.partial(self._step, made))
         kicks = bool(made.state) and made.expr is not None
+        (first, gather), (second, gather_second) = self._place(made, made.q or made.state), self._place(made, made.r)
         self.found.sweeps.append(Sweep(
             made.opcode, made.length, self.blocks[made.matrix] if transposed else "", kind,
-            first=self.places.get(made.q or made.state, 0), second=self.places.get(made.r, 0),
-            place=self.places[made.result] if made.value else 0,
+            first=first, second=second, gather=gather, gather_second=gather_second,
+            place=self.places[made.result] if made.value else self.places[made.state] if made.state and gather else 0,
             tile=self.tiles[made.x] if transposed else self.tiles[made.result] if made.rows else 0,
             value=made.value, rows=made.rows, maximum=made.maximum, force=kicks and not transposed, drift=made.drift,
-            learn=bool(made.learn), echo_only=made.echo_only))
+            repeat=made.positions - 1, learn=bool(made.learn), echo_only=made.echo_only))
 
     # -- pipelines -------------------------------------------------------------------------------------------------
 
@@ -195,7 +237,7 @@ class _Lower:
         f = self.found.fractions
         read = {n for e in (made.expr, *(e for _, e in made.learn)) if e is not None for n in e.variables()}
         operands = {"acc": (made.acc, self._sum_fraction(made))} if made.acc else {}
-        operands |= {n: (vector, f[vector]) for n, vector in (("q", made.q), ("r", made.r)) if vector}
+        operands |= {n: (vector, f[made.source(vector)]) for n, vector in (("q", made.q), ("r", made.r)) if vector}
         operands |= {f"k{i}": (v, f[f"vector{i}"]) for i, v in enumerate(self.vectors) if v in read}
         names = {*operands, "q"}
         b = Builder(*((n, self.accumulator if n == "acc" else self.width)

@@ -13,12 +13,12 @@ import numpy as np
 
 from echolith.compiler.costs import Cost
 from echolith.compiler.derived import Derived, completed
-from echolith.compiler.flow import Drive, Matrix
 from echolith.compiler.formats import Format
 from echolith.compiler.ir import Expr
 from echolith.compiler.kinetic import Drift
 from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.select import Pass
+from echolith.compiler.steps import ONE, Drive, Matrix
 from echolith.compiler.sweep import Sweep
 
 __all__ = ["Block", "Depths", "Design", "Dynamics", "Hardware", "Placement", "Vector"]
@@ -43,6 +43,7 @@ class Depths:
     order: int
     results: int
     program: int
+    index: int = 0  # elements of gathered operands; 0: nothing is gathered
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Hardware:
     delta_shift: int  # delta << exponent -> t
     readout_shift: int  # delta -> ts of the readout's own gradient
     vectors: tuple[bool, ...]  # one per vector parameter: a single shared word?
+    repeat: bool = False  # sweeps go over a block several times, each time with the next operands
 
     @cached_property
     def hardware_id(self) -> int:
@@ -165,6 +167,7 @@ class Design:
     response: int  # response exponent R and gain found at calibration
     gain: int
     cost: Cost | None
+    index: tuple[int, ...] = ()  # contents of the index memory
     report: dict = field(default_factory=dict)  # what explain() prints: ranges, energy text, dt^2 lambda_max, board
 
     @cached_property
@@ -172,7 +175,7 @@ class Design:
         """CRC-32 of program, tables and layout: what is loaded over the link besides weights and data."""
         words = json.dumps([self.hardware.hardware_id, self.program, self.entries,
                             [dataclasses.astuple(x) for x in (*self.blocks, *self.placements, *self.vectors)],
-                            [t.tolist() for t in self.tables], self.fractions])
+                            [t.tolist() for t in self.tables], self.fractions, self.index])
         return zlib.crc32(words.encode()) or 1
 
     def block(self, name: str) -> Block:
@@ -190,14 +193,15 @@ class Design:
         ``accumulator`` are the bits of a sum of products, ``table`` the pieces of a table."""
         hw, data = self.hardware, ("input", "target")
         words = {name: str(Format(hw.data_width if name in data else hw.width, frac))
-                 for name, frac in self.fractions.items() if name not in self.states}
+                 for name, frac in self.fractions.items() if name not in (*self.states, ONE)}
         return words | {"accumulator": f"{hw.accumulator} bits", "table": f"{1 << hw.segments} pieces"}
 
     @property
     def elements(self) -> int:
-        """Elements of a context's vectors: the states, the constant one, the results that are kept."""
+        """Elements of a context's vectors: the states, the constant one, the results that are kept, a zero."""
         kept = [s for s in (*self.sweeps, *self.levels) if s.value]
-        return max([self.units + 1, *(s.place + (1 if s.maximum else s.length) for s in kept)])
+        return max([self.units + 1, *(s.place + (1 if s.maximum else s.length) for s in kept),
+                    *(i + 1 for i in self.index)])
 
     @property
     def record(self) -> int:
@@ -250,8 +254,10 @@ class Design:
 
         export(self, directory)
 
-    def verify(self, x, y, **options):
-        """Compare integer model and RTL on samples; see `sim.verify.verify`."""
+    def verify(self, x, y=None, **options):
+        """Compare float64, integer model and RTL on samples, phase by phase; see `sim.verify.verify`.
+
+        In pytest: ``assert design.verify(X, Y)``."""
         from echolith.sim.verify import verify
 
         return verify(self, x, y, **options)

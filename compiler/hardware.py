@@ -12,6 +12,7 @@ from echolith.compiler.isa import Opcode
 from echolith.compiler.layout import size
 from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.quantise import Formats, Quantised
+from echolith.compiler.sweep import Sweep
 
 __all__ = ["NUDGE", "differences", "hardware"]
 
@@ -24,7 +25,7 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
     depths = _depths(case, q.circuits)
     if like is not None:
         given = like.hardware.depths
-        short = {name: getattr(depths, name) for name in ("weights", "units", "rows", "tiles", "outputs")
+        short = {name: getattr(depths, name) for name in ("weights", "units", "rows", "tiles", "outputs", "index")
                  if getattr(depths, name) > getattr(given, name)}
         depths = dataclasses.replace(given, **short)
     response, shift = w, f["u"] - f["input"]
@@ -39,7 +40,12 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
         readout_shift=like.hardware.readout_shift if like else 0,
         vectors=tuple(case.units > 1 and np.size(case.flow.values[name]) == 1
                       for name in case.vectors) if like is None or case.units > 1 else like.hardware.vectors,
+        repeat=any(map(_repeats, q.circuits.sweeps)) or bool(like and like.hardware.repeat),
     )
+
+
+def _repeats(sweep: Sweep) -> bool:
+    return bool(sweep.repeat) or (sweep.gather and sweep.opcode in (Opcode.FORWARD, Opcode.OUTER))
 
 
 def _general(circuits: Circuits, drift: tuple[Pipeline, ...]) -> bool:
@@ -47,7 +53,8 @@ def _general(circuits: Circuits, drift: tuple[Pipeline, ...]) -> bool:
     if len(drift) > 1 or any(len(p.inputs) > 1 for p in drift):
         return True
     return any(s.kind or s.source or s.first or s.second or s.place or s.tile or s.drive or s.value or s.force
-               or (s.rows and s.opcode != Opcode.FORWARD) for s in (*circuits.sweeps, *circuits.levels))
+               or s.gather or s.gather_second or (s.rows and s.opcode != Opcode.FORWARD)
+               for s in (*circuits.sweeps, *circuits.levels))
 
 
 def _depths(case: Case, circuits: Circuits) -> Depths:
@@ -65,7 +72,7 @@ def _depths(case: Case, circuits: Circuits) -> Depths:
         rows=size(max(max(tiles) * case.lanes, circuits.drives)),
         tiles=size(max(*tiles, circuits.tiles)), outputs=size(max(outputs, 2)),
         data=data, order=min(size(max(data // record, 64)), 4096), results=max(case.board.results, size(words)),
-        program=256)
+        program=256, index=size(len(circuits.index)) if circuits.index else 0)
 
 
 def differences(wanted: Hardware, given: Hardware) -> list[str]:

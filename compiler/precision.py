@@ -33,7 +33,7 @@ def chosen(case: Case, precision: Mapping[str, str] | str, like: Design | None, 
 def _edits(case: Case, formats: Formats, precision: Mapping[str, str]) -> tuple[dict[str, int], dict[str, int]]:
     """Fraction bits, and sizes, by name."""
     fractions, sizes = {}, {}
-    named = [n for n in (*formats.fractions, *case.flow.lengths) if n not in case.graph.states]
+    named = [n for n in (*formats.fractions, *case.flow.lengths) if n not in case.positions]
     for name, text in precision.items():
         if name == "accumulator":
             sizes["accumulator"] = _accumulator(text, case.accumulator)

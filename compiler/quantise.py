@@ -71,7 +71,7 @@ def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({})) 
         "input": inputs.frac, "target": targets.frac,
         "output": fraction(_outputs(case.cost, samples), width, 1.0),
     }
-    f |= {s: f["state"] for s in graph.states}
+    f |= {s: f["state"] for s in case.positions}
     largest = float(np.abs(samples.inputs).max(initial=0.0))
     f["u"] = max(f["input"], min(fraction(max(largest, 2.0 ** -f["input"]), width), width - 2))
     f |= _sums(case, width, learns)
@@ -89,7 +89,7 @@ def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({})) 
         delta = np.asarray(evaluate(slope(case.cost), {**values, **_tried(case.cost, samples.y, samples.targets)}))
         f["delta"] = fraction(max(float(np.abs(delta).max()), 2.0**-8), width - 1)
     f |= given
-    f |= {s: f["state"] for s in graph.states} | _levels(case, f, given, width)
+    f |= {s: f["state"] for s in case.positions} | _levels(case, f, given, width)
     bits = max(inputs.width, targets.width if case.cost is not None else 2)
     if samples.missing is not None and samples.targets.min() * 2.0**targets.frac <= reserved(bits):
         bits = min(bits + 1, width)
@@ -224,10 +224,11 @@ def _aligned(case: Case, found: Circuits) -> dict[str, int]:
         if made.opcode == Opcode.OUTER:
             uses.setdefault(made.matrix, []).append(made)
     for passes in uses.values():
-        least = min(f[p.t] + f[p.x] for p in passes)
+        least = min(f[p.t] + f[p.source(p.x)] for p in passes)
         for made in passes:
-            excess = f[made.t] + f[made.x] - least
-            result = made.t if made.t not in case.graph.states else made.x
+            x = made.source(made.x)
+            excess = f[made.t] + f[x] - least
+            result = made.t if made.t not in case.graph.states else x
             if excess:
                 return {result: f[result] - excess}
     return {}

@@ -147,7 +147,7 @@ def fit(job: Job, url: _Url = "int:", epochs: int = 1, batch_size: int = 32, lea
 @_verb
 def verify(job: Job, url: _Url = "sim:", samples: Annotated[int, typer.Option(help="samples to compare")] = 8
            ) -> Result:
-    """Compare a chip or its simulation with the integer model, bit for bit and cycle for cycle."""
+    """Compare a chip or its simulation with the integer model, bit for bit, and that with float64."""
     from echolith.host import cli_run
 
     return cli_run.verify(job, url, samples)

@@ -109,7 +109,7 @@ def precision(job: Job, out: Path | None, formats: Path | None) -> Result:
 
 
 def verify(job: Job, url: str, samples: int) -> Result:
-    """Compare with the integer model."""
+    """Compare float64, integer model and chip."""
     from echolith.sim.verify import verify as run
 
     x, y = job.need()
