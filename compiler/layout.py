@@ -12,7 +12,7 @@ from echolith.compiler.ir import var
 from echolith.compiler.select import Pass
 from echolith.compiler.steps import Drive, Flow, Matrix, dense, window
 
-__all__ = ["Column", "Plan", "masters", "part", "plan", "size"]
+__all__ = ["Column", "Plan", "masters", "overlap", "part", "plan", "size"]
 
 
 def size(count: int) -> int:
@@ -73,7 +73,7 @@ def plan(graph: Graph, flow: Flow, passes: Sequence[Pass], lanes: int) -> Plan:
     for name, rows, count in shapes:
         blocks.append(Block(name, base, rows, count))
         base += -(-rows // lanes) * count
-    _check_once(columns)
+    _check_once(columns, frozenset(name for p in passes for name, _ in p.learn))
     return Plan(tuple(blocks), tuple(columns), {**names, "readout": "readout"}, base)
 
 
@@ -120,16 +120,17 @@ def _readout(graph: Graph, form: Affine, flow: Flow) -> list[Column]:
     return found + _affine("readout", Affine(form.length, (), form.biases), start, flow)
 
 
-def _check_once(columns: list[Column]) -> None:
-    """No word of a parameter may be at two places."""
+def _check_once(columns: list[Column], vectors: frozenset[str]) -> None:
+    """No word of a parameter may be at two places; ``vectors`` are in the neuron unit."""
     parts = [(name, window) for c in columns for name, _, window in c.parameters]
-    twice = sorted({a for i, (a, u) in enumerate(parts) for b, v in parts[i + 1:] if a == b and _overlap(u, v)})
+    twice = sorted({a for i, (a, u) in enumerate(parts) for b, v in parts[i + 1:] if a == b and overlap(u, v)})
+    twice = sorted({*twice, *(name for name, _ in parts if name in vectors)})
     if twice:
-        raise CompileError("a parameter may be in one block: energy, inputs or readout; give each its own, not "
-                           f"{', '.join(twice)} twice")
+        raise CompileError("a learned parameter may be in the readout, in a matrix or bias, or in an element-wise "
+                           f"function; give each its own, not {', '.join(twice)} twice")
 
 
-def _overlap(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+def overlap(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return not a or not b or (a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3])
 
 

@@ -7,10 +7,11 @@ from echolith.compiler.fold import folded
 from echolith.compiler.graph import Graph
 from echolith.compiler.pairs import refuse_all_pairs
 from echolith.compiler.reductions import summed
+from echolith.compiler.shares import shared
 
 __all__ = ["prepared"]
 
-_PASSES = (folded, refuse_all_pairs, summed, broadcast)
+_PASSES = (folded, refuse_all_pairs, summed, shared, broadcast)
 
 
 def prepared(graph: Graph) -> Graph:

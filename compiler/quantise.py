@@ -12,6 +12,7 @@ from echolith.compiler.case import Case
 from echolith.compiler.circuits import Circuits, circuits
 from echolith.compiler.costs import KEPT, LEVEL, LEVELS, Cost, sampled, slope
 from echolith.compiler.differentiate import derivative, evaluate
+from echolith.compiler.errors import CompileError
 from echolith.compiler.formats import exact, fraction
 from echolith.compiler.isa import Opcode
 from echolith.compiler.kinetic import Drift, Drifts, drifts
@@ -228,9 +229,12 @@ def _aligned(case: Case, found: Circuits) -> dict[str, int]:
         for made in passes:
             x = made.source(made.x)
             excess = f[made.t] + f[x] - least
-            result = made.t if made.t not in case.graph.states else x
+            fixed = made.t in case.positions or any(p.t == made.t and f[p.source(p.x)] != f[x] for p in passes)
+            if excess and fixed and x in case.positions:
+                raise CompileError(f"energy: one learned matrix is applied to {x} and to vectors of a much wider "
+                                   f"range; give each a matrix of its own, or scale them alike, not {made.matrix}")
             if excess:
-                return {result: f[result] - excess}
+                return {x if fixed else made.t: f[x if fixed else made.t] - excess}
     return {}
 
 

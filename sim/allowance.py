@@ -49,8 +49,19 @@ class Allowance:
         columns = self.model.design.block(sweep.block).columns
         if sweep.input:
             return self.model._inputs(self.u, columns), _ZERO
-        place = slice(sweep.source, sweep.source + columns)
+        first = sweep.first if sweep.gather else sweep.source
+        x, error = self._operand(first, columns * (sweep.repeat + 1), sweep.gather)
+        return x.reshape(-1, columns), error.reshape(-1, columns)
+
+    def _operand(self, first: int, length: int, gather: bool) -> Bounded:
+        place = self.model.index[first:first + length] if gather else slice(first, first + length)
         return self.v[:, place], self.error[:, place]
+
+    def _t(self, sweep: Sweep, words: Bounded) -> Bounded:
+        """Row operands of all walks over the block, as in `model.Force`."""
+        rows, count = self.model.design.block(sweep.block).rows, sweep.repeat + 1
+        t, error = words[0], np.broadcast_to(words[1], words[0].shape)
+        return t.reshape(len(t) * count, -1)[:, :rows], error.reshape(len(t) * count, -1)[:, :rows]
 
     def _bounds(self, pipeline, **inputs: Bounded) -> dict[str, Bounded]:
         hw = self.model.hw
@@ -70,6 +81,7 @@ class Allowance:
         w = self.model._swept(sweep.block)
         x, error = self._x(sweep)
         acc, error = x @ w.T, np.broadcast_to(error, x.shape) @ np.abs(w).T
+        acc, error = acc.reshape(len(self.v), -1), error.reshape(len(self.v), -1)
         if sweep.kept:
             self.kept = self.model._kept(acc), error * 2.0**-self.model.hw.drive_shift + 0.5
             return
@@ -80,8 +92,7 @@ class Allowance:
     def _outer(self, sweep: Sweep) -> None:
         if self.scale is None:
             return
-        (t, te), (x, xe) = self.rows[sweep.tile], self._x(sweep)
-        t, te = self._contrast(t, te)
+        (t, te), (x, xe) = self._t(sweep, self._contrast(*self.rows[sweep.tile])), self._x(sweep)
         self.gradients[sweep.block] += te.T @ (np.abs(x) + xe) + t.T @ np.broadcast_to(xe, x.shape)
 
     def _contrast(self, words: np.ndarray, error: np.ndarray) -> Bounded:
@@ -93,21 +104,21 @@ class Allowance:
         n, w = sweep.length, self.model.hw.width
         acc, error = np.zeros((len(self.v), n), np.int64), np.zeros((len(self.v), n))
         if sweep.opcode == Opcode.TRANSPOSED:
-            matrix, (t, te) = self.model._swept(sweep.block), self.rows[sweep.tile]
-            acc, error = t @ matrix, np.broadcast_to(te, t.shape) @ np.abs(matrix)
+            matrix, (t, te) = self.model._swept(sweep.block), self._t(sweep, self.rows[sweep.tile])
+            acc, error = (a.reshape(acc.shape) for a in (t @ matrix, te @ np.abs(matrix)))
         if not (sweep.opcode == Opcode.TRANSPOSED or sweep.force or sweep.value or sweep.rows or sweep.learn):
             return  # a drift alone
-        first, second = (slice(place, place + n) for place in (sweep.first, sweep.second))
+        q, r = self._operand(sweep.first, n, sweep.gather), self._operand(sweep.second, n, sweep.gather_second)
         words = {f"k{i}": (np.broadcast_to((v >> w)[:n], acc.shape), _ZERO) for i, v in enumerate(self.model.vectors)
                  if len(v) in (1, n)}
-        found = self._bounds(self.model.hw.step[sweep.kind], acc=(acc, error), q=(self.v[:, first],
-                             self.error[:, first]), r=(self.v[:, second], self.error[:, second]), **words)
+        found = self._bounds(self.model.hw.step[sweep.kind], acc=(acc, error), q=q, r=r, **words)
         self._learn(sweep, found)
         force, error = (np.broadcast_to(a, acc.shape) for a in found["force"])
         if sweep.value or sweep.rows:
             self._keep(sweep, (force, error))
         elif not sweep.echo_only:
-            self.kick[:, first] += error
+            first = sweep.place if sweep.gather else sweep.first
+            self.kick[:, first:first + n] += error
 
     def _learn(self, sweep: Sweep, found: dict[str, Bounded]) -> None:
         if self.scale is None or not sweep.learn:

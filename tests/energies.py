@@ -306,5 +306,16 @@ class Masses(Model):
         return (p**2).sum() / 2 + (o**2 / (2 * self.m)).sum()
 
 
+class Twice(Model):
+    """One matrix for state and inputs, one bias in two nodes."""
+
+    states = {"q": 3, "r": 3}
+    shapes = {"W": (3, 3), "V": (3, 3), "b": (3,)}
+
+    def energy(self, q, r, u):
+        rows = log_cosh(self.W @ q + self.W @ u + self.b) + log_cosh(self.V @ r + self.b)
+        return 0.5 * (q @ q + r @ r) + rows + 0.2 * q @ r
+
+
 MODELS = [Blocks, Deep, Hopfield, Ring, Tied, Products, Quadratic, Symmetric, Springs, Joined, Inputs, Shared, Local,
-          Patterns, Norms, Softmax, Relativistic, Masses, Network, Gathers, Waves, Grid, Upward]
+          Patterns, Norms, Softmax, Relativistic, Masses, Network, Gathers, Waves, Grid, Upward, Twice]

@@ -1,0 +1,57 @@
+"""A learned parameter that enters in several places is one set of words: what would be a copy of it is rewritten.
+
+    W u beside another use of W   becomes   W x, x a node that holds the inputs: one block, several sweeps
+    + b in several nodes          becomes   a move of b, which is one column of ones
+"""
+
+import dataclasses
+from collections import Counter
+
+from echolith.compiler.graph import Affine, Bias, Dense, Graph, Index, Reduce, Term
+from echolith.compiler.ir import param, var
+from echolith.compiler.layout import overlap
+from echolith.compiler.ops import intern
+from echolith.compiler.steps import window
+
+__all__ = ["shared"]
+
+_INPUTS = "u_held"
+
+
+def shared(graph: Graph) -> Graph:
+    """The graph with such uses rewritten; one that needs none comes back as it is."""
+    affine = [n for n in graph.nodes.values() if isinstance(n, Affine)]
+    biases = Counter(b.parameter for n in affine for b in n.biases if b.parameter in graph.learned)
+    moved = {name for name, count in biases.items() if count > 1 and graph.values[name].ndim == 1}
+    blocks = [t.matrix for n in affine for t in n.terms if isinstance(t.matrix, Dense)]
+    nodes: dict[str, Affine | Reduce] = {}
+    name = _INPUTS
+    while name in graph.nodes or name in graph.values or name in graph.states:
+        name += "_"
+    for key, node in graph.nodes.items():
+        if isinstance(node, Affine):
+            terms = tuple(_held(t, name) if _twice(t, blocks, graph) else t for t in node.terms)
+            if any(t.source == var(name) for t in terms) and name not in nodes:
+                nodes[name] = Affine(graph.inputs, (Term(Index(tuple(range(graph.inputs))), var("u")),))
+            terms += tuple(_move(b, node.length) for b in node.biases if b.parameter in moved)
+            node = dataclasses.replace(node, terms=terms,
+                                       biases=tuple(b for b in node.biases if b.parameter not in moved))
+        nodes[key] = node
+    return dataclasses.replace(graph, nodes=nodes)
+
+
+def _twice(term: Term, blocks: list[Dense], graph: Graph) -> bool:
+    """Whether a matrix of the inputs has words that another use has too."""
+    if term.source != var("u") or not isinstance(term.matrix, Dense) or term.matrix.parameter not in graph.learned:
+        return False
+    shape = graph.values[term.matrix.parameter].shape
+    own = window(term.matrix, shape)
+    return sum(m.parameter == term.matrix.parameter and overlap(own, window(m, shape)) for m in blocks) > 1
+
+
+def _held(term: Term, name: str) -> Term:
+    return dataclasses.replace(term, source=var(name))
+
+
+def _move(bias: Bias, length: int) -> Term:
+    return Term(Index(tuple(range(length))), intern(param(bias.parameter)), bias.scale)
