@@ -10,13 +10,14 @@ import numpy as np
 
 from echolith.compiler import numeric
 from echolith.compiler.calibrate import Samples, force
+from echolith.compiler.design import Design
 from echolith.compiler.differentiate import evaluate
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import Flow, window
 from echolith.compiler.graph import Dense, Graph
 from echolith.compiler.isa import Opcode
 from echolith.compiler.layout import part
 from echolith.compiler.select import Pass
+from echolith.compiler.steps import Flow, window
 
 __all__ = ["agree", "updates"]
 
@@ -39,21 +40,23 @@ def agree(graph: Graph, flow: Flow, passes: Sequence[Pass], samples: Samples, dt
             _same(f"update of {name}", found.get(name, np.zeros(expected.shape)), dt * expected)
 
 
-def updates(flow: Flow, passes: Sequence[Pass], env: Mapping[str, np.ndarray], dt: float) -> dict[str, np.ndarray]:
+def updates(flow: Flow | Design, passes: Sequence[Pass], env: Mapping[str, np.ndarray], dt: float
+            ) -> dict[str, np.ndarray]:
     """dt * dV/dparameter summed over the samples, from the vectors that `force` returned."""
     found = {name: np.zeros(np.shape(value)) for name, value in flow.values.items()}
     for made in passes:
         if made.opcode == Opcode.OUTER and made.matrix in flow.drives:
             _drive(flow, made, env, found)
         elif made.opcode == Opcode.OUTER:
-            _add(found, flow.matrices[made.matrix], env[made.t].T @ env[made.x], 1.0)
+            t, x = (env[n].reshape(len(env[n]) * made.positions, -1) for n in (made.t, made.x))
+            _add(found, flow.matrices[made.matrix], t.T @ x, 1.0)
         for name, expr in made.learn:
             g = dt * np.broadcast_to(evaluate(expr, env), (len(env["u"]), made.length))
             found[name] += (g.sum(0) if np.size(found[name]) == made.length else g.sum()).reshape(found[name].shape)
     return found
 
 
-def _drive(flow: Flow, made: Pass, env: Mapping[str, np.ndarray], found: dict[str, np.ndarray]) -> None:
+def _drive(flow: Flow | Design, made: Pass, env: Mapping[str, np.ndarray], found: dict[str, np.ndarray]) -> None:
     t, drive = env[made.t], flow.drives[made.matrix]
     for term in drive.terms:
         assert isinstance(term.matrix, Dense)

@@ -53,7 +53,7 @@ def assembled(case: Case, formats: Formats, q: Quantised, hw: Hardware, words: P
         program=words.words, entries=words.entries, rates=words.rates, tables=q.tables,
         values={k: np.asarray(v, np.float64) for k, v in case.flow.values.items() if k in used}, fractions=f,
         lowered=q.lowered, response=hw.width - NUDGE + hw.delta_shift, gain=0,
-        cost=case.cost, report=_report(case))
+        cost=case.cost, index=tuple(q.circuits.index), report=_report(case))
 
 
 def _half(f: dict[str, int], hw: Hardware) -> float:
@@ -62,7 +62,7 @@ def _half(f: dict[str, int], hw: Hardware) -> float:
 
 
 def _placements(case: Case, f: dict[str, int], q: Quantised, hw: Hardware) -> tuple[Placement, ...]:
-    grain = {case.plan.names[p.matrix]: f[p.t] + f[p.x] for p in case.passes
+    grain = {case.plan.names[p.matrix]: f[p.t] + f[p.source(p.x)] for p in case.passes
              if p.opcode == Opcode.OUTER}
     placements, scale = [], case.dynamics.cost_scale
     for c in case.plan.columns:

@@ -15,21 +15,23 @@ from echolith.compiler.case import case as find_case
 from echolith.compiler.design import Design, Hardware
 from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
 from echolith.compiler.errors import CompileError, DesignMismatch
-from echolith.compiler.formats import Format
-from echolith.compiler.hardware import accumulator, differences, segments
+from echolith.compiler.hardware import differences
 from echolith.compiler.hardware import hardware as find_hardware
 from echolith.compiler.lanes import MOST, fullest
 from echolith.compiler.layout import size
+from echolith.compiler.precision import chosen
 from echolith.compiler.program import Program
-from echolith.compiler.quantise import Formats, Quantised, choose_formats, quantise
+from echolith.compiler.quantise import Formats, Quantised, quantise
 from echolith.compiler.ranged import ranged
+from echolith.compiler.search import Wanted, search
 from echolith.compiler.timing import cycles
 
 __all__ = ["compile"]
 
 
 def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate=None, steps: int | None = None,
-            board: str = "ulx3s-85f", lanes: int | Literal["auto"] = 8, precision: Mapping[str, str] | str = "auto",
+            board: str = "ulx3s-85f", lanes: int | Literal["auto"] = 8,
+            precision: Mapping[str, str] | Wanted | str = "auto",
             samples: int | None = None, like: Design | None = None) -> Design:
     """Lower a PyTorch module to a `Design`.
 
@@ -50,10 +52,11 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
     lanes : int or "auto"
         Lanes of two multipliers each. "auto" fills the board: of the numbers that make a sample faster, the largest
         that fits by the estimate of `compiler.resources`.
-    precision : "auto" or mapping
-        Formats that replace calibrated ones, by the names of `Design.precision` (``state``, ``hidden``, ...), spelled
-        ``Q5.12`` (without the sign bit) or ``ap_fixed<18,6>`` (with it); only the fraction bits count, words have the
-        board's width.
+    precision : "auto", Wanted or mapping
+        "auto" takes the formats that the calibrated ranges ask for and measures nothing; `Wanted` figures are measured
+        on the calibration data and finer formats tried until they are met. A mapping replaces calibrated formats, by
+        the names of `Design.precision` (``state``, ``hidden``, ...), spelled ``Q5.12`` (without the sign bit) or
+        ``ap_fixed<18,6>`` (with it); only the fraction bits count, words have the board's width.
     samples : int, optional
         Samples that the data memory holds; as many as were given to calibrate, as far as the board has room, if
         None. Samples that do not fit are streamed, 0 streams all.
@@ -68,9 +71,20 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
         raise CompileError(f'lanes must be a whole number from 1 to {MOST} or "auto", not {lanes!r}')
     case = find_case(model, dynamics, rule, calibrate, steps, find_board(board), 1 if lanes == "auto" else lanes,
                      samples, like)
-    formats = _formats(case, precision, like, calibrate is None)
+    wanted = isinstance(precision, Wanted)
+    if wanted and (calibrate is None or like is not None):
+        raise CompileError("precision: wanted figures are measured on calibrate=(X, Y) and choose the hardware; they "
+                           f"need data and no like=, not {precision}")
+    formats = chosen(case, "auto" if wanted else precision, like, calibrate is None)
     if lanes == "auto" and like is None:
         case = _filled(case, formats)
+    if wanted:
+        return search(case, precision, lambda formats: _lowered(case, formats, None))
+    return _lowered(case, formats, like)
+
+
+def _lowered(case: Case, formats: Formats, like: Design | None) -> Design:
+    """The design with these formats."""
     quantised, hardware, program = _realised(case, formats, like)
     if like is not None and hardware != like.hardware:
         raise DesignMismatch("the network does not fit this hardware: "
@@ -83,7 +97,7 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
 
 def _realised(case: Case, formats: Formats, like: Design | None) -> tuple[Quantised, Hardware, Program]:
     """Circuits, the hardware around them and the program it runs."""
-    quantised = quantise(case, formats, segments(case, like), accumulator(case, like), case.learn)
+    quantised = quantise(case, formats)
     hardware = find_hardware(case, formats, quantised, like)
     program = schedule(case, hardware, quantised)
     if len(program.words) > hardware.depths.program:
@@ -107,21 +121,3 @@ def _advise(case: Case, formats: Formats) -> None:
     if any(b.name == "drive" for b in case.plan.blocks) and largest * 2.0 ** -formats["drive"] > 2.0**-9:
         warnings.warn(f"inputs reach {largest:g}, and one unit of an input weight's last place moves a row by "
                       f"{largest * 2.0 ** -formats['drive']:.2g}: divide the inputs by {largest:g}", stacklevel=3)
-
-
-def _formats(case: Case, precision: Mapping[str, str] | str, like: Design | None, uncalibrated: bool) -> Formats:
-    if like is not None:
-        return Formats(dict(like.fractions), like.hardware.data_width, {k: tuple(v) for k, v in like.lowered.items()})
-    formats = choose_formats(case)
-    fractions = dict(formats.fractions)
-    if uncalibrated:
-        fractions["state"] = min(case.board.width - 6, fractions["state"])
-    if isinstance(precision, str) and precision != "auto":
-        raise CompileError(f'precision must be "auto" or a mapping of names to formats, not {precision!r}')
-    named = [n for n in (*fractions, *case.flow.lengths) if n not in case.graph.states]
-    for name, text in (() if isinstance(precision, str) else precision.items()):
-        if name not in named:
-            raise CompileError(f"precision names are {', '.join(dict.fromkeys(named))}, not {name!r}")
-        fractions[name] = Format.parse(text).frac
-    fractions |= {s: fractions["state"] for s in case.graph.states}
-    return dataclasses.replace(formats, fractions=fractions)

@@ -8,11 +8,11 @@ import numpy as np
 from echolith.compiler.design import Design
 from echolith.compiler.differentiate import evaluate
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import Drive, Flow, dense
 from echolith.compiler.graph import Affine, Dense, Graph
 from echolith.compiler.isa import Opcode
 from echolith.compiler.kinetic import velocity
 from echolith.compiler.select import Pass
+from echolith.compiler.steps import ONE, Drive, Flow, dense
 
 __all__ = ["Samples", "affine", "calibrate", "force"]
 
@@ -54,7 +54,9 @@ def force(passes: Sequence[Pass], flow: Flow | Design, vectors: Values, values: 
     env: Values = {**{name: np.asarray(v).reshape(-1) for name, v in values.items()}, **vectors}
     kicks: Values = {}
     samples = len(vectors["u"])
+    env[ONE] = np.ones((samples, 1))
     for made in passes:
+        env |= {g.name: g(env[g.x]) for g in made.gathers}
         if made.opcode == Opcode.OUTER:
             continue
         if made.acc:
@@ -75,7 +77,8 @@ def _sum(made: Pass, flow: Flow | Design, env: Values, values: Mapping[str, np.n
     if made.matrix in flow.drives:
         return affine(flow.drives[made.matrix], values, {"u": env["u"]}, samples)
     matrix = dense(flow.matrices[made.matrix], values)
-    total = env[made.x] @ (matrix if made.opcode == Opcode.TRANSPOSED else matrix.T)
+    x = env[made.x].reshape(samples * made.positions, -1)
+    total = (x @ (matrix if made.opcode == Opcode.TRANSPOSED else matrix.T)).reshape(samples, -1)
     if made.drive:
         total = total + affine(flow.drives[made.drive], values, {"u": env["u"]}, samples)
     return total

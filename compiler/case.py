@@ -1,5 +1,6 @@
 """What the later passes read of a compile: the network, its passes, its calibrated samples, the board."""
 
+import math
 import re
 from dataclasses import dataclass, replace
 
@@ -14,13 +15,14 @@ from echolith.compiler.design import Design, Dynamics
 from echolith.compiler.differentiate import names
 from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import Flow, derive
+from echolith.compiler.flow import derive
 from echolith.compiler.graph import Graph
 from echolith.compiler.ir import var
 from echolith.compiler.layout import Plan, plan
 from echolith.compiler.masks import filled, missing, placed
 from echolith.compiler.prepare import prepared
 from echolith.compiler.select import Pass, select
+from echolith.compiler.steps import ONE, Flow
 
 __all__ = ["Case", "case"]
 
@@ -49,6 +51,18 @@ class Case:
     @property
     def units(self) -> int:
         return sum(self.graph.states.values())
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """Vectors in the format of the states."""
+        return (*self.graph.states, ONE) if ONE in self.flow.lengths else tuple(self.graph.states)
+
+    @property
+    def accumulator(self) -> int:
+        """Bits that hold the longest sum of products of any block, in either direction."""
+        columns = max((b.columns for b in self.plan.blocks), default=2)
+        rows = max((-(-b.rows // self.lanes) * self.lanes for b in self.plan.blocks), default=2)
+        return 2 * self.board.width - 1 + math.ceil(math.log2(max(columns, rows, 2)))
 
     def spread(self, lanes: int) -> "Case":
         """The same over another number of lanes."""

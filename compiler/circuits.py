@@ -1,23 +1,24 @@
 """Passes become circuits: formats of every vector, one element-wise pipeline per pass, sweeps with their places."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import Flow
 from echolith.compiler.formats import fraction
 from echolith.compiler.ir import Expr
 from echolith.compiler.isa import Opcode
 from echolith.compiler.lower import Fixed, Lowering
 from echolith.compiler.pipeline import Builder, Pipeline
+from echolith.compiler.resolution import REACHES, Output, inaccuracy, spread
 from echolith.compiler.select import Pass
+from echolith.compiler.steps import ONE, Flow
 from echolith.compiler.sweep import Sweep
 
-__all__ = ["STRETCH", "Circuits", "circuits", "spread"]
+__all__ = ["Circuits", "circuits"]
 
-STRETCH = 0.75  # of a format that calibrated samples are tried over
 _KINDS = 16  # pipelines of one unit
 
 
@@ -36,6 +37,17 @@ class Circuits:
     elements: int = 0  # of a context's vectors
     tiles: int = 0
     drives: int = 0  # rows of the drive memory
+    index: list[int] = field(default_factory=list)  # contents of the index memory
+
+
+@dataclass(frozen=True)
+class _Circuit:
+    """A pipeline, how it came about, what its outputs stand for and what its inputs are (see `inaccuracy`)."""
+
+    pipeline: Pipeline
+    low: Lowering
+    wanted: dict[str, Output]
+    operands: dict[str, tuple[str, int]]
 
 
 def circuits(passes: Sequence[Pass], flow: Flow, states: Mapping[str, int], blocks: Mapping[str, str],
@@ -52,13 +64,15 @@ def circuits(passes: Sequence[Pass], flow: Flow, states: Mapping[str, int], bloc
 class _Lower:
     def __init__(self, passes, flow, states, blocks, fractions, values, vectors, width, segments, accumulator, lanes,
                  given):
-        self.passes, self.flow, self.blocks, self.values = passes, flow, blocks, values
+        self.flow, self.blocks, self.values = flow, blocks, values
         self.vectors, self.given = vectors, given
         self.width, self.segments, self.accumulator, self.lanes = width, segments, accumulator, lanes
-        self.found = Circuits(fractions=dict(fractions))
+        self.found, self.passes = Circuits(fractions=dict(fractions)), passes
+        self.passes = [self._spaced(made) if made.rows else made for made in passes]
         self.places = self._layout(states)
         self.tiles = self._row_operands()
         self.drives: dict[str, int] = {}
+        self.indexed: dict[tuple[int, ...], int] = {}  # elements -> their place in the index memory
 
     def run(self) -> Circuits:
         for made in self.passes:
@@ -81,22 +95,55 @@ class _Lower:
         for name, units in states.items():
             places[name] = end
             end += units
+        places[ONE] = end
         end += 1
         for made in self.passes:
             if made.value and made.result not in places:
                 places[made.result] = end
                 end += self.flow.lengths[made.result]
+        self.zero = end
+        if any(-1 in g.of for made in self.passes for g in made.gathers):
+            end += 1
         self.found.elements = end
         return places
+
+    def _place(self, made: Pass, operand: str) -> tuple[int, bool]:
+        """First element of a pass's operand, or its place in the index memory and True."""
+        gather = next((g for g in made.gathers if g.name == operand), None)
+        if gather is None:
+            return self.places.get(operand, 0), False
+        first = self.places[gather.x]
+        elements = tuple(first + i if i >= 0 else self.zero for i in gather.of)
+        if elements not in self.indexed:
+            self.indexed[elements] = len(self.found.index)
+            self.found.index += elements
+        return self.indexed[elements], True
 
     def _row_operands(self) -> dict[str, int]:
         tiles, end = {}, 0
         for made in self.passes:
             if made.rows and made.result not in tiles:
                 tiles[made.result] = end
-                end += -(-self.flow.lengths[made.result] // self.lanes)
+                rows, positions = self._pieces(made)
+                end += -(-rows // self.lanes) * positions
         self.found.tiles = end
         return tiles
+
+    def _pieces(self, made: Pass) -> tuple[int, int]:
+        """Elements of each piece of a pass's row operands, and pieces: each starts with a tile of its own."""
+        positions = next((p.positions for p in self.passes if made.result in (p.x, p.t)
+                          and p.opcode in (Opcode.TRANSPOSED, Opcode.OUTER)), 1)
+        return self.flow.lengths[made.result] // positions, positions
+
+    def _spaced(self, made: Pass) -> Pass:
+        """With zeros up to the end of each piece's last tile."""
+        rows, positions = self._pieces(made)
+        idle = -rows % self.lanes
+        if not made.rows or positions == 1 or not idle:
+            return made
+        (gather,) = made.gathers
+        of = tuple(i for p in range(positions) for i in (*gather.of[p * rows:(p + 1) * rows], *[-1] * idle))
+        return replace(made, length=len(of), gathers=(replace(gather, length=len(of), of=of),))
 
     def _drive(self, name: str) -> int:
         """First row of a drive that is kept over the substeps."""
@@ -111,71 +158,109 @@ class _Lower:
 
     def _outer(self, made: Pass) -> None:
         self.found.sweeps.append(Sweep(
-            Opcode.OUTER, made.length, self.blocks[made.matrix], source=self.places[made.x], input=made.x == "u",
-            tile=self.tiles[made.t], echo_only=True))
+            Opcode.OUTER, made.length, self.blocks[made.matrix], **self._columns(made),
+            tile=self.tiles[made.t], repeat=made.positions - 1, echo_only=True))
+
+    def _columns(self, made: Pass) -> dict:
+        """Where the column operand is."""
+        place, gather = self._place(made, made.x)
+        return {"first" if gather else "source": place, "gather": gather, "input": made.x == "u"}
 
     def _sum_fraction(self, made: Pass) -> int:
-        return self.found.fractions[self.blocks[made.matrix]] + self.found.fractions[made.x]
+        return self.found.fractions[self.blocks[made.matrix]] + self.found.fractions[made.source(made.x)]
 
     def _forward(self, made: Pass) -> None:
-        kind = 0 if made.kept else self._activation(made)
+        make = functools.partial(self._activate, made)
+        kind = 0 if made.kept else self._kind("activate", make)
         self.found.sweeps.append(Sweep(
-            Opcode.FORWARD, made.length, self.blocks[made.matrix], kind, source=self.places[made.x],
-            input=made.x == "u", place=self.places.get(made.result, 0) if made.value else 0,
+            Opcode.FORWARD, made.length, self.blocks[made.matrix], kind, **self._columns(made),
+            place=self.places.get(made.result, 0) if made.value else 0,
             tile=self.tiles[made.result] if made.rows else 0, drive=self._drive(made.acc if made.kept else made.drive),
-            value=made.value, rows=made.rows, kept=made.kept))
-
-    def _activation(self, made: Pass) -> int:
-        assert made.expr is not None
-        f, name = self.found.fractions, f"activate{len(self.found.sweeps)}"
-        inputs = [("acc", self.accumulator)] + [("drive", self.width)] * bool(made.drive)
-        b = Builder(*inputs)
-        z = b("rnd", b.input("acc"), n=self._sum_fraction(made) - f[made.acc])
-        if made.drive:
-            z = b("add", z, b.input("drive"))
-        z = b("sat", z, n=self.width)
-        low = self._lowering(name, b, {made.acc: Fixed(z, f[made.acc], True)}, "activate")
-        pipeline = b.build(t=self._word(low, made))
-        return self._kind("activate", pipeline, low, name)
+            value=made.value, rows=made.rows, repeat=made.positions - 1, kept=made.kept))
 
     def _element(self, made: Pass) -> None:
         transposed = made.opcode == Opcode.TRANSPOSED
         kind = 0
         if made.expr is not None or made.learn:
-            kind = self._step(made)
+            kind = self._kind("step", functools.partial(self._step, made))
         kicks = bool(made.state) and made.expr is not None
+        (first, gather), (second, gather_second) = self._place(made, made.q or made.state), self._place(made, made.r)
         self.found.sweeps.append(Sweep(
             made.opcode, made.length, self.blocks[made.matrix] if transposed else "", kind,
-            first=self.places.get(made.q or made.state, 0), second=self.places.get(made.r, 0),
-            place=self.places[made.result] if made.value else 0,
+            first=first, second=second, gather=gather, gather_second=gather_second,
+            place=self.places[made.result] if made.value else self.places[made.state] if made.state and gather else 0,
             tile=self.tiles[made.x] if transposed else self.tiles[made.result] if made.rows else 0,
             value=made.value, rows=made.rows, maximum=made.maximum, force=kicks and not transposed, drift=made.drift,
-            learn=bool(made.learn), echo_only=made.echo_only))
+            repeat=made.positions - 1, learn=bool(made.learn), echo_only=made.echo_only))
 
-    def _step(self, made: Pass) -> int:
-        f, name = self.found.fractions, f"step{len(self.found.sweeps)}"
+    # -- pipelines -------------------------------------------------------------------------------------------------
+
+    def _kind(self, unit: str, make: Callable[[str, float], "_Circuit"]) -> int:
+        """Number of the circuit, equal ones merged. Its words reach as far as its precision allows."""
+        name = f"{unit}{len(self.found.sweeps)}"
+        circuit = make(name, self._reach(unit, name, make))
+        kinds: list[Pipeline] = getattr(self.found, unit)
+        self.found.lowered[name] = tuple(circuit.low.formats)
+        if circuit.pipeline in kinds and not circuit.low.tables:
+            return kinds.index(circuit.pipeline)
+        self.found.tables[unit] += circuit.low.tables
+        kinds.append(circuit.pipeline)
+        return len(kinds) - 1
+
+    def _reach(self, unit: str, name: str, make: Callable[[str, float], "_Circuit"]) -> float:
+        """The furthest reach that is precise enough, or nearly as precise as any; given formats leave no choice."""
+        errors: dict[float, float] = {}
+        before = dict(self.found.fractions), dict(self.found.gradients)
+        for reach in () if name in self.given else REACHES:
+            made = make(name, reach)
+            errors[reach] = inaccuracy(made.pipeline, made.wanted, [*self.found.tables[unit], *made.low.tables],
+                                       made.operands, self.values, self.width, self.segments)
+            self.found.fractions, self.found.gradients = dict(before[0]), dict(before[1])
+            if errors[reach] <= 1.0:
+                break
+        enough = max(1.0, 2.0 * min(errors.values(), default=0.0))
+        return next((reach for reach, error in errors.items() if error <= enough), REACHES[0])
+
+    def _activate(self, made: Pass, name: str, reach: float) -> "_Circuit":
+        f = self.found.fractions
+        b = Builder(("acc", self.accumulator), *[("drive", self.width)] * bool(made.drive))
+        frac = self._sum_fraction(made)
+        z = b("rnd", b.input("acc"), n=frac - f[made.acc])
+        if made.drive:
+            z = b("add", z, b.input("drive"))
+        z = b("sat", z, n=self.width)
+        low = self._lowering(name, b, {made.acc: Fixed(z, f[made.acc], True)}, "activate", reach)
+        pipeline = b.build(t=self._word(low, made))
+        return _Circuit(pipeline, low, {"t": self._output(made)}, {"acc": (made.acc, frac)})
+
+    def _step(self, made: Pass, name: str, reach: float) -> "_Circuit":
+        f = self.found.fractions
         read = {n for e in (made.expr, *(e for _, e in made.learn)) if e is not None for n in e.variables()}
-        inputs = [("acc", self.accumulator)] * (bool(made.acc)) + [("q", self.width)]
-        inputs += [("r", self.width)] * bool(made.r)
-        inputs += [(f"k{i}", self.width) for i, v in enumerate(self.vectors) if v in read]
-        b = Builder(*inputs)
-        leaves = {}
-        if made.acc:
-            leaves[made.acc] = Fixed(b.input("acc"), self._transposed_fraction(made))
-        for operand, vector in (("q", made.q), ("r", made.r)):
-            if vector:
-                leaves[vector] = Fixed(b.input(operand), f[vector], True)
-        for i, v in enumerate(self.vectors):
-            if v in read:
-                leaves[v] = Fixed(b.input(f"k{i}"), f[f"vector{i}"], True)
-        low = self._lowering(name, b, leaves, "step")
+        operands = {"acc": (made.acc, self._sum_fraction(made))} if made.acc else {}
+        operands |= {n: (vector, f[made.source(vector)]) for n, vector in (("q", made.q), ("r", made.r)) if vector}
+        operands |= {f"k{i}": (v, f[f"vector{i}"]) for i, v in enumerate(self.vectors) if v in read}
+        names = {*operands, "q"}
+        b = Builder(*((n, self.accumulator if n == "acc" else self.width)
+                      for n in ("acc", "q", "r", *(f"k{i}" for i in range(len(self.vectors)))) if n in names))
+        leaves = {v: Fixed(b.input(n), frac, n != "acc") for n, (v, frac) in operands.items()}
+        low = self._lowering(name, b, leaves, "step", reach)
         outputs = {"force": self._force(low, made)}
         for parameter, expr in made.learn:
             self._contribution(low, parameter, expr, outputs)
-        return self._kind("step", b.build(**outputs), low, name)
+        return _Circuit(b.build(**outputs), low, self._outputs(made), operands)
 
-    def _transposed_fraction(self, made: Pass) -> int:
-        return self._sum_fraction(made)
+    def _output(self, made: Pass) -> Output:
+        """Of the vector that a pass makes, or of its kick."""
+        assert made.expr is not None
+        frac = self.found.fractions[made.result or "state"]
+        return Output((made.expr,), frac, 2.0**-frac if made.value or not made.result else 0.0)
+
+    def _outputs(self, made: Pass) -> dict[str, Output]:
+        wanted = {"force": self._output(made)} if made.result or made.state else {}
+        for parameter, _ in made.learn:
+            exprs = tuple(e for name, e in made.learn if name == parameter)
+            wanted[f"g{self.vectors.index(parameter)}"] = Output(exprs, self.found.gradients[parameter], 0.0)
+        return wanted
 
     def _force(self, low: Lowering, made: Pass) -> int:
         """A kick in the format of the states, or a word."""
@@ -209,25 +294,8 @@ class _Lower:
             node = low.b("add", outputs[output], node)
         outputs[output] = low.b("sat", node, n=2 * self.width - 1)
 
-    # -- pipelines -------------------------------------------------------------------------------------------------
-
-    def _lowering(self, name: str, b: Builder, leaves: dict[str, Fixed], unit: str) -> Lowering:
-        stretched = {v: spread(self.values[v], x.frac, self.width) if x.word and v not in self.vectors
+    def _lowering(self, name: str, b: Builder, leaves: dict[str, Fixed], unit: str, reach: float) -> Lowering:
+        stretched = {v: spread(self.values[v], x.frac, self.width, reach) if x.word and v not in self.vectors
                      else self.values[v] for v, x in leaves.items()}
         return Lowering(b, self.width, self.segments, leaves, stretched, len(self.found.tables[unit]),
                         self.given.get(name, ()))
-
-    def _kind(self, unit: str, pipeline: Pipeline, low: Lowering, name: str) -> int:
-        kinds: list[Pipeline] = getattr(self.found, unit)
-        self.found.lowered[name] = tuple(low.formats)
-        if pipeline in kinds and not low.tables:
-            return kinds.index(pipeline)
-        self.found.tables[unit] += low.tables
-        kinds.append(pipeline)
-        return len(kinds) - 1
-
-
-def spread(values: np.ndarray, frac: int, width: int) -> np.ndarray:
-    """Samples stretched over most of their format: words may come to use all of it, and so must what follows."""
-    largest = float(np.abs(values).max(initial=0.0))
-    return values * (STRETCH * 2.0 ** (width - 1 - frac) / largest) if largest else values

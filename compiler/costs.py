@@ -13,13 +13,13 @@ import numpy as np
 
 from echolith.compiler.differentiate import derivative, evaluate, names, substitute
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import Flow, Matrix
 from echolith.compiler.graph import Graph
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.isa import Opcode
 from echolith.compiler.ops import add, mul
 from echolith.compiler.reductions import below_one, logarithm
 from echolith.compiler.select import Pass
+from echolith.compiler.steps import Flow, Matrix
 
 __all__ = ["KEPT", "LEVEL", "LEVELS", "Cost", "cost", "encoded", "levels", "sampled", "slope"]
 

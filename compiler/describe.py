@@ -2,10 +2,11 @@
 
 from echolith.compiler.costs import LEVEL, Cost, slope
 from echolith.compiler.differentiate import derivative, names, substitute
-from echolith.compiler.flow import Accumulate, Drive, Flow, Kick, Linear, Map, Maximum, Outer, derive, window_text
+from echolith.compiler.flow import derive
 from echolith.compiler.graph import Affine, Dense, Graph, Index
 from echolith.compiler.ir import Expr, var
 from echolith.compiler.ops import mul, power
+from echolith.compiler.steps import Accumulate, Drive, Flow, Gather, Kick, Linear, Map, Maximum, Outer, window_text
 
 __all__ = ["describe"]
 
@@ -56,7 +57,7 @@ def _plain(expr: Expr) -> Expr:
 
 def _derived(graph: Graph, cost: Cost | None) -> Lines:
     flow = derive(graph, 1.0, cost is not None)
-    known = {s.name: var(_sum(s, flow)) for s in flow.steps if isinstance(s, Linear)}
+    known = {s.name: var(_sum(s, flow)) for s in flow.steps if isinstance(s, Linear | Gather)}
     labels = {f"{name}_t": f"dV/d{name}" for name in graph.nodes}
 
     def text(expr: Expr) -> str:
@@ -94,7 +95,9 @@ def _name(vector: str) -> str:
     return f"dV/d{vector.removesuffix('_t')}" if vector.endswith("_t") else vector
 
 
-def _sum(step: Linear, flow: Flow) -> str:
+def _sum(step: Linear | Gather, flow: Flow) -> str:
+    if isinstance(step, Gather):
+        return f"gather {_name(step.x)}"
     if step.matrix in flow.drives:
         return _affine(flow.drives[step.matrix])
     matrix = f"{step.matrix}'" if step.backward else step.matrix

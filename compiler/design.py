@@ -12,13 +12,13 @@ from functools import cached_property
 import numpy as np
 
 from echolith.compiler.costs import Cost
-from echolith.compiler.derived import Derived
-from echolith.compiler.flow import Drive, Matrix
+from echolith.compiler.derived import Derived, completed
 from echolith.compiler.formats import Format
 from echolith.compiler.ir import Expr
 from echolith.compiler.kinetic import Drift
 from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.select import Pass
+from echolith.compiler.steps import ONE, Drive, Matrix
 from echolith.compiler.sweep import Sweep
 
 __all__ = ["Block", "Depths", "Design", "Dynamics", "Hardware", "Placement", "Vector"]
@@ -43,6 +43,7 @@ class Depths:
     order: int
     results: int
     program: int
+    index: int = 0  # elements of gathered operands; 0: nothing is gathered
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Hardware:
     delta_shift: int  # delta << exponent -> t
     readout_shift: int  # delta -> ts of the readout's own gradient
     vectors: tuple[bool, ...]  # one per vector parameter: a single shared word?
+    repeat: bool = False  # sweeps go over a block several times, each time with the next operands
 
     @cached_property
     def hardware_id(self) -> int:
@@ -165,6 +167,7 @@ class Design:
     response: int  # response exponent R and gain found at calibration
     gain: int
     cost: Cost | None
+    index: tuple[int, ...] = ()  # contents of the index memory
     report: dict = field(default_factory=dict)  # what explain() prints: ranges, energy text, dt^2 lambda_max, board
 
     @cached_property
@@ -172,7 +175,7 @@ class Design:
         """CRC-32 of program, tables and layout: what is loaded over the link besides weights and data."""
         words = json.dumps([self.hardware.hardware_id, self.program, self.entries,
                             [dataclasses.astuple(x) for x in (*self.blocks, *self.placements, *self.vectors)],
-                            [t.tolist() for t in self.tables], self.fractions])
+                            [t.tolist() for t in self.tables], self.fractions, self.index])
         return zlib.crc32(words.encode()) or 1
 
     def block(self, name: str) -> Block:
@@ -186,16 +189,19 @@ class Design:
         """Formats by name, as `compile` takes them back: edit some and compile again.
 
         ``state`` is that of all states; ``u`` the inputs as operands; blocks are named as in `explain`, vectors and
-        sums as there too. Q notation leaves out the sign bit: Q3.14 has 18 bits, ``ap_fixed<18,4>`` is the same."""
+        sums as there too. Q notation leaves out the sign bit: Q3.14 has 18 bits, ``ap_fixed<18,4>`` is the same.
+        ``accumulator`` are the bits of a sum of products, ``table`` the pieces of a table."""
         hw, data = self.hardware, ("input", "target")
-        return {name: str(Format(hw.data_width if name in data else hw.width, frac))
-                for name, frac in self.fractions.items() if name not in self.states}
+        words = {name: str(Format(hw.data_width if name in data else hw.width, frac))
+                 for name, frac in self.fractions.items() if name not in (*self.states, ONE)}
+        return words | {"accumulator": f"{hw.accumulator} bits", "table": f"{1 << hw.segments} pieces"}
 
     @property
     def elements(self) -> int:
-        """Elements of a context's vectors: the states, the constant one, the results that are kept."""
+        """Elements of a context's vectors: the states, the constant one, the results that are kept, a zero."""
         kept = [s for s in (*self.sweeps, *self.levels) if s.value]
-        return max([self.units + 1, *(s.place + (1 if s.maximum else s.length) for s in kept)])
+        return max([self.units + 1, *(s.place + (1 if s.maximum else s.length) for s in kept),
+                    *(i + 1 for i in self.index)])
 
     @property
     def record(self) -> int:
@@ -215,6 +221,14 @@ class Design:
     @property
     def target_width(self) -> int:
         return self.outputs if self.hardware.cost is not None else 0
+
+    def with_weights(self, weights) -> "Design":
+        """The design with other initial parameters: a ``state_dict`` or the path of a ``.safetensors`` file. Parameters
+        that are not named keep their values; formats stay as they were calibrated."""
+        from echolith.host.weights import merged
+
+        own = {name: v for name, v in self.values.items() if name not in {made.name for made in self.derived}}
+        return dataclasses.replace(self, values=completed(self.derived, merged(own, weights)))
 
     def open(self, url: str = "int:", **options):
         """A `host.session.Session` on ``int:``, ``sim:`` or ``serial:///dev/ttyUSB0?baud=1000000``."""
@@ -240,8 +254,10 @@ class Design:
 
         export(self, directory)
 
-    def verify(self, x, y, **options):
-        """Compare integer model and RTL on samples; see `sim.verify.verify`."""
+    def verify(self, x, y=None, **options):
+        """Compare float64, integer model and RTL on samples, phase by phase; see `sim.verify.verify`.
+
+        In pytest: ``assert design.verify(X, Y)``."""
         from echolith.sim.verify import verify
 
         return verify(self, x, y, **options)
@@ -257,6 +273,13 @@ class Design:
         from echolith.compiler.estimate import estimate
 
         return estimate(self, **options)
+
+    def precision_report(self, x, y=None, mask=None, values=None):
+        """Ranges against formats, what the gradient loses, growth of perturbations; see
+        `host.precision.precision_report`."""
+        from echolith.host.precision import precision_report
+
+        return precision_report(self, x, y, mask, values)
 
     @property
     def result_rows(self) -> int:

@@ -46,6 +46,7 @@ def memories(design: Design) -> list[Memory]:
         Memory("results", 1, d.results, results, hw.width),
         Memory("program", 1, d.program, len(design.program), 32),
         Memory("tables", hw.tables, 1 << hw.segments, 1 << hw.segments, 2 * hw.width),
+        Memory("index", bool(d.index), d.index, len(design.index), (d.units - 1).bit_length()),
         Memory("vectors", len(hw.vectors), d.units, vector, 2 * hw.width),
     ]
     if hw.learn:

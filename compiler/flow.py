@@ -1,153 +1,27 @@
-"""The force as a flow of vectors: what has to be computed at a position, before anyone says where or how exactly.
-
-    flow ::= steps in order
-    step ::= linear: y = M x (+ drive)  |  map: y = expr(vectors)  |  maximum: y = max of expr(vectors)
-           | kick: momentum of a state -= expr
-           | outer: gradient of M += rows columns'  |  accumulate: gradient of a vector parameter += expr
+"""The force as a flow of vectors, derived from the energy by reverse-mode differentiation.
 
 The energy is differentiated times dt, so that every adjoint and every kick carries the step. A matrix that enters
 twice is one block: its second use runs over the same words, in the other direction if it enters transposed.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 
-from echolith.compiler import convolve
+from echolith.compiler import convolve, gathers
 from echolith.compiler.differentiate import derivative, evaluate, names
 from echolith.compiler.errors import CompileError
 from echolith.compiler.graph import Affine, Bias, Convolution, Dense, Graph, Index, Reduce, Term
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.ops import add, mul
 from echolith.compiler.reductions import below_one, logarithm
+from echolith.compiler.repeats import Repeats
+from echolith.compiler.steps import Accumulate, Drive, Flow, Kick, Linear, Map, Matrix, Maximum, Outer, dense
 
-__all__ = ["Accumulate", "Drive", "Flow", "Kick", "Linear", "Map", "Matrix", "Maximum", "Outer", "dense", "derive",
-           "window", "window_text"]
+__all__ = ["derive"]
 
 _ZERO = const(0)
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A parameter with two axes, or a block of it, as it is stored on the chip: transposed if so marked."""
-
-    parameter: str
-    transposed: bool
-    rows: tuple[int, int] | None = None
-    columns: tuple[int, int] | None = None
-
-    @property
-    def key(self) -> str:
-        return self.parameter + window_text(self) + "'" * self.transposed
-
-
-def window(matrix: Dense | Matrix, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """(row, stop, column, stop) of the block of an array of this shape; () is all of it."""
-    if matrix.rows is None and matrix.columns is None:
-        return ()
-    return (*(matrix.rows or (0, shape[0])), *(matrix.columns or (0, shape[1])))
-
-
-def window_text(matrix: Dense | Matrix) -> str:
-    """The block as it is written in Python, "" for all of the array."""
-    if matrix.rows is None and matrix.columns is None:
-        return ""
-    return "[" + ", ".join(f"{x[0]}:{x[1]}" if x else ":" for x in (matrix.rows, matrix.columns)) + "]"
-
-
-@dataclass(frozen=True)
-class Drive:
-    """``B u + b``: one block over the inputs and the constant one."""
-
-    name: str
-    length: int
-    terms: tuple[Term, ...]
-    biases: tuple[Bias, ...]
-
-
-@dataclass(frozen=True)
-class Linear:
-    """``name = M x`` or, ``backward``, ``M' x``; plus the drive, if there is one, in the forward direction.
-
-    A vector that depends on the inputs alone is a drive times u."""
-
-    name: str
-    length: int
-    matrix: str  # key of a matrix, or a drive
-    backward: bool
-    x: str
-    drive: str | None = None
-
-
-@dataclass(frozen=True)
-class Map:
-    """``name = expr`` over vectors of one length and parameters."""
-
-    name: str
-    length: int
-    expr: Expr
-
-
-@dataclass(frozen=True)
-class Maximum:
-    """``name``, of one element, = the largest of the ``length`` elements of ``expr``."""
-
-    name: str
-    length: int
-    expr: Expr
-
-
-@dataclass(frozen=True)
-class Kick:
-    """Momentum of ``state`` -= ``expr``; kicks of one state add up."""
-
-    state: str
-    length: int
-    expr: Expr
-
-
-@dataclass(frozen=True)
-class Outer:
-    """Gradient of ``matrix`` += ``rows`` times ``columns``'; of a drive, the columns are u and the constant one."""
-
-    matrix: str
-    rows: str
-    columns: str
-
-
-@dataclass(frozen=True)
-class Accumulate:
-    """Gradient of a vector parameter += ``expr``, without dt (summed over the elements if it is one number)."""
-
-    parameter: str
-    length: int
-    expr: Expr
-
-
-Step = Linear | Map | Maximum | Kick | Outer | Accumulate
-
-
-@dataclass
-class Flow:
-    """``lengths`` of all vectors by name, ``values`` of all parameters, constants of index matrices among them.
-
-    All matrices of drives and of the ``readout`` are dense."""
-
-    steps: list[Step] = field(default_factory=list)
-    readout: Affine | None = None
-    matrices: dict[str, Matrix] = field(default_factory=dict)
-    drives: dict[str, Drive] = field(default_factory=dict)
-    lengths: dict[str, int] = field(default_factory=dict)
-    values: dict[str, np.ndarray] = field(default_factory=dict)
-
-
-def dense(matrix: Dense | Matrix, values: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The array that a matrix stands for; a parameter with one axis is one row."""
-    array = np.atleast_2d(np.asarray(values[matrix.parameter], np.float64))
-    rows, columns = (slice(*x) if x else slice(None) for x in (matrix.rows, matrix.columns))
-    array = array[rows, columns]
-    return array.T if matrix.transposed else array
 
 
 def derive(graph: Graph, dt: float, learn: bool) -> Flow:
@@ -162,6 +36,7 @@ class _Derivation:
         self.sources: dict[tuple[str, int], str] = {}  # node, term -> the vector that the matrix is applied to
         self.oriented: dict[Matrix, Matrix] = {}  # untransposed -> as first used
         self.adjoints: dict[str, Expr] = {}
+        self.repeats = Repeats(self.flow)
         self.nodes: dict[str, Affine] = {}  # with frozen matrices of one source merged
 
     def run(self) -> Flow:
@@ -197,43 +72,74 @@ class _Derivation:
         node = self.nodes[name] = self._merged(node)
         moving = [i for i, t in enumerate(node.terms) if names(t.source) - {"u"} & self._vectors(t.source)
                   and self._vectors(t.source) != {"u"}]
-        driving = tuple(t for i, t in enumerate(node.terms) if i not in moving)
+        fixed = [i for i, t in enumerate(node.terms) if self._moves_learned(t)]
+        driving = tuple(t for i, t in enumerate(node.terms) if i not in moving + fixed)
         drive = self._drive(name, node, driving) if driving or node.biases else None
         total = _ZERO
-        for place, i in enumerate(moving):
+        matrices = [i for i in moving if isinstance(node.terms[i].matrix, Dense)]
+        for place, i in enumerate(matrices):
             term = node.terms[i]
             x = self._source(name, i, term)
             matrix, backward = self._matrix(term, node.length, self.flow.lengths[x])
-            result = self._new(f"{name}_{i}" if len(moving) > 1 else f"{name}_", node.length)
-            last = place == len(moving) - 1 and not backward and term.scale == 1
+            result = self.flow.new(f"{name}_{i}" if len(moving) > 1 else f"{name}_", node.length)
+            last = place == len(matrices) - 1 and not backward and term.scale == 1
             self.flow.steps.append(Linear(result, node.length, matrix.key, backward, x, drive if last else None))
             drive = None if last else drive
             total = add(total, mul(term.scale, var(result)))
         if drive is not None:  # beside no product, or beside one that cannot carry it
-            result = self._new(f"{name}_u", node.length)
+            result = self.flow.new(f"{name}_u", node.length)
             self.flow.steps.append(Linear(result, node.length, drive, False, "u"))
             total = add(total, var(result))
+        for i in moving:
+            term = node.terms[i]
+            if isinstance(term.matrix, Index):
+                total = add(total, mul(term.scale, self._gather(name, i, term)))
+            elif isinstance(term.matrix, Convolution):
+                parts = self.repeats.convolution(f"{name}_{i}", term.matrix, self._source(name, i, term))
+                total = add(total, mul(term.scale, reduce(add, parts)))
+        for i in fixed:
+            term = node.terms[i]
+            assert isinstance(term.matrix, Index)
+            total = add(total, mul(term.scale, self.repeats.bias(f"{name}_{i}", term.source.name, term.matrix.of)))
         self.flow.lengths[name] = node.length
         self.flow.steps.append(Map(name, node.length, total))
 
+    def _gather(self, name: str, index: int, term: Term) -> Expr:
+        """A move of its source."""
+        assert isinstance(term.matrix, Index)
+        return self.flow.moved(f"{name}_{index}", self._source(name, index, term), term.matrix.of)
+
     def _merged(self, node: Affine) -> Affine:
-        """Frozen matrices applied to the same vector become one, with their factors."""
-        frozen: dict[Expr, np.ndarray] = {}
+        """Frozen matrices applied to the same vector become one, with their factors; moves that are worth it become
+        gathers."""
+        frozen: dict[Expr, list[Term]] = {}
         terms: list[Term] = []
         biases = list(node.biases)
         for term in node.terms:
-            matrix = term.matrix
+            matrix, vectors = term.matrix, self._vectors(term.source)
             if not isinstance(matrix, Index) and self._learns(matrix.parameter):
                 terms.append(term)
-                continue
-            if not self._vectors(term.source):
+            elif isinstance(matrix, Convolution) and vectors - {"u"} or self._moves_learned(term):
+                terms.append(term)
+            elif not vectors:
                 biases.append(Bias(self._constant(self._known(term, node.length))))
+            else:
+                frozen.setdefault(term.source, []).append(term)
+        for source, found in frozen.items():
+            inputs = self._vectors(source) == {"u"}
+            columns = self.graph.inputs if inputs else self._length(source)
+            moves = not inputs and all(isinstance(t.matrix, Index) for t in found)
+            if moves and gathers.worth(found, node.length, columns):
+                terms += gathers.gathered(found, node.length)
                 continue
-            columns = self.graph.inputs if self._vectors(term.source) == {"u"} else self._length(term.source)
-            array = term.scale * dense(self._dense(term, node.length, columns), self.flow.values)
-            frozen[term.source] = frozen.get(term.source, 0.0) + array
-        terms += [Term(Dense(self._constant(array)), source) for source, array in frozen.items()]
+            array = np.sum([t.scale * dense(self._dense(t, node.length, columns), self.flow.values) for t in found], 0)
+            terms.append(Term(Dense(self._constant(array)), source))
         return replace(node, terms=tuple(terms), biases=tuple(biases))
+
+    def _moves_learned(self, term: Term) -> bool:
+        """Whether it moves the elements of a learned vector, a bias of several units."""
+        name = term.source.name if term.source.op == "param" else ""
+        return isinstance(term.matrix, Index) and self._learns(name) and self.flow.values[name].ndim == 1
 
     def _known(self, term: Term, length: int) -> np.ndarray:
         """A frozen matrix applied to parameters alone."""
@@ -250,7 +156,7 @@ class _Derivation:
             bad = next(t.source for t in terms if t.source != var("u"))
             raise CompileError("energy: a matrix is applied to a function of the inputs; transform the data before "
                                f"the network sees them, not {bad}")
-        drive = self._new(f"{name}_drive", node.length)
+        drive = self.flow.new(f"{name}_drive", node.length)
         dense = tuple(replace(t, matrix=self._dense(t, node.length, self.graph.inputs)) for t in terms)
         self.flow.drives[drive] = Drive(drive, node.length, dense, node.biases)
         return drive
@@ -263,7 +169,7 @@ class _Derivation:
         for step in self.flow.steps:
             if isinstance(step, Map) and step.expr == term.source:
                 return self._keep(name, index, step.name)
-        x = self._new(f"x{sum(isinstance(s, Map) for s in self.flow.steps)}", length)
+        x = self.flow.new(f"x{sum(isinstance(s, Map) for s in self.flow.steps)}", length)
         self.flow.steps.append(Map(x, length, term.source))
         return self._keep(name, index, x)
 
@@ -277,8 +183,9 @@ class _Derivation:
             return term.matrix
         if isinstance(term.matrix, Convolution):
             if self._learns(term.matrix.parameter):
-                raise CompileError("energy: a learned convolution is not built on the chip yet; freeze its kernel with "
-                                   f"requires_grad_(False) or use a dense matrix, not {term.matrix.parameter}")
+                raise CompileError("a learned convolution is built of states in the energy alone; freeze its kernel "
+                                   "with requires_grad_(False) or use a dense matrix for inputs and outputs, not "
+                                   f"{term.matrix.parameter}")
             kernel = np.asarray(self.flow.values[term.matrix.parameter])
             return Dense(self._constant(convolve.apply(term.matrix, kernel, np.eye(columns)).T))
         array = np.zeros((rows, columns))
@@ -317,21 +224,36 @@ class _Derivation:
             self._softmax(name, reduced, adjoint)
             return
         node = self.nodes[name]
-        t, signals = self._map(f"{name}_t", node.length, adjoint), {}
+        t, signals = self.flow.map(f"{name}_t", node.length, adjoint), {}
         for i, term in enumerate(node.terms):
-            if (name, i) not in self.sources:
+            if (name, i) not in self.sources or not isinstance(term.matrix, Dense):
                 continue
             x = self.sources[name, i]
             matrix, backward = self._matrix(term, node.length, self.flow.lengths[x])
-            signals[i] = t if term.scale == 1 else self._map(f"{name}_{i}_t", node.length, mul(term.scale, adjoint))
+            signals[i] = self._signal(f"{name}_{i}", term, adjoint, t)
             if self._learns(matrix.parameter):
                 rows, columns = (x, signals[i]) if backward else (signals[i], x)
                 self.flow.steps.append(Outer(matrix.key, rows, columns))
         self._driven(name, node, t)
         for i, term in enumerate(node.terms):
-            if (name, i) in self.sources:
+            if i in signals:
                 matrix, backward = self._matrix(term, node.length, self.flow.lengths[self.sources[name, i]])
                 self._through(name, i, term, matrix, backward, signals[i])
+        for i, term in enumerate(node.terms):
+            if (name, i) in self.sources and isinstance(term.matrix, Convolution):
+                learns, back = self._learns(term.matrix.parameter), self._signal(f"{name}_{i}", term, adjoint, t)
+                for part in self.repeats.transposed(f"{name}_{i}", term.matrix, self.sources[name, i], back, learns):
+                    self._returned(term.source, part, self.flow.lengths[self.sources[name, i]])
+            elif isinstance(term.matrix, Index) and self._moves_learned(term):
+                back = self._signal(f"{name}_{i}", term, adjoint, t)
+                self.repeats.bias_gradient(f"{name}_{i}", term.source.name, term.matrix.of, back)
+        moves = [t for i, t in enumerate(node.terms) if (name, i) in self.sources and isinstance(t.matrix, Index)]
+        for source, scale in dict.fromkeys((m.source, m.scale) for m in moves):
+            self._scatter(name, source, scale, [m.matrix for m in moves if (m.source, m.scale) == (source, scale)], t)
+
+    def _signal(self, name: str, term: Term, adjoint: Expr, t: str) -> str:
+        """The adjoint of a term without its factor."""
+        return t if term.scale == 1 else self.flow.map(f"{name}_t", self.flow.lengths[t], mul(term.scale, adjoint))
 
     def _driven(self, name: str, node: Affine, t: str) -> None:
         """Gradients of input weights and biases."""
@@ -342,14 +264,24 @@ class _Derivation:
 
     def _through(self, name: str, i: int, term: Term, matrix: Matrix, backward: bool, t: str) -> None:
         """The adjoint of a matrix's source, and of what the source is a function of."""
-        back = self._new(f"{name}_{i}_back", self.flow.lengths[self.sources[name, i]])
+        back = self.flow.new(f"{name}_{i}_back", self.flow.lengths[self.sources[name, i]])
         self.flow.steps.append(Linear(back, self.flow.lengths[back], matrix.key, not backward, t))
-        for vector in sorted(self._vectors(term.source) - {"u"}):
-            self._add(vector, mul(var(back), derivative(term.source, vector)))
+        self._returned(term.source, var(back), self.flow.lengths[back])
+
+    def _scatter(self, name: str, source: Expr, scale: float, indices: list, t: str) -> None:
+        """The adjoint of a source that is moved, in as many gathers as one of its elements is read."""
+        length = self._length(source)
+        for of in gathers.adjoint(indices, length):
+            self._returned(source, mul(scale, self.flow.moved(f"{name}_back", t, of)), length)
+
+    def _returned(self, source: Expr, back: Expr, length: int) -> None:
+        """An adjoint to what its vector is a function of."""
+        for vector in sorted(self._vectors(source) - {"u"}):
+            self._add(vector, mul(back, derivative(source, vector)))
         if self.learn:
-            for parameter in sorted(names(term.source) & self.graph.learned):
-                slope = mul(1 / self.dt, derivative(term.source, parameter))
-                self._accumulate(parameter, self.flow.lengths[back], mul(var(back), slope))
+            for parameter in sorted(names(source) & self.graph.learned):
+                slope = mul(1 / self.dt, derivative(source, parameter))
+                self._accumulate(parameter, length, mul(back, slope))
 
     def _parameters(self) -> None:
         """Gradients of the parameters inside the energy's element-wise terms."""
@@ -364,9 +296,9 @@ class _Derivation:
     # -- reductions ------------------------------------------------------------------------------------------------
 
     def _logsumexp(self, name: str, node: Reduce) -> None:
-        n, top = node.length, self._new(f"{name}_max", 1)
+        n, top = node.length, self.flow.new(f"{name}_max", 1)
         self.flow.steps.append(Maximum(top, n, node.expr))
-        exps = self._map(f"{name}_exp", n, below_one(node.expr, var(self._repeated(top, n))))
+        exps = self.flow.map(f"{name}_exp", n, below_one(node.expr, var(self._repeated(top, n))))
         total = self._product(f"{name}_sum", 1, np.ones((1, n)), exps)
         self.flow.lengths[name] = 1
         self.flow.steps.append(Map(name, 1, add(logarithm(var(total)), var(top))))
@@ -375,9 +307,9 @@ class _Derivation:
         """The adjoint of what a logsumexp is taken of."""
         n = node.length
         if self._vectors(adjoint):
-            adjoint = var(self._repeated(self._map(f"{name}_t", 1, adjoint), n))
+            adjoint = var(self._repeated(self.flow.map(f"{name}_t", 1, adjoint), n))
         share = below_one(node.expr, var(self._repeated(name, n)))
-        back = mul(adjoint, var(self._map(f"{name}_share", n, share)))
+        back = mul(adjoint, var(self.flow.map(f"{name}_share", n, share)))
         for vector in sorted(self._vectors(node.expr) - {"u"}):
             self._add(vector, mul(back, derivative(node.expr, vector)))
         for parameter in sorted(names(node.expr) & self.graph.learned) if self.learn else ():
@@ -389,7 +321,7 @@ class _Derivation:
 
     def _product(self, name: str, length: int, array: np.ndarray, x: str) -> str:
         """A frozen matrix times a vector."""
-        name = self._new(name, length)
+        name = self.flow.new(name, length)
         matrix, _ = self._matrix(Term(Dense(self._constant(array)), var(x)), *array.shape)
         self.flow.steps.append(Linear(name, length, matrix.key, False, x))
         return name
@@ -402,17 +334,6 @@ class _Derivation:
     def _add(self, vector: str, expr: Expr) -> None:
         if vector != "u" and expr != _ZERO:
             self.adjoints[vector] = add(self.adjoints.get(vector, _ZERO), expr)
-
-    def _map(self, name: str, length: int, expr: Expr) -> str:
-        name = self._new(name, length)
-        self.flow.steps.append(Map(name, length, expr))
-        return name
-
-    def _new(self, name: str, length: int) -> str:
-        while name in self.flow.lengths or name in self.flow.values:
-            name += "_"
-        self.flow.lengths[name] = length
-        return name
 
     def _vectors(self, expr: Expr) -> frozenset[str]:
         return names(expr) & (frozenset(self.graph.states) | frozenset(self.graph.nodes) | {"u"})

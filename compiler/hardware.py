@@ -1,7 +1,6 @@
 """The hardware that a network needs: circuits, shifts, depths of the memories."""
 
 import dataclasses
-import math
 
 import numpy as np
 
@@ -13,24 +12,11 @@ from echolith.compiler.isa import Opcode
 from echolith.compiler.layout import size
 from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.quantise import Formats, Quantised
+from echolith.compiler.sweep import Sweep
 
-__all__ = ["NUDGE", "accumulator", "differences", "hardware", "segments"]
+__all__ = ["NUDGE", "differences", "hardware"]
 
 NUDGE = 8  # bits of a nudge operand left free at the calibrated response, for stronger ones
-
-
-def segments(case: Case, like: Design | None) -> int:
-    """log2 of the pieces of a table."""
-    return like.hardware.segments if like else case.board.segments
-
-
-def accumulator(case: Case, like: Design | None) -> int:
-    """Bits that hold the longest sum of products of any block, in either direction."""
-    if like is not None:
-        return like.hardware.accumulator
-    columns = max((b.columns for b in case.plan.blocks), default=2)
-    rows = max((-(-b.rows // case.lanes) * case.lanes for b in case.plan.blocks), default=2)
-    return 2 * case.board.width - 1 + math.ceil(math.log2(max(columns, rows, 2)))
 
 
 def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) -> Hardware:
@@ -39,13 +25,13 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
     depths = _depths(case, q.circuits)
     if like is not None:
         given = like.hardware.depths
-        short = {name: getattr(depths, name) for name in ("weights", "units", "rows", "tiles", "outputs")
+        short = {name: getattr(depths, name) for name in ("weights", "units", "rows", "tiles", "outputs", "index")
                  if getattr(depths, name) > getattr(given, name)}
         depths = dataclasses.replace(given, **short)
     response, shift = w, f["u"] - f["input"]
     return Hardware(
-        width=w, lanes=case.lanes, learn=case.learn, accumulator=accumulator(case, like),
-        segments=segments(case, like), tables=len(q.tables), data_width=formats.data_width, depths=depths,
+        width=w, lanes=case.lanes, learn=case.learn, accumulator=max(formats.accumulator, case.accumulator),
+        segments=formats.segments, tables=len(q.tables), data_width=formats.data_width, depths=depths,
         general=like.hardware.general if like else _general(q.circuits, q.drift),
         input_shift=shift, drive_shift=f["drive"] + f["input"] + shift - f["z"],
         activate=q.activate, cost=q.cost, step=q.step, drift=q.drift,
@@ -54,7 +40,12 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
         readout_shift=like.hardware.readout_shift if like else 0,
         vectors=tuple(case.units > 1 and np.size(case.flow.values[name]) == 1
                       for name in case.vectors) if like is None or case.units > 1 else like.hardware.vectors,
+        repeat=any(map(_repeats, q.circuits.sweeps)) or bool(like and like.hardware.repeat),
     )
+
+
+def _repeats(sweep: Sweep) -> bool:
+    return bool(sweep.repeat) or (sweep.gather and sweep.opcode in (Opcode.FORWARD, Opcode.OUTER))
 
 
 def _general(circuits: Circuits, drift: tuple[Pipeline, ...]) -> bool:
@@ -62,7 +53,8 @@ def _general(circuits: Circuits, drift: tuple[Pipeline, ...]) -> bool:
     if len(drift) > 1 or any(len(p.inputs) > 1 for p in drift):
         return True
     return any(s.kind or s.source or s.first or s.second or s.place or s.tile or s.drive or s.value or s.force
-               or (s.rows and s.opcode != Opcode.FORWARD) for s in (*circuits.sweeps, *circuits.levels))
+               or s.gather or s.gather_second or (s.rows and s.opcode != Opcode.FORWARD)
+               for s in (*circuits.sweeps, *circuits.levels))
 
 
 def _depths(case: Case, circuits: Circuits) -> Depths:
@@ -80,7 +72,7 @@ def _depths(case: Case, circuits: Circuits) -> Depths:
         rows=size(max(max(tiles) * case.lanes, circuits.drives)),
         tiles=size(max(*tiles, circuits.tiles)), outputs=size(max(outputs, 2)),
         data=data, order=min(size(max(data // record, 64)), 4096), results=max(case.board.results, size(words)),
-        program=256)
+        program=256, index=size(len(circuits.index)) if circuits.index else 0)
 
 
 def differences(wanted: Hardware, given: Hardware) -> list[str]:

@@ -11,18 +11,26 @@ TRANSPOSED and with FORCE in UNITS. Response bits come from passes with DRIFT on
 i % lanes of tile TILE (TRANSPOSED: INTO) + i // lanes; the first row of a tile clears its other lanes, so that the rest
 of a last tile reads as zero. Nothing that a command reads may be written by it, but an element's result may replace
 its own operand, if no other element reads it.
+
+REPEAT goes over the same block again: x starts COLUMNS elements after where it last did, row operands TILES tiles;
+results go on where they ended. A round of OUTER then takes at least `REUSE` cycles.
+
+Hardware with an index memory (`Depths.index`) gathers: with GATHER q is V[I[FIRST + i]], with GATHER_SECOND r is
+V[I[SECOND + i]]. A command with GATHER moves no position; it kicks momenta from PLACE on. With REPEAT too, FORWARD and
+OUTER gather x: column i of walk n is V[I[FIRST + n * COLUMNS + i]].
 """
 
 from enum import IntEnum
 
 __all__ = [
-    "DRIFT_BITS", "KIND_BITS", "LOOP_BITS", "Context", "Dest", "Field", "Opcode", "Setting", "UpdateMode", "exec_word",
-    "loop_word", "set_word",
+    "DRIFT_BITS", "KIND_BITS", "LOOP_BITS", "REUSE", "Context", "Dest", "Field", "Opcode", "Setting", "UpdateMode",
+    "exec_word", "loop_word", "set_word",
 ]
 
 LOOP_BITS = 16  # of a loop's count
 KIND_BITS = 4
 DRIFT_BITS = 2
+REUSE = 3  # cycles after which a gradient word may be added to again
 
 
 class Opcode(IntEnum):
@@ -61,6 +69,7 @@ class Setting(IntEnum):
     TILE = 11  # first tile of the row operands: read by OUTER, TRANSPOSED, written by FORWARD and UNITS with ROWS
     DRIVE = 12  # FORWARD: first row in the drive memory
     INTO = 13  # TRANSPOSED with ROWS: first tile of the results, none of those from TILE on that it reads
+    REPEAT = 14  # FORWARD to VALUE, OUTER, TRANSPOSED: times more than once; only if `Hardware.repeat`
 
 
 class Context(IntEnum):
@@ -108,6 +117,8 @@ class Field(IntEnum):
     MAXIMUM = 22  # UNITS with VALUE: only the largest result is kept, at PLACE
     MASS = 23  # with DRIFT: accumulate the gradients of the drift's vector parameters
     DRIFT_KIND = 24  # two bits: which of the drift pipelines
+    GATHER = 26  # FIRST is a place in the index memory, which says where q is; FORWARD, OUTER: where x is
+    GATHER_SECOND = 27  # the same of SECOND and r
 
 
 def exec_word(opcode: Opcode, context: int = 0, dest: int = 0, kind: int = 0, drift_kind: int = 0,

@@ -7,10 +7,10 @@ import numpy as np
 
 from echolith.compiler.design import Block, Placement
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import Drive, Flow, Matrix, dense, window
 from echolith.compiler.graph import Affine, Dense, Graph
 from echolith.compiler.ir import var
 from echolith.compiler.select import Pass
+from echolith.compiler.steps import Drive, Flow, Matrix, dense, window
 
 __all__ = ["Column", "Plan", "masters", "part", "plan", "size"]
 
@@ -134,7 +134,8 @@ def _overlap(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
 
 
 def part(array: np.ndarray, window: tuple[int, ...]) -> np.ndarray:
-    """The block of an array, a view; () is all of it."""
+    """The block of an array, a view; () is all of it. A kernel has its rows along its first axis."""
+    array = array.reshape(len(array), -1) if array.ndim > 2 else array
     return array[window[0]:window[1], window[2]:window[3]] if window else array
 
 

@@ -57,7 +57,7 @@ class Lowering:
         """The least argument that a function of ``expr`` has to be known for: calibrated values that are never below
         zero, as of a sum of squares or a mass, stay so."""
         least = float(np.min(evaluate(expr, self.samples)))
-        return least / 4 if least >= 0 else -math.inf
+        return least / 16 if least >= 0 else -math.inf  # samples are stretched, at most by so much
 
     def choose(self, frac: int) -> int:
         """The next format: as given, else ``frac``."""

@@ -5,11 +5,12 @@ from functools import reduce
 from echolith.compiler.broadcast import broadcast
 from echolith.compiler.fold import folded
 from echolith.compiler.graph import Graph
+from echolith.compiler.pairs import refuse_all_pairs
 from echolith.compiler.reductions import summed
 
 __all__ = ["prepared"]
 
-_PASSES = (folded, summed, broadcast)
+_PASSES = (folded, refuse_all_pairs, summed, broadcast)
 
 
 def prepared(graph: Graph) -> Graph:

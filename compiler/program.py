@@ -72,8 +72,10 @@ class _Assembler:
         return self.emit(set_word(setting, value))
 
     def place(self, **places: int) -> None:
-        """Settings of offsets, where they are not so already."""
+        """Settings of offsets and repeats, where they are not so already."""
         if self.s.hardware.general:
+            if not self.s.hardware.repeat:
+                places.pop("repeat", None)
             for name, value in places.items():
                 if self.known.get(Setting[name.upper()]) != value:
                     self.set(Setting[name.upper()], value)
@@ -120,7 +122,7 @@ class _Assembler:
             self.emit(exec_word(Opcode.FETCH))
         for name, row in self.s.drives.items():
             self.use(name)
-            self.place(source=0, drive=row)
+            self.place(source=0, drive=row, repeat=0)
             self.emit(exec_word(Opcode.FORWARD, Context.PAIR, Dest.DRIVE, source=True))
 
     def fetch_target(self) -> None:
@@ -157,22 +159,30 @@ class _Assembler:
         if s.block and (s.block != self.block or (self.s.hardware.general and Setting.BASE not in self.known)):
             self.use(s.block)
         if s.opcode == Opcode.FORWARD:
-            self.place(source=s.source, tile=s.tile, place=s.place, drive=s.drive)
+            self.place(tile=s.tile, place=s.place, drive=s.drive, repeat=s.repeat, **self.columns(s))
             dest = Dest.DRIVE if s.kept else Dest.VALUE if s.value else Dest.HIDDEN
             self.emit(exec_word(Opcode.FORWARD, context, dest, s.kind,
-                                echo=echo and s.rows, source=s.input))
+                                echo=echo and s.rows, source=s.input, gather=s.gather))
         elif s.opcode == Opcode.OUTER:
-            self.place(source=s.source, tile=s.tile)
-            self.emit(exec_word(Opcode.OUTER, context, source=s.input))
+            self.place(tile=s.tile, repeat=s.repeat, **self.columns(s))
+            self.emit(exec_word(Opcode.OUTER, context, source=s.input, gather=s.gather))
         else:
             self.place(first=s.first, second=s.second, place=s.place, tile=s.tile)
             if s.opcode == Opcode.UNITS:
                 self.set(Setting.LENGTH, s.length)
+            else:
+                self.place(repeat=s.repeat)
             kicks = not s.value and not s.rows
             self.emit(exec_word(Opcode(s.opcode), context, kind=s.kind, value=s.value, rows=s.rows, maximum=s.maximum,
                                 force=s.force, drift=s.drift, drift_kind=s.drift_kind,
                                 mass=echo and s.mass, echo=echo and s.rows, reverse=reverse and kicks,
-                                nudge=nudge and s.drift, learn=echo and s.learn))
+                                nudge=nudge and s.drift, learn=echo and s.learn, gather=s.gather,
+                                gather_second=s.gather_second))
+
+    @staticmethod
+    def columns(s: Sweep) -> dict[str, int]:
+        """The setting of a column operand's place."""
+        return {"first": s.first} if s.gather else {"source": s.source}
 
     def readout(self, learn: bool, target: bool) -> None:
         """Outputs to the results; with ``learn`` the readout's own gradient and the leading bit of the cost."""
@@ -186,7 +196,7 @@ class _Assembler:
         if learn:
             self.level()
         self.use("readout")
-        self.place(source=0, tile=0)
+        self.place(source=0, tile=0, repeat=0)
         self.emit(exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, emit=True))
         if learn:
             self.emit(exec_word(Opcode.OUTER, Context.PAIR))
@@ -228,7 +238,7 @@ class _Assembler:
         not at the echoes, they do not change with the nudge: a quadratic cost stays exact at any strength."""
         self.level()
         self.use("readout")
-        self.place(source=0, tile=0, first=0)
+        self.place(source=0, tile=0, first=0, repeat=0)
         self.emit(exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, echo=True))
         self.emit(exec_word(Opcode.TRANSPOSED, Context.PAIR, 1))
 

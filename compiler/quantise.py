@@ -3,12 +3,13 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
 from echolith.compiler.calibrate import Samples
 from echolith.compiler.case import Case
-from echolith.compiler.circuits import STRETCH, Circuits, circuits, spread
+from echolith.compiler.circuits import Circuits, circuits
 from echolith.compiler.costs import KEPT, LEVEL, LEVELS, Cost, sampled, slope
 from echolith.compiler.differentiate import derivative, evaluate
 from echolith.compiler.formats import exact, fraction
@@ -18,6 +19,7 @@ from echolith.compiler.layout import Plan
 from echolith.compiler.lower import Fixed, Lowering
 from echolith.compiler.masks import reserved
 from echolith.compiler.pipeline import Builder, Pipeline
+from echolith.compiler.resolution import STRETCH, spread
 
 __all__ = ["Formats", "Quantised", "choose_formats", "quantise"]
 
@@ -28,10 +30,14 @@ _GROWTH = 4.0
 @dataclass(frozen=True)
 class Formats:
     """Fraction bits by name: state, input, target, u (the inputs as operands), every block, every sum of a forward
-    sweep, output, delta, and one per vector parameter; ``lowered`` are those chosen inside the pipelines."""
+    sweep, output, delta, and one per vector parameter; ``lowered`` are those chosen inside the pipelines.
+
+    ``accumulator`` is the bits of a sum of products, ``segments`` log2 of the pieces of a table."""
 
     fractions: dict[str, int]
     data_width: int
+    accumulator: int
+    segments: int
     lowered: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> int:
@@ -52,8 +58,8 @@ class Quantised:
     lowered: dict[str, tuple[int, ...]]
 
 
-def choose_formats(case: Case) -> Formats:
-    """Formats from the calibrated ranges; weights that learn get room for growth."""
+def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({})) -> Formats:
+    """Formats from the calibrated ranges, but for those that are ``given``; weights that learn get room for growth."""
     graph, samples, width, plan = case.graph, case.samples, case.board.width, case.plan
     values: Mapping[str, np.ndarray] = case.flow.values
     learned = graph.learned if case.learn else frozenset()
@@ -65,7 +71,7 @@ def choose_formats(case: Case) -> Formats:
         "input": inputs.frac, "target": targets.frac,
         "output": fraction(_outputs(case.cost, samples), width, 1.0),
     }
-    f |= {s: f["state"] for s in graph.states}
+    f |= {s: f["state"] for s in case.positions}
     largest = float(np.abs(samples.inputs).max(initial=0.0))
     f["u"] = max(f["input"], min(fraction(max(largest, 2.0 ** -f["input"]), width), width - 2))
     f |= _sums(case, width, learns)
@@ -82,20 +88,22 @@ def choose_formats(case: Case) -> Formats:
     if case.cost is not None:
         delta = np.asarray(evaluate(slope(case.cost), {**values, **_tried(case.cost, samples.y, samples.targets)}))
         f["delta"] = fraction(max(float(np.abs(delta).max()), 2.0**-8), width - 1)
-        f |= _levels(case, f, width)
+    f |= given
+    f |= {s: f["state"] for s in case.positions} | _levels(case, f, given, width)
     bits = max(inputs.width, targets.width if case.cost is not None else 2)
     if samples.missing is not None and samples.targets.min() * 2.0**targets.frac <= reserved(bits):
         bits = min(bits + 1, width)
-    return Formats(f, bits)
+    return Formats(f, bits, case.accumulator, case.board.segments)
 
 
-def _levels(case: Case, f: Mapping[str, int], width: int) -> dict[str, int]:
-    """Of the vectors of a softmax, for outputs anywhere in their format."""
+def _levels(case: Case, f: Mapping[str, int], given: Mapping[str, int], width: int) -> dict[str, int]:
+    """Of the vectors of a softmax, for outputs anywhere in their format; those kept follow from the others."""
     if not case.levels:
         return {}
     shift, kept = f["drive"] + f["u"] - f["z"], case.plan.names[KEPT]
     found = {name: fraction(float(np.abs(v).max()), width, 1.01 / STRETCH) for name, v in _stretched(case, f).items()}
     found |= {"softmax:y": f["output"], kept: min(max(shift, 0), width - 2)}
+    found |= {name: frac for name, frac in given.items() if name in found}
     return found | {LEVELS: found[kept] + found[LEVEL] - shift}
 
 
@@ -154,9 +162,10 @@ def _weights(plan: Plan, values: Mapping[str, np.ndarray], learned: frozenset[st
     return fraction(max(4.0 * largest, 3.9 * floor) if grows else max(largest, 2.0**-width) * 1.01, width, 1.0)
 
 
-def quantise(case: Case, formats: Formats, segments: int, accumulator: int, learn: bool) -> Quantised:
+def quantise(case: Case, formats: Formats) -> Quantised:
     """Lower passes, cost and drift; table slots count through activate, cost, step."""
     graph, samples, width = case.graph, case.samples, case.board.width
+    accumulator, segments = formats.accumulator, formats.segments
     lowered: dict[str, tuple[int, ...]] = {}
     values = {name: np.asarray(v).reshape(-1) for name, v in case.flow.values.items()} | samples.values
     values |= _stretched(case, formats.fractions)
@@ -215,10 +224,11 @@ def _aligned(case: Case, found: Circuits) -> dict[str, int]:
         if made.opcode == Opcode.OUTER:
             uses.setdefault(made.matrix, []).append(made)
     for passes in uses.values():
-        least = min(f[p.t] + f[p.x] for p in passes)
+        least = min(f[p.t] + f[p.source(p.x)] for p in passes)
         for made in passes:
-            excess = f[made.t] + f[made.x] - least
-            result = made.t if made.t not in case.graph.states else made.x
+            x = made.source(made.x)
+            excess = f[made.t] + f[x] - least
+            result = made.t if made.t not in case.graph.states else x
             if excess:
                 return {result: f[result] - excess}
     return {}

@@ -79,6 +79,7 @@ class Bank(IntEnum):
     MOMENTA = 9
     RESULTS = 10
     STREAM = 11  # push only: input words of a streaming run
+    INDEX = 12  # push only: elements that gathered operands are read from
 
 
 BANKS = tuple(Bank)

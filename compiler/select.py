@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 
 from echolith.compiler.differentiate import names, substitute
 from echolith.compiler.errors import CompileError
-from echolith.compiler.flow import Accumulate, Flow, Kick, Linear, Map, Maximum, Outer, Step
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.isa import Opcode
 from echolith.compiler.ops import add, neg
+from echolith.compiler.steps import ONE, Accumulate, Flow, Gather, Kick, Linear, Map, Maximum, Outer, Step
 
 __all__ = ["Pass", "select"]
 
-_OPERANDS = 2  # vectors that a pass reads
+_OPERANDS = 2  # vectors that a pass reads, each element by element or gathered
 
 
 @dataclass
@@ -45,6 +45,12 @@ class Pass:
     maximum: bool = False
     kept: bool = False
     learn: tuple[tuple[str, Expr], ...] = ()
+    positions: int = 1  # a block's sweep over as many pieces of its operands
+    gathers: tuple[Gather, ...] = ()  # those of ``q``, ``r``, ``x`` that are made from a vector as they are read
+
+    def source(self, operand: str) -> str:
+        """The vector that ``q``, ``r`` or ``x`` is read from."""
+        return next((g.x for g in self.gathers if g.name == operand), operand)
 
     @property
     def operands(self) -> frozenset[str]:
@@ -62,7 +68,7 @@ def select(flow: Flow, states: tuple[str, ...]) -> list[Pass]:
 
 def _reads(step: Step, flow: Flow) -> frozenset[str]:
     """Vectors that a step reads."""
-    if isinstance(step, Linear):
+    if isinstance(step, Linear | Gather):
         return frozenset([step.x])
     if isinstance(step, Outer):
         return frozenset([step.rows, step.columns])
@@ -77,7 +83,7 @@ def _inlined(steps: list[Step], flow: Flow) -> list[Step]:
     while changed:
         changed = False
         for step in steps:
-            if not isinstance(step, Map | Linear | Maximum):
+            if not isinstance(step, Map | Linear | Gather | Maximum):
                 continue
             readers = [s for s in steps if step.name in _reads(s, flow)]
             if not readers:
@@ -87,8 +93,12 @@ def _inlined(steps: list[Step], flow: Flow) -> list[Step]:
             if not isinstance(step, Map):
                 continue
             elementwise = all(isinstance(s, Map | Maximum | Kick | Accumulate) for s in readers)
-            alias = step.expr.op == "var" and step.expr.name in flow.lengths
-            if alias or (len(readers) == 1 and elementwise):
+            read = _reads(step, flow)
+            gathered = read and read <= {s.name for s in steps if isinstance(s, Gather)}
+            alias = step.expr.op == "var" and step.expr.name in flow.lengths and not gathered
+            free = gathered and (len(read) == 1 or len(read) == _OPERANDS and
+                                 all(_reads(s, flow) <= read | {step.name} for s in readers))
+            if alias or (elementwise and (len(readers) == 1 or free)):
                 steps = [_replaced(s, step.name, step.expr) for s in steps if s is not step]
                 changed = True
                 break
@@ -96,7 +106,7 @@ def _inlined(steps: list[Step], flow: Flow) -> list[Step]:
 
 
 def _replaced(step: Step, name: str, expr: Expr) -> Step:
-    if isinstance(step, Linear):
+    if isinstance(step, Linear | Gather):
         return replace(step, x=expr.name) if step.x == name else step
     if isinstance(step, Outer):
         return replace(step, rows=expr.name if step.rows == name else step.rows,
@@ -117,10 +127,10 @@ class _Selection:
     def __init__(self, steps: list[Step], flow: Flow, states: tuple[str, ...]):
         self.flow, self.states = flow, states
         self.passes: list[Pass] = []
+        self.gathers = {s.name: s for s in steps if isinstance(s, Gather)}
         self.steps = self._split(steps)
-        self.linears = {s.name: s for s in self.steps if isinstance(s, Linear)}
         self.done: set[int] = set()  # steps that a sweep carried
-        self.kept: set[str] = set(states) | {"u"}  # vectors that can be read
+        self.kept: set[str] = set(states) | {"u", ONE}  # vectors that can be read
         self.waiting: dict[int, Linear] = {}  # by the step that only their sweep can carry, once its vectors are there
 
     def run(self) -> list[Pass]:
@@ -132,6 +142,9 @@ class _Selection:
             elif isinstance(step, Linear):
                 if not self._waits(step):
                     self._linear(step)
+            elif isinstance(step, Gather):
+                self._read(step.x)
+                self.kept.add(step.name)
             elif isinstance(step, Map | Maximum):
                 self._map(step)
             elif isinstance(step, Kick):
@@ -141,6 +154,9 @@ class _Selection:
         for step in self.steps:
             if isinstance(step, Accumulate):
                 self._accumulate(step)
+        for made in self.passes:
+            read = dict.fromkeys((made.q, made.r, made.x))
+            made.gathers = tuple(self.gathers[n] for n in read if n in self.gathers)
         self._needs()
         self._drift()
         return self.passes
@@ -181,12 +197,19 @@ class _Selection:
                     break
             else:
                 groups.append(term)
-        return groups
+        return sorted(groups, key=lambda g: not self._gathered(g, kick.state))
+
+    def _gathered(self, expr: Expr, state: str) -> bool:
+        """Whether a kick reads two vectors but not the state."""
+        vectors = self._vectors(expr)
+        return state not in vectors and len(vectors) == _OPERANDS and bool(vectors & set(self.gathers))
 
     def _fits(self, expr: Expr, state: str, backward: set[str]) -> bool:
         """Whether a pass can read it: one sum at most, the state that is kicked, and one or two others."""
         vectors = self._vectors(expr)
         sums, others = vectors & backward, vectors - backward - {state}
+        if state and state not in vectors and not sums and len(others) == _OPERANDS and others & set(self.gathers):
+            return True  # it does not drift
         return len(sums) <= 1 and len(others) <= _OPERANDS - bool(state)
 
     def _cut(self, step: Map | Maximum | Kick | Accumulate, backward: set[str]) -> list[Step]:
@@ -227,7 +250,8 @@ class _Selection:
     def _linear(self, step: Linear) -> None:
         self._read(step.x)
         opcode = Opcode.TRANSPOSED if step.backward else Opcode.FORWARD
-        made = Pass(opcode, step.length, step.matrix, x=step.x, acc=step.name, drive=step.drive or "")
+        made = Pass(opcode, step.length, step.matrix, x=step.x, acc=step.name, drive=step.drive or "",
+                    positions=step.positions)
         carried = self._carried(step)
         if carried is None:
             made.expr, made.result, made.value = var(step.name), step.name, True
@@ -265,6 +289,9 @@ class _Selection:
         if isinstance(step, Kick):
             made.state = made.q = step.state
             others = [v for v in others if v != step.state]
+            if len(others) == _OPERANDS:
+                others.sort(key=lambda v: v not in self.gathers)
+                made.q = others.pop(0)
         else:
             made.result = step.name
             self.kept.add(step.name)
@@ -288,7 +315,8 @@ class _Selection:
         self._read(step.rows)
         self._read(step.columns)
         length = self.flow.lengths[step.rows]
-        self.passes.append(Pass(Opcode.OUTER, length, step.matrix, x=step.columns, t=step.rows))
+        self.passes.append(Pass(Opcode.OUTER, length, step.matrix, x=step.columns, t=step.rows,
+                                positions=step.positions))
 
     def _accumulate(self, step: Accumulate) -> None:
         """Beside a pass that reads the same vectors, else in one of its own."""
@@ -316,8 +344,8 @@ class _Selection:
         """Results that are read as vectors are kept as such, those of transposed and outer sweeps as row operands."""
         as_rows = {p.x for p in self.passes if p.opcode == Opcode.TRANSPOSED}
         as_rows |= {p.t for p in self.passes if p.opcode == Opcode.OUTER}
-        as_values = {p.x for p in self.passes if p.opcode in (Opcode.FORWARD, Opcode.OUTER)}
-        as_values |= {n for p in self.passes for n in (p.q, p.r)}
+        as_values = {p.source(p.x) for p in self.passes if p.opcode in (Opcode.FORWARD, Opcode.OUTER)}
+        as_values |= {p.source(n) for p in self.passes for n in (p.q, p.r)}
         arranged: list[Pass] = []
         for made in self.passes:
             arranged.append(made)
@@ -340,11 +368,17 @@ class _Selection:
         for state in self.states:
             last = max((i for i, p in enumerate(self.passes) if p.state == state), default=-1)
             later = self.passes[last + 1:]
-            read = any(state in (p.x, p.q, p.r) and not (p.state == state) for p in later)
-            if last >= 0 and not read:
+            read = any(state in (p.source(p.x), p.source(p.q), p.source(p.r)) and not (p.state == state) for p in later)
+            if last >= 0 and not read and self._drifts(self.passes[last]):
                 self.passes[last].drift = True
             else:
                 self.passes.append(Pass(Opcode.UNITS, self.flow.lengths[state], q=state, state=state, drift=True))
+
+
+    @staticmethod
+    def _drifts(made: Pass) -> bool:
+        """Whether the state can move in its kick: read itself, and no other element of it."""
+        return made.q == made.state and all(g.x != made.state for g in made.gathers)
 
 
 def _exchanged(expr: Expr, old: Expr, new: Expr) -> Expr:

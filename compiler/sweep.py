@@ -17,6 +17,9 @@ class Sweep:
     input: bool = False  # x are the inputs
     first: int = 0
     second: int = 0
+    repeat: int = 0  # times more than once
+    gather: bool = False  # first, second: places in the index memory
+    gather_second: bool = False
     place: int = 0
     tile: int = 0
     drive: int = 0

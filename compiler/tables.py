@@ -29,14 +29,16 @@ class Knots:
 def table(expr: Expr, argument_frac: int, used: float, width: int, segments: int, least: float = -np.inf) -> Knots:
     """``expr`` (of one variable) for every argument word of ``width`` bits with ``argument_frac``.
 
-    The format holds all values for |argument| <= ``used``; beyond, the table is clipped. Nothing is asked of the
-    function for arguments below ``least``.
+    The format holds all values for |argument| <= ``used``; beyond, the table is clipped. With ``least`` >= 0
+    nothing is asked of the function for arguments below zero, nor below ``least`` if it is not finite there.
     """
     (name,) = names(expr)
     knots = (np.arange((1 << segments) + 1) - (1 << (segments - 1))) * 2.0 ** (width - segments - argument_frac)
     inside = np.abs(knots) <= used + knots[1] - knots[0]
-    inside &= knots >= least
     values = np.broadcast_to(evaluate(expr, {name: knots}), knots.shape).copy()
+    positive = inside & (knots >= 0)
+    if least >= 0:
+        inside = positive if np.isfinite(values[positive]).all() else inside & (knots >= least)
     if not np.isfinite(values[inside]).all():
         bad = knots[inside][~np.isfinite(values[inside])][0]
         raise CompileError(

@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.isa import Dest, Field, Opcode, Setting
+from echolith.compiler.isa import REUSE, Dest, Field, Opcode, Setting
 from echolith.compiler.pipeline import latency
 
 __all__ = ["INSTRUCTION", "Tails", "cycles", "operand_stage", "tails", "tree_levels"]
@@ -82,14 +82,15 @@ def step_latency(hw: Hardware) -> int:
 def _duration(word: int, s: list[int], hw: Hardware, t: Tails) -> int:
     opcode, dest = word >> 28, word >> Field.DEST & 3
     columns, tiles, length = s[Setting.COLUMNS], s[Setting.TILES], s[Setting.LENGTH]
+    walks = s[Setting.REPEAT] + 1 if hw.repeat else 1
     if opcode == Opcode.FORWARD:
         tail = {Dest.DRIVE: t.drive, Dest.HIDDEN: t.hidden, Dest.COST: t.cost, Dest.VALUE: t.value}[Dest(dest)]
-        return tiles * s[Setting.PERIOD] + tail
+        return walks * tiles * s[Setting.PERIOD] + tail
     if opcode == Opcode.OUTER:
-        return tiles * columns + t.outer
+        return walks * tiles * (max(columns, REUSE) if hw.repeat else columns) + t.outer
     if opcode == Opcode.TRANSPOSED:
         tail = t.nudge if dest & 1 else _result(word, t.step, t.step_value, t.step_rows)
-        return columns * max(tiles, 2) + tail
+        return walks * columns * max(tiles, 2) + tail
     if opcode == Opcode.UNITS:
         return 2 * length + _result(word, t.units, t.units_value, t.units_rows)
     if opcode == Opcode.UPDATE:

@@ -54,7 +54,7 @@ def _sizes(design: Design) -> _Sizes:
     words = {b.name: b.rows * b.columns for b in design.blocks}
     d, rows = design.dynamics, {b.name: b.rows for b in design.blocks}
     forces = d.steps * d.substeps - 1
-    swept = [(s.opcode, words[s.block]) for s in design.sweeps if s.block]
+    swept = [(s.opcode, words[s.block] * (s.repeat + 1)) for s in design.sweeps if s.block]
     force = sum(n for opcode, n in swept if opcode in (Opcode.FORWARD, Opcode.TRANSPOSED))
     outer = sum(n for opcode, n in swept if opcode == Opcode.OUTER)
     return _Sizes(force, outer, sum(words[b] for b in design.kept_drives), words.get("readout", 0),

@@ -12,6 +12,7 @@ _NAMES = {
     "Design": "echolith.compiler.design",
     "Leapfrog": "echolith.compiler.dynamics",
     "HamiltonianEcho": "echolith.compiler.dynamics",
+    "Wanted": "echolith.compiler.search",
     "Session": "echolith.host.session",
     "open": ("echolith.host.session", "open_file"),
     "load": "echolith.compiler.files",

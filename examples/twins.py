@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from echolith.compiler.design import Design
 from echolith.compiler.registers import Flag
 from echolith.examples.digits import BATCH, LEARNING_RATE, MOMENTUM, data
-from echolith.host.device import Run
-from echolith.host.session import Session
-from echolith.sim.verify import Event, Recorder, difference, predicted
+from echolith.host.session import History, Session
+from echolith.sim.device import IntegerDevice
+from echolith.sim.twin import Diverged, Twin
+from echolith.sim.weights import from_values
 
 __all__ = ["Twins", "epoch_on_both"]
 
@@ -17,7 +18,8 @@ __all__ = ["Twins", "epoch_on_both"]
 class Twins:
     """What the RTL did, and whether the integer model did the same.
 
-    ``difference`` is the first one in weights, momentum words, outputs, flags or other registers, else None.
+    ``difference`` is the first one in weights, gradient words, outputs, flags or cycles, else None: it ended the
+    epoch, and there is no loss.
     """
 
     samples: int
@@ -31,39 +33,19 @@ class Twins:
 
 
 def epoch_on_both(design: Design, progress: Callable[[int, int], None]) -> Twins:
-    """Learn one epoch from the design's initial weights in ``int:`` and in ``sim:``."""
-    expected, _ = _epoch(design, "int:", lambda done, total: None)
-    got, loss = _epoch(design, "sim:", progress)
-    found = next((f"event {i}: {text}" for i, (a, b) in enumerate(zip(expected, got, strict=True))
-                  if (text := difference(a, b))), None)
-    runs = [e for e in got if isinstance(e.result, Run)]
-    learned = [e for e in runs if e.entry == "learn"]
-    return Twins(
-        samples=sum(e.samples for e in learned), updates=sum(e.entry == "update" for e in runs), loss=loss,
-        difference=found, echo_exact=not any(e.result.flags >> Flag.ECHO & 1 for e in learned),
-        predicted_cycles=sum(predicted(design, e) or 0 for e in runs),
-        measured_cycles=sum((e.result.cycles or 0) - (e.result.stalls or 0) for e in runs),
-        words=sum(_words(e) for e in expected))
-
-
-def _epoch(design: Design, url: str, progress: Callable[[int, int], None]) -> tuple[list[Event], float]:
-    """Everything the device returned, its final master and gradient words last; and the loss."""
+    """Learn one epoch from the design's initial weights in ``int:`` and ``sim:`` at once."""
     x, y = data()
-    with design.open(url) as chip:
-        recorder = Recorder(chip.device)
-        loss = _fit(chip, x, y, progress)
-        chip.device.read()
-        chip.device.read_gradients()
-        return recorder.events, loss
-
-
-def _fit(chip: Session, x, y, progress: Callable[[int, int], None]) -> float:
-    history = chip.fit(x, y, epochs=1, batch_size=BATCH, learning_rate=LEARNING_RATE, momentum=MOMENTUM,
-                       progress=lambda done, total, loss: progress(done, total))
-    return history.loss[0]
-
-
-def _words(event: Event) -> int:
-    if isinstance(event.result, Run):
-        return 0 if event.result.outputs is None else event.result.outputs.size
-    return sum(w.size for w in event.result.values())
+    history, difference = History(loss=[float("nan")]), None
+    with design.open("sim:") as chip:
+        twin = Twin(IntegerDevice(design), chip.device)
+        try:
+            twin.write(from_values(design, design.values))
+            history = Session(design, twin).fit(
+                x, y, epochs=1, batch_size=BATCH, learning_rate=LEARNING_RATE, momentum=MOMENTUM,
+                progress=lambda done, total, loss: progress(done, total))
+        except Diverged as error:
+            difference = str(error.divergence)
+    return Twins(
+        samples=history.samples, updates=history.updates, loss=history.loss[0], difference=difference,
+        echo_exact=not twin.flags >> Flag.ECHO & 1, predicted_cycles=twin.predicted_cycles,
+        measured_cycles=twin.measured_cycles or 0, words=twin.words)

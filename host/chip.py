@@ -1,12 +1,14 @@
 """A chip behind a link as a device: memory images, runs, results."""
 
+import dataclasses
 import time
 from collections.abc import Iterator
 
 import numpy as np
 
 from echolith.compiler.design import Block, Design
-from echolith.compiler.errors import DesignMismatch, LinkError
+from echolith.compiler.errors import DesignMismatch, LinkError, ResourceError
+from echolith.compiler.isa import Context
 from echolith.compiler.registers import ABI, MAGIC, Bank, address
 from echolith.host.device import Device, Run
 from echolith.host.link import Link
@@ -65,9 +67,11 @@ class ChipDevice(Device):
         return self.link.read(address(name))[0]
 
     def _load(self) -> None:
-        """Program, tables, the constant ones, zeros everywhere a sweep may read."""
+        """Program, index, tables, the constant ones, zeros everywhere a sweep may read."""
         d, hw = self.design, self.hw
         self._put(Bank.PROGRAM, 0, np.array(d.program, np.int64))
+        if d.index:
+            self._put(Bank.INDEX, 0, np.array(d.index, np.int64))
         for slot, table in enumerate(d.tables):
             self._put(Bank.TABLES, slot << hw.segments + 1, table.reshape(-1))
         positions = np.zeros((4, hw.depths.units, 2), np.int64)
@@ -150,6 +154,28 @@ class ChipDevice(Device):
 
     def read_gradients(self) -> Words:
         return self._gather(Bank.GRADIENTS, Bank.VECTOR_GRADIENTS, gradient_width(self.hw.width))
+
+    def states(self, program: tuple[int, ...], entry: str, x: np.ndarray, target: np.ndarray
+               ) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and momenta, (contexts, elements, slots), after ``program`` ran in place of ``entry`` on at most
+        one pair of samples. The design's program is put back."""
+        whole = self.design
+        if len(program) > self.hw.depths.program:
+            raise ResourceError(f"a program must fit the {self.hw.depths.program} words of this hardware's memory, not "
+                                f"{len(program)}")
+        self.link.write(address("program"), 0)  # whoever finds the chip in between loads it again
+        self._put(Bank.PROGRAM, 0, np.array(program, np.int64))
+        self.design = dataclasses.replace(whole, program=program, entries={entry: 0})
+        try:
+            self.run(entry, x, target)
+        finally:
+            self.design = whole
+        self._put(Bank.PROGRAM, 0, np.array(whole.program[:len(program)], np.int64))
+        self.link.write(address("program"), whole.program_id)
+        shape = (Context.INPUT, self.hw.depths.units, 2)
+        q, p = (self._take(bank, 0, int(np.prod(shape)), self.hw.width).reshape(shape)
+                for bank in (Bank.POSITIONS, Bank.MOMENTA))
+        return q, p
 
     # -- runs ------------------------------------------------------------------------------------------------------
 

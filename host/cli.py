@@ -81,6 +81,17 @@ def explain(job: Job) -> Result:
 
 
 @_verb
+def precision(job: Job, out: Annotated[Path | None, typer.Option("--out", "-o", help="the report as .json, .png, .pdf "
+                                                                                     "or .svg")] = None,
+              formats: Annotated[Path | None, typer.Option(help="write the formats to a .json, to edit and to compile "
+                                                                "with --precision")] = None) -> Result:
+    """Ranges against formats, what the gradient loses to nudge and word length, growth of perturbations."""
+    from echolith.host import cli_run
+
+    return cli_run.precision(job, out, formats)
+
+
+@_verb
 def estimate(job: Job, baud: Annotated[int, typer.Option(help="bits per second of the serial link")] = 1_000_000,
              clock: Annotated[float | None, typer.Option(help="MHz of the core [the board's oscillator]")] = None
              ) -> Result:
@@ -137,7 +148,7 @@ def fit(job: Job, url: _Url = "int:", epochs: int = 1, batch_size: int = 32, lea
 @_verb
 def verify(job: Job, url: _Url = "sim:", samples: Annotated[int, typer.Option(help="samples to compare")] = 8
            ) -> Result:
-    """Compare a chip or its simulation with the integer model, bit for bit and cycle for cycle."""
+    """Compare a chip or its simulation with the integer model, bit for bit, and that with float64."""
     from echolith.host import cli_run
 
     return cli_run.verify(job, url, samples)

@@ -1,6 +1,7 @@
 """What the command line is given: a model file or a saved design, and data."""
 
 import importlib.util
+import json
 import sys
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -15,6 +16,7 @@ import typer
 from echolith.compiler.errors import CompileError, EcholithError, FileError
 from echolith.compiler.files import load
 from echolith.host.cli_output import spin
+from echolith.host.weights import read
 
 if TYPE_CHECKING:
     from echolith.compiler.design import Design
@@ -37,6 +39,9 @@ OPTIONS: dict[str, tuple[object, object]] = {
     "inference": (Annotated[bool, typer.Option("--inference", help="a core that cannot learn")], False),
     "board": (Annotated[str | None, typer.Option(help="ulx3s-85f or icebreaker [ulx3s-85f]")], None),
     "lanes": (Annotated[str | None, typer.Option(help="lanes of two multipliers, or auto: fill the board [8]")], None),
+    "precision": (Annotated[Path | None, typer.Option(help="a .json of formats by name, as `precision --formats` "
+                                                           "writes it")], None),
+    "weights": (Annotated[Path | None, typer.Option(help="trained parameters, a .safetensors file")], None),
 }
 
 
@@ -53,6 +58,8 @@ class Job:
     inference: bool = False
     board: str | None = None
     lanes: str | None = None
+    precision: Path | None = None
+    weights: Path | None = None
 
     @cached_property
     def _file(self) -> ModuleType | None:
@@ -100,11 +107,12 @@ class Job:
         """Compiled or loaded."""
         if self._file is None:
             given = [f.name.replace("_", "-") for f in fields(self)
-                     if f.name not in ("model", "data") and getattr(self, f.name) not in (None, False)]
+                     if f.name not in ("model", "data", "weights") and getattr(self, f.name) not in (None, False)]
             if given:
                 raise CompileError(f"a saved design is compiled already: leave out --{', --'.join(given)}, or name the "
                                    f"model file instead of {self.model}")
-            return load(self.model)
+            design = load(self.model)
+            return design if self.weights is None else design.with_weights(self.weights)
         return self._compile(self._file)
 
     def _compile(self, file: ModuleType) -> "Design":
@@ -116,7 +124,8 @@ class Job:
         model, board, lanes = self._model(file), self.board or "ulx3s-85f", self.lanes or "8"
         with spin("compiling"):
             return compile(model, dynamics=dynamics, rule=rule, calibrate=self.samples, steps=self.steps, board=board,
-                           lanes=int(lanes) if lanes.lstrip("-").isdecimal() else lanes)  # type: ignore[arg-type]
+                           lanes=int(lanes) if lanes.lstrip("-").isdecimal() else lanes,  # type: ignore[arg-type]
+                           precision=_formats(self.precision))
 
     def _model(self, file: ModuleType):
         name = self.model.rpartition(":")[2]
@@ -130,7 +139,34 @@ class Job:
         if not hasattr(model, "named_parameters"):
             raise CompileError(f"{name} of {file.__file__} must return a torch.nn.Module, not a "
                                f"{type(model).__name__}")
+        if self.weights is not None:
+            _load(model, self.weights)
         return model
+
+
+def _load(model, path: Path) -> None:
+    """Every parameter of a torch module from a file."""
+    import torch
+
+    try:
+        model.load_state_dict({name: torch.from_numpy(a) for name, a in read(path).items()})
+    except RuntimeError as error:
+        raise FileError(f"{path} does not fit the model: {' '.join(str(error).split())}") from error
+
+
+def _formats(path: Path | None) -> dict[str, str] | str:
+    """A mapping of formats from JSON; "auto" without a file."""
+    if path is None:
+        return "auto"
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise FileError(f"there is no file {path}") from error
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path} is not JSON: {error}") from error
+    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        raise FileError(f'{path} must hold an object of formats by name, like {{"state": "Q5.12"}}, not {found!r:.60}')
+    return found
 
 
 def _execute(model: str) -> ModuleType:

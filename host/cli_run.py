@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from echolith.host.cli_report import table
 if TYPE_CHECKING:
     from echolith.sim.pty import Port
 
-__all__ = ["build", "fit", "serve", "simulate", "verify"]
+__all__ = ["build", "fit", "precision", "serve", "simulate", "verify"]
 
 
 def simulate(job: Job, samples: int) -> Result:
@@ -93,8 +94,22 @@ def fit(job: Job, url: str, settings: dict, out: Path | None) -> Result:
                                ("weights clipped", history.saturated), ("cycles", history.cycles or "not counted")]))
 
 
+def precision(job: Job, out: Path | None, formats: Path | None) -> Result:
+    """The precision report, and the formats as an editable file."""
+    x, y = job.need()
+    design = job.design
+    with spin("measuring"):
+        report = design.precision_report(x, y, job.mask)
+    if out is not None:
+        report.save(out)
+    if formats is not None:
+        formats.parent.mkdir(parents=True, exist_ok=True)
+        formats.write_text(json.dumps(design.precision, indent=2) + "\n")
+    return Result({"formats": design.precision, **report.plain()}, str(report))
+
+
 def verify(job: Job, url: str, samples: int) -> Result:
-    """Compare with the integer model."""
+    """Compare float64, integer model and chip."""
     from echolith.sim.verify import verify as run
 
     x, y = job.need()

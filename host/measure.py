@@ -68,6 +68,17 @@ class Measurement:
             self.ranging.restore(settings)
         return {name: np.sum([part[name] for part in (first, *rest)], axis=0) / len(x) for name in first}
 
+    def at(self, x: np.ndarray, y: np.ndarray, weaker: int) -> Gradient:
+        """Mean gradient of a few data words from one nudge, 2^-weaker of the usual; empty if a state wraps. Settings
+        are restored."""
+        settings = self.ranging.text()
+        try:
+            found = self._at(weaker, [_Part(x, y)], True)
+        finally:
+            self.device.clear()
+            self.ranging.restore(settings)
+        return {name: g / len(x) for name, g in found.items()}
+
     def _best(self, parts: list[_Part]) -> tuple[int, Gradient]:
         """Halvings of the usual nudge at which the estimate agrees best with the next weaker one's, and it."""
         nudges = len(_WEIGHTS)

@@ -12,12 +12,13 @@ from echolith.compiler.design import Design
 from echolith.compiler.errors import DesignMismatch, FileError, LinkError, RangeError
 from echolith.compiler.files import load, read_tensors, write_tensors
 from echolith.compiler.registers import ERRORS, Flag
-from echolith.host.arrays import inputs, plain, targets
+from echolith.host.arrays import inputs, targets
 from echolith.host.device import Device, Run
 from echolith.host.diagnose import diagnose
 from echolith.host.measure import Measurement
 from echolith.host.ranging import Ranging
 from echolith.host.rates import SCHEDULES, rates, shuffled
+from echolith.host.weights import Weights, merged
 from echolith.sim.data import outputs, words
 from echolith.sim.weights import Words, from_values, to_values
 
@@ -100,19 +101,11 @@ class Session:
                                  f"functions of them: load_state_dict or restore a checkpoint, not {made.name} alone")
         return words
 
-    def load_state_dict(self, values: Mapping[str, object]) -> None:
-        """Set parameters by name (arrays or tensors); those not named keep their values. Clears momentum."""
-        merged = self._own(to_values(self.design, self.device.read(), self._base))
-        for name, value in values.items():
-            array = plain(value)
-            if name not in merged:
-                raise RangeError(f"parameter names are {', '.join(sorted(merged))}, not {name!r}")
-            if array.shape != merged[name].shape:
-                raise RangeError(f"{name} must have shape {merged[name].shape}, not {array.shape}")
-            if not np.isfinite(array).all():
-                raise RangeError(f"{name} must be finite, not {array[~np.isfinite(array)][0]}")
-            merged[name] = array
-        self._base = completed(self.design.derived, merged)
+    def load_state_dict(self, weights: Weights) -> None:
+        """Set parameters by name, from arrays, tensors or a ``.safetensors`` file; those not named keep their values.
+        Clears momentum."""
+        values = self._own(to_values(self.design, self.device.read(), self._base))
+        self._base = completed(self.design.derived, merged(values, weights))
         self.device.write(from_values(self.design, self._base))
         if self.design.hardware.learn:
             self.device.clear()

@@ -28,6 +28,8 @@ class Command(data.Struct):
     maximum: 1
     mass: 1
     drift_kind: DRIFT_BITS
+    gather: 1
+    gather_second: 1
 
 
 for _name, _field in Field.__members__.items():

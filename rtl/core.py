@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Design, Hardware
-from echolith.compiler.isa import Context, Dest, Opcode, Setting
+from echolith.compiler.isa import REUSE, Context, Dest, Opcode, Setting
 from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.registers import Bank as BankId
 from echolith.compiler.timing import tails
@@ -60,13 +60,15 @@ class Core(wiring.Component):
             inner_bits=max(bits[Setting.PERIOD], bits[Setting.LENGTH] + 1),
             outer_bits=max(bits[Setting.COLUMNS], bits[Setting.TILES]),
             address_bits=(hw.depths.weights - 1).bit_length(),
-            tail_bits=max(dataclasses.astuple(self.tails)).bit_length())
+            tail_bits=max(dataclasses.astuple(self.tails)).bit_length(),
+            repeat_bits=bits[Setting.REPEAT] if hw.repeat else 0)
         m.submodules.array = self.array = SynapseArray(hw)
         m.submodules.rows = self.rows = RowUnit(hw)
         m.submodules.units = self.units = UnitPath(hw)
         self.vectors = [VectorBank(hw, shared) for shared in hw.vectors]
         m.submodules += self.vectors
         self._bus(m)
+        self._offset = self._starts(m)
         self._sweeps(m)
         self._samples(m)
         if hw.general:
@@ -106,7 +108,7 @@ class Core(wiring.Component):
                         with m.Case(dest):
                             m.d.comb += e.tail.eq(tail)
             with m.Case(Opcode.OUTER):
-                m.d.comb += [e.outer.eq(s.setting_tiles), e.period.eq(s.setting_columns),
+                m.d.comb += [e.outer.eq(s.setting_tiles), e.period.eq(self._outer_period()),
                              e.active.eq(s.setting_columns), e.tail.eq(t.outer), a.mode.eq(Mode.OUTER)]
             with m.Case(Opcode.TRANSPOSED):
                 m.d.comb += [e.outer.eq(s.setting_columns), e.active.eq(s.setting_tiles),
@@ -136,7 +138,29 @@ class Core(wiring.Component):
 
     def _moved(self, index, setting: Setting):
         """``index`` plus an offset that only general hardware has."""
-        return index + self._setting(setting) if self.hw.general else index
+        return index + self._offset[setting] if self.hw.general else index
+
+    def _outer_period(self):
+        columns = self.sequencer.setting_columns
+        return Mux(columns < REUSE, REUSE, columns) if self.hw.repeat else columns
+
+    def _starts(self, m: Module) -> dict:
+        """Where operands begin: as set, and further on in every walk of a repeated sweep."""
+        s, e = self.sequencer, self.sweep
+        if not self.hw.repeat:
+            return {x: self._setting(x) for x in (Setting.SOURCE, Setting.TILE)} if self.hw.general else {}
+        array = self._is(Opcode.FORWARD) | self._is(Opcode.OUTER) | self._is(Opcode.TRANSPOSED)
+        m.d.comb += e.repeat.eq(Mux(array, s.setting_repeat, 0))
+        found = {}
+        places = ((Setting.SOURCE, s.setting_columns), (Setting.TILE, s.setting_tiles),
+                  (Setting.FIRST, s.setting_columns))
+        for setting, step in places:
+            found[setting] = offset = Signal.like(self._setting(setting), name=setting.name.lower())
+            with m.If(s.start):
+                m.d.sync += offset.eq(self._setting(setting))
+            with m.Elif(e.again):
+                m.d.sync += offset.eq(offset + step)
+        return found
 
     def _setting(self, setting: Setting):
         return getattr(self.sequencer, f"setting_{setting.name.lower()}")
@@ -159,6 +183,10 @@ class Core(wiring.Component):
             v.summed_valid.eq(r.value_valid), v.summed.eq(r.value),
             v.mapped_valid.eq(u.mapped_valid & s.command.value), v.mapped.eq(u.mapped),
         ]
+        if self.hw.depths.index:
+            w = self.window
+            m.d.comb += [u.moving.eq(s.setting_place), u.index_w_addr.eq(w.host_index), u.index_w_data.eq(w.host_data),
+                         u.index_w_en.eq(w.host_w_en & (w.host_bank == BankId.INDEX))]
 
     def _samples(self, m: Module) -> None:
         """Order and data memories: rows of a pair's records to the input region or to the targets."""
@@ -203,6 +231,13 @@ class Core(wiring.Component):
         self.q, self.p = q, p
         column = Mux(self._is(Opcode.TRANSPOSED), e.outer_index, e.inner_index)[:bits]
         column = self._moved(column, Setting.SOURCE)[:bits]
+        if hw.repeat and hw.depths.index:
+            first = self._offset[Setting.FIRST]
+            m.d.comb += [
+                u.columns.eq(self._is(Opcode.FORWARD) | self._is(Opcode.OUTER)),
+                u.column.eq(Mux(e.again, first + s.setting_columns, first) + e.next_index),
+            ]
+            column = Mux(s.command.gather, u.column_place, column)
         region = Mux(s.command.source, Context.INPUT, s.command.context)
         swept = self._is(Opcode.FORWARD) | self._is(Opcode.OUTER)
         input_write = self.fetched_at[0] & ~s.command.target
@@ -355,5 +390,5 @@ def _index_bits(hw: Hardware) -> int:
     """Bits of an index into the largest bank."""
     d = hw.depths
     entries = (d.program, hw.tables << hw.segments + 1, d.order, d.data, hw.lanes * d.weights,
-               len(hw.vectors) * d.units, 8 * d.units, d.results)
+               len(hw.vectors) * d.units, 8 * d.units, d.results, d.index)
     return (max(entries) - 1).bit_length()

@@ -83,6 +83,8 @@ class RowUnit(wiring.Component):
             m.d.sync += [row.eq(0), slot.eq(0)]
         with m.Elif(self.acc_next):
             m.d.sync += [row.eq(row + slot), slot.eq(~slot)]
+        if self.hw.repeat:
+            self._next_walk(m, row, slot)
         # Drives and targets are read in the cycle before the sum comes.
         now = delay(m, Cat(self.acc_next, self.acc_next & (row < self.rows)), 1, "now")
         place = Signal(self.row_bits + 1)
@@ -108,6 +110,16 @@ class RowUnit(wiring.Component):
         else:
             self._operands(m, at, activate.t)
         return m
+
+    def _next_walk(self, m: Module, row, slot) -> None:
+        """The block's first row follows the end of its last tile."""
+        left = Signal(range(self.hw.lanes))  # lanes of this tile
+        with m.If(self.start):
+            m.d.sync += left.eq(self.hw.lanes - 1)
+        with m.Elif(self.acc_next & slot):
+            m.d.sync += left.eq(Mux(left == 0, self.hw.lanes - 1, left - 1))
+            with m.If((left == 0) & (row + 1 >= self.rows)):
+                m.d.sync += row.eq(0)
 
     @staticmethod
     def _ends(m: Module, now, latency: int) -> list:

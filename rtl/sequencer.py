@@ -16,7 +16,7 @@ STACK = 3  # nested loops: pairs, rows, substeps
 
 # Settings of general hardware, and the memory whose places they are.
 _OFFSETS = {Setting.SOURCE: "units", Setting.FIRST: "units", Setting.SECOND: "units", Setting.PLACE: "units",
-            Setting.TILE: "tiles", Setting.DRIVE: "rows", Setting.INTO: "tiles"}
+            Setting.TILE: "tiles", Setting.DRIVE: "rows", Setting.INTO: "tiles", Setting.REPEAT: "units"}
 
 
 def setting_bits(hw: Hardware) -> dict[Setting, int]:
@@ -31,7 +31,10 @@ def setting_bits(hw: Hardware) -> dict[Setting, int]:
     if not hw.general:
         return sizes
     # An index has a bit less than a count.
-    return sizes | {s: bits[_OFFSETS[s]] - 1 for s in _OFFSETS}
+    offsets = {s: bits[_OFFSETS[s]] - 1 for s in _OFFSETS if s != Setting.REPEAT or hw.repeat}
+    if d.index:  # operands may be places in the index memory
+        offsets |= {s: max(offsets[s], (d.index - 1).bit_length()) for s in (Setting.FIRST, Setting.SECOND)}
+    return sizes | offsets
 
 
 class Sequencer(wiring.Component):

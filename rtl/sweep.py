@@ -1,6 +1,6 @@
 """The sweep engine: two nested counters that walk a block of the lanes' memory, one address per cycle."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -30,17 +30,27 @@ class Sweep(wiring.Component):
         The element of this cycle; ``first`` and ``last`` of its round.
     done : Out(1)
         Strobe in the last cycle: outer * period + tail cycles after ``start``.
+
+    With ``repeat_bits``, the whole walk is done over and over:
+
+    repeat : In
+        Times more than once.
+    again : Out(1)
+        Strobe in the last cycle of every walk but the last.
+    next_index : Out
+        ``inner_index`` of the next cycle.
     """
 
-    def __init__(self, *, inner_bits: int, outer_bits: int, address_bits: int, tail_bits: int):
+    def __init__(self, *, inner_bits: int, outer_bits: int, address_bits: int, tail_bits: int, repeat_bits: int = 0):
         self.inner_bits, self.outer_bits = inner_bits, outer_bits
-        self.address_bits, self.tail_bits = address_bits, tail_bits
+        self.address_bits, self.tail_bits, self.repeat_bits = address_bits, tail_bits, repeat_bits
+        repeats = {"repeat": In(repeat_bits), "again": Out(1), "next_index": Out(inner_bits)} if repeat_bits else {}
         super().__init__({
             "start": In(1), "outer": In(outer_bits), "period": In(inner_bits), "active": In(inner_bits),
             "alternate": In(1), "base": In(address_bits), "inner_step": In(address_bits),
             "outer_step": In(address_bits), "stop": In(1), "hold": In(1), "tail": In(tail_bits),
             "valid": Out(1), "first": Out(1), "last": Out(1), "inner_index": Out(inner_bits),
-            "outer_index": Out(outer_bits), "address": Out(address_bits), "done": Out(1),
+            "outer_index": Out(outer_bits), "address": Out(address_bits), "done": Out(1), **repeats,
         })
 
     def elaborate(self, platform):
@@ -48,10 +58,11 @@ class Sweep(wiring.Component):
         running, live, left, row = Signal(), Signal(), Signal(self.tail_bits), Signal(self.address_bits)
         # Counting from the next index saves the subtractions of ones.
         inner, outer, next_row = Signal(self.inner_bits), Signal(self.outer_bits), Signal(self.address_bits)
-        round_end, sweep_end = Signal(), Signal()
+        round_end, walk_end, sweep_end = Signal(), Signal(), Signal()
         m.d.comb += [
             inner.eq(self.inner_index + 1), outer.eq(self.outer_index + 1), next_row.eq(row + self.outer_step),
-            round_end.eq(inner == self.period), sweep_end.eq(round_end & (outer == self.outer)),
+            round_end.eq(inner == self.period), walk_end.eq(round_end & (outer == self.outer)),
+            sweep_end.eq(walk_end & self._last(m)),
             self.valid.eq(live & ~self.hold & ~(self.alternate & self.inner_index[0])),
             self.first.eq(self.inner_index == 0), self.last.eq(inner == self.active),
             self.done.eq(left == 1),
@@ -65,9 +76,25 @@ class Sweep(wiring.Component):
             with m.If(round_end):
                 m.d.sync += [self.inner_index.eq(0), self.outer_index.eq(outer), live.eq(~sweep_end), row.eq(next_row),
                              self.address.eq(next_row)]
+        if self.repeat_bits:
+            m.d.comb += [self.again.eq(running & ~self.hold & walk_end & ~sweep_end),
+                         self.next_index.eq(Mux(round_end, 0, inner))]
+            with m.If(self.again):
+                m.d.sync += [self.outer_index.eq(0), row.eq(self.base), self.address.eq(self.base)]
         with m.If(running & (self.stop | (sweep_end & ~self.hold))):
             m.d.sync += [running.eq(0), live.eq(0), left.eq(self.tail)]
         with m.If(self.start):
             m.d.sync += [running.eq(1), live.eq(1), self.inner_index.eq(0), self.outer_index.eq(0), row.eq(self.base),
                          self.address.eq(self.base)]
         return m
+
+    def _last(self, m: Module):
+        """Whether no walk follows this one."""
+        if not self.repeat_bits:
+            return 1
+        walk = Signal(self.repeat_bits)
+        with m.If(self.start):
+            m.d.sync += walk.eq(0)
+        with m.Elif(self.again):
+            m.d.sync += walk.eq(walk + 1)
+        return walk == self.repeat

@@ -8,6 +8,7 @@ from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Context
 from echolith.compiler.timing import operand_stage
 from echolith.rtl.command import Command, slot_sample
+from echolith.rtl.gather import Gather
 from echolith.rtl.kinds import feed, kinds
 from echolith.rtl.memory import Bank
 from echolith.rtl.pipeline import delay
@@ -53,6 +54,10 @@ class UnitPath(wiring.Component):
         Read the vector parameters of ``unit``.
     mapped_valid, mapped : Out
         Results of ``value`` and ``rows`` commands, zero unless valid.
+
+    With an index memory, ``first`` and ``second`` may be places in it, and ``index_w_*`` writes it. Momenta
+    then begin at ``moving``, if the first operand is gathered. With repeated
+    sweeps, ``columns``, ``column`` and ``column_place`` look up the array's columns; see `Gather`.
     """
 
     def __init__(self, hw: Hardware):
@@ -61,7 +66,12 @@ class UnitPath(wiring.Component):
         self.bits = bits = (hw.depths.units - 1).bit_length()
         vectors = range(len(hw.vectors))
         self._operand = operand_stage(hw)
-        general = {"first": In(bits), "second": In(bits), "k_en": Out(1), "mapped_valid": Out(1), "mapped": Out(w)}
+        index = (hw.depths.index - 1).bit_length() if hw.depths.index else 0
+        offset = In(max(bits, index))
+        general = {"first": offset, "second": offset, "k_en": Out(1), "mapped_valid": Out(1), "mapped": Out(w)}
+        if index:
+            general |= {"index_w_addr": In(index), "index_w_data": In(bits), "index_w_en": In(1), "moving": In(bits)}
+            general |= {"columns": In(1), "column": In(index), "column_place": Out(bits)} if hw.repeat else {}
         super().__init__({
             "command": In(Command), "sweeping": In(1), "y_valid": In(1), "y_a": In(acc), "y_b": In(acc), "tick": In(1),
             "start": In(1),
@@ -112,9 +122,9 @@ class UnitPath(wiring.Component):
     def _slot(self, stage: int):
         return self._pulses[stage + 1]
 
-    def _count(self, m: Module, step, first=0):
+    def _count(self, m: Module, step, first=0, start=None):
         unit = Signal(self.bits, name="count")
-        with m.If(self.start):
+        with m.If(self.start if start is None else start):
             m.d.sync += unit.eq(first)
         with m.Elif(step):
             m.d.sync += unit.eq(unit + 1)
@@ -123,6 +133,12 @@ class UnitPath(wiring.Component):
     def _element(self, m: Module, step):
         """A count of elements of the state."""
         return self._count(m, step, self.first if self.hw.general else 0)
+
+    def _momentum(self, m: Module, step):
+        """A count of elements of the momenta; with an index memory the command tells where, a cycle after the start."""
+        if not self.hw.depths.index:
+            return self._element(m, step)
+        return self._count(m, step, Mux(self.command.gather, self.moving, self.first), delay(m, self.start, 1, "begun"))
 
     def _source(self, slot):
         """Slot and context that a slot's state is read from."""
@@ -137,6 +153,8 @@ class UnitPath(wiring.Component):
             m.d.comb += [self.unit.eq(self._count(m, self.y_valid | self.tick)), self.q_r_en.eq(self._pulses[0])]
             return self.unit
         m.d.comb += [self.k_en.eq(self._pulses[self._operand - 1]), self.unit.eq(self._count(m, self.k_en))]
+        if self.hw.depths.index:
+            return self._gathered(m)
         place = self._element(m, self._pulses[0])
         if self._operand == 1:
             m.d.comb += self.q_r_en.eq(self._pulses[0])
@@ -144,6 +162,22 @@ class UnitPath(wiring.Component):
         again = self._pulses[1]
         m.d.comb += self.q_r_en.eq(self._pulses[0] | again)
         return Mux(again, self._count(m, again, self.second), place)
+
+    def _gathered(self, m: Module):
+        """Address of the element read, counted or looked up."""
+        m.submodules.gather = gather = Gather(self.hw)
+        again = self._pulses[1] if self._operand > 1 else 0
+        m.d.comb += [
+            gather.start.eq(self.start), gather.first.eq(self.first), gather.second.eq(self.second),
+            gather.gather.eq(self.command.gather), gather.gather_second.eq(self.command.gather_second),
+            gather.read.eq(self._pulses[0]), gather.again.eq(again), gather.w_addr.eq(self.index_w_addr),
+            gather.w_data.eq(self.index_w_data), gather.w_en.eq(self.index_w_en),
+            self.q_r_en.eq(self._pulses[0] | again),
+        ]
+        if self.hw.repeat:
+            m.d.comb += [gather.sweeping.eq(self.columns), gather.column.eq(self.column),
+                         self.column_place.eq(gather.place)]
+        return Mux(again, gather.other, gather.place)
 
     def _operands(self, m: Module, place):
         """Both slots are read and stay; the one whose turn it is, at the stage of operands, and the second operand if
@@ -175,7 +209,7 @@ class UnitPath(wiring.Component):
         """Nudges of both samples wait in memory between their sweep and the kick, where they are read beside the
         momenta."""
         w, c = self.hw.width, self.command
-        late = self._element(m, self._pulses[self._kick])
+        late = self._momentum(m, self._pulses[self._kick])
         slot, context = self._source(self._slot(self._kick - 1))
         sample = slot_sample(c.context, self._slot(self._kick - 1))
         m.d.comb += self.p_r_addr.eq(Cat(slot, late, context))
@@ -225,7 +259,9 @@ class UnitPath(wiring.Component):
         with m.If(zero):
             m.d.sync += q_sum.eq(0)
         kicked, moved = self._valid(self._kicked) & writes, self._valid(self._moved) & writes
-        element = self._element(m, self._pulses[self._kicked + 1])
+        if self.hw.depths.index:
+            moved &= ~c.gather  # the position that was read is not the element's own
+        element = self._momentum(m, self._pulses[self._kicked + 1])
         m.d.comb += [
             self.p_w_en.eq(kicked), self.p_w_data.eq(p),
             self.p_w_addr.eq(Cat(self._slot(self._kicked), element, c.context)),

@@ -57,7 +57,7 @@ class Emulation:
             (Bank.PROGRAM, d.program), (Bank.TABLES, hw.tables << hw.segments + 1), (Bank.ORDER, d.order),
             (Bank.DATA, d.data), (Bank.WEIGHTS, lanes), (Bank.GRADIENTS, lanes), (Bank.VECTORS, vectors),
             (Bank.VECTOR_GRADIENTS, vectors), (Bank.POSITIONS, 8 * d.units), (Bank.MOMENTA, 8 * d.units),
-            (Bank.RESULTS, d.results))}
+            (Bank.RESULTS, d.results), (Bank.INDEX, d.index))}
 
     # -- a Link's methods ------------------------------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ class IntegerModel:
 
     def __init__(self, design: Design):
         self.design, self.hw = design, design.hardware
-        self.response, self.gain = design.response, design.gain
+        self.response, self.gain, self.index = design.response, design.gain, np.array(design.index, np.int64)
         self.masters = {b.name: np.zeros((b.rows, b.columns), np.int64) for b in design.blocks}
         self.vectors = [np.zeros(v.length, np.int64) for v in design.vectors]
         self.clear()
@@ -371,11 +371,17 @@ class Force:
                  Opcode.UNITS: self._units}[Opcode(sweep.opcode)](sweep)
 
     def _x(self, sweep: Sweep) -> Array:
-        """Column operands."""
+        """Column operands, (samples * walks, columns)."""
         columns = self.model.design.block(sweep.block).columns
         if sweep.input:
             return self.model._inputs(self.u, columns)
-        return self.v[:, sweep.source:sweep.source + columns]
+        first = sweep.first if sweep.gather else sweep.source
+        return self._operand(first, columns * (sweep.repeat + 1), sweep.gather).reshape(-1, columns)
+
+    def _t(self, sweep: Sweep, words: Array) -> Array:
+        """Row operands, (samples * walks, rows): every walk's begin with a tile of their own."""
+        rows = self.model.design.block(sweep.block).rows
+        return words.reshape(len(words) * (sweep.repeat + 1), -1)[:, :rows]
 
     def _keep(self, sweep: Sweep, words: Array) -> None:
         words = arith.wrap(words, self.model.hw.width) if sweep.value else words
@@ -387,7 +393,7 @@ class Force:
             self.rows[sweep.tile] = words
 
     def _forward(self, sweep: Sweep) -> None:
-        acc = _dot(self._x(sweep), self.model._swept(sweep.block).T)
+        acc = _dot(self._x(sweep), self.model._swept(sweep.block).T).reshape(len(self.v), -1)
         if sweep.kept:
             self.kept = self.model._kept(acc)
             return
@@ -395,10 +401,12 @@ class Force:
         self._keep(sweep, self.model._run(self.model.hw.activate[sweep.kind], acc=acc, drive=drive)["t"])
 
     def _outer(self, sweep: Sweep) -> None:
-        self.model.gradients[sweep.block] += _dot(self.contrast(self.rows[sweep.tile]).T, self._x(sweep))
+        self.model.gradients[sweep.block] += _dot(
+            self._t(sweep, self.contrast(self.rows[sweep.tile])).T, self._x(sweep))
 
     def _transposed(self, sweep: Sweep) -> None:
-        self._element(sweep, _dot(self.rows[sweep.tile], self.model._swept(sweep.block)))
+        acc = _dot(self._t(sweep, self.rows[sweep.tile]), self.model._swept(sweep.block))
+        self._element(sweep, acc.reshape(len(self.v), -1))
 
     def _units(self, sweep: Sweep) -> None:
         self._element(sweep, np.zeros((len(self.v), sweep.length), np.int64))
@@ -406,7 +414,8 @@ class Force:
     def _element(self, sweep: Sweep, acc: Array) -> None:
         """A pass of the neuron unit."""
         model, n = self.model, sweep.length
-        units = slice(sweep.first, sweep.first + n)
+        first = sweep.place if sweep.gather else sweep.first
+        units = slice(first, first + n)
         kicks = sweep.opcode == Opcode.TRANSPOSED or sweep.force
         force: Array | int = 0
         if kicks or sweep.value or sweep.rows or sweep.learn:
@@ -425,6 +434,9 @@ class Force:
         n, w = sweep.length, self.model.hw.width
         words = {f"k{i}": np.broadcast_to((v >> w)[:n], acc.shape) for i, v in enumerate(self.model.vectors)
                  if len(v) in (1, n)}
-        found = self.model._run(self.model.hw.step[sweep.kind], acc=acc, q=self.v[:, sweep.first:sweep.first + n],
-                                r=self.v[:, sweep.second:sweep.second + n], **words)
+        found = self.model._run(self.model.hw.step[sweep.kind], acc=acc, q=self._operand(sweep.first, n, sweep.gather),
+                                r=self._operand(sweep.second, n, sweep.gather_second), **words)
         return {name: np.broadcast_to(value, acc.shape) for name, value in found.items()}
+
+    def _operand(self, first: int, length: int, gather: bool) -> Array:
+        return self.v[:, self.model.index[first:first + length] if gather else slice(first, first + length)]

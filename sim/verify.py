@@ -1,6 +1,6 @@
-"""The same session on the integer model and on a chip, compared word for word and cycle for cycle."""
+"""Float64, integer model and chip on the same samples, compared number for number and cycle for cycle."""
 
-import dataclasses
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,130 +9,71 @@ import numpy as np
 from echolith.compiler.design import Design
 from echolith.compiler.errors import RangeError
 from echolith.compiler.registers import ERRORS
-from echolith.compiler.timing import cycles
 from echolith.host.arrays import inputs, plain, targets
-from echolith.host.device import Device, Run
+from echolith.host.chip import ChipDevice
+from echolith.host.device import Device
+from echolith.host.rates import rates
 from echolith.host.session import Session, open_design
+from echolith.sim.data import words as data_words
+from echolith.sim.device import IntegerDevice
+from echolith.sim.divergence import Divergence
+from echolith.sim.real import Real, goals
+from echolith.sim.rounding import Rounding, rounding
+from echolith.sim.twin import Diverged, Twin
+from echolith.sim.weights import Words, from_values
 
-__all__ = ["Event", "Recorder", "Verification", "difference", "predicted", "verify"]
+__all__ = ["Verification", "verify"]
 
 Progress = Callable[[int, int], None]
-
-_KEPT = ("run", "run_held", "update", "read", "read_gradients")
-_UNCOUNTED = ("cycles", "stalls", "first")  # fields of a Run that the integer model need not share
+Given = tuple[np.ndarray, np.ndarray]  # targets and mask as a session takes them
 
 
-@dataclass(frozen=True)
-class Event:
-    """One call of a device and what it returned."""
-
-    call: str
-    entry: str  # program entry of a run, else empty
-    samples: int
-    result: Run | dict[str, np.ndarray]
-
-
-class Recorder:
-    """Keeps what every run, update and read-back of a device returns, in order; not what a device asks of itself.
-
-    Attributes
-    ----------
-    events : list of Event
-    """
-
-    def __init__(self, device: Device):
-        self.events: list[Event] = []
-        self._inside = False
-        for name in _KEPT:
-            setattr(device, name, self._kept(name, getattr(device, name)))
-
-    def _kept(self, name: str, function: Callable) -> Callable:
-        def call(*args, **kwargs):
-            outermost, self._inside = not self._inside, True
-            try:
-                result = function(*args, **kwargs)
-            finally:
-                self._inside = not outermost
-            if outermost:
-                runs = name in ("run", "run_held")
-                entry = args[0] if runs else "update" if name == "update" else ""
-                self.events.append(Event(name, entry, len(args[1]) if runs else 0, result))
-            return result
-
-        return call
-
-
-def predicted(design: Design, event: Event) -> int | None:
-    """Cycles of an event's run, if it was one run; None for a read-back."""
-    if not event.entry:
-        return None
-    return cycles(design.program, design.entries[event.entry], design.hardware, -(-max(event.samples, 1) // 2))
-
-
-def difference(expected: Event, got: Event) -> str | None:
-    """What differs first between two events, or None. Cycles and stalls are not compared."""
-    if (expected.call, expected.entry, expected.samples) != (got.call, got.entry, got.samples):
-        return f"another call: expected {expected.call} {expected.entry}, got {got.call} {got.entry}"
-    if isinstance(expected.result, dict) and isinstance(got.result, dict):
-        where = {"read": "master word", "read_gradients": "gradient word"}[expected.call]
-        for name, words in expected.result.items():
-            if found := _first(words, got.result[name]):
-                return f"{where} of {name}{found}"
-        return None
-    for field in dataclasses.fields(Run):
-        a, b = getattr(expected.result, field.name), getattr(got.result, field.name)
-        if field.name in _UNCOUNTED or field.name == "leading" and expected.entry != "learn":
-            continue  # errors have no meaning where nothing learns
-        if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-            if found := _first(a, b):
-                return f"output word{found}"
-        elif a is not b and a != b:
-            return f"{field.name}: expected {a}, got {b}"
-    return None
-
-
-def _first(expected: np.ndarray, got: np.ndarray) -> str | None:
-    if expected.shape != got.shape:
-        return f": expected shape {expected.shape}, got {got.shape}"
-    places = np.argwhere(expected != got)
-    if not len(places):
-        return None
-    place = tuple(int(i) for i in places[0])
-    return f" {list(place)}: expected {expected[place]}, got {got[place]} ({len(places)} of {expected.size} differ)"
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verification:
-    """What `verify` found; true if nothing differed.
-
-    ``divergence`` names the first difference: what, where, expected, got. Cycles are those of all runs, without
-    stalls; None where the device counts none.
-    """
+    """What `verify` found; true if nothing differed. Cycles are those of all runs, without stalls; None where the
+    device counts none."""
 
     url: str
     samples: int
     runs: int
     words: int  # compared
     flags: int  # OR over all runs of the integer model
-    divergence: str | None
     predicted_cycles: int
     measured_cycles: int | None
+    divergence: Divergence | None  # of the chip from the integer model
+    rounding: Rounding  # of the integer model from float64
+    cosine: float | None  # between their gradients of the batch; None if nothing learns
 
     def __bool__(self) -> bool:
-        return self.divergence is None
+        return self.divergence is None and self.rounding.divergence is None
+
+    def _failures(self) -> list[str]:
+        found = ((f"{self.url} differs from int:", self.divergence),
+                 ("int: differs from float64", self.rounding.divergence))
+        return [f"{parties} at {divergence}" for parties, divergence in found if divergence is not None]
+
+    def __repr__(self) -> str:
+        """One line, because pytest shows it as one."""
+        return f"<{'; '.join(self._failures()) or 'Verification passed'}>"
 
     def __str__(self) -> str:
+        r, cosine = self.rounding, "" if self.cosine is None else f", gradients' cosine {self.cosine:.9f}"
         measured = "not counted" if self.measured_cycles is None else f"{self.measured_cycles:,} measured"
-        body = (f"{self.url} against int:, {self.samples} samples, {self.runs} runs, {self.words:,} words compared, "
-                f"flags {self.flags}, cycles {self.predicted_cycles:,} predicted, {measured}")
-        return f"equal: {body}" if self else f"DIFFERENT: {self.divergence}\n{body}"
+        lines = [f"DIFFERENT: {text}" for text in self._failures()] or ["equal"]
+        lines += [f"{self.url} against int:, {self.samples} samples, {self.runs} runs, {self.words:,} words compared, "
+                  f"flags {self.flags}, cycles {self.predicted_cycles:,} predicted, {measured}",
+                  f"int: against float64, a step is at most {r.error:.3g} units in the last place off (formats allow "
+                  f"{r.bound:.3g} there), the last state {r.drifted:.3g}{cosine}"]
+        return "\n".join(lines)
 
 
 def verify(design: Design, x, y=None, *, mask=None, url: str = "sim:", progress: Progress | None = None
            ) -> Verification:
-    """Predict, echo, gradients and updates of the same samples on ``int:`` and on ``url``.
+    """Float64, integer model and ``url`` on the same samples: predict, echo, gradients, updates.
 
-    A chip that holds trained weights is verified with them and gets them back afterwards.
+    The chip must equal the integer model in every word, flag and cycle; the integer model must stay within its
+    formats' rounding of float64 in every step. A chip that holds trained weights is verified with them and gets them
+    back afterwards.
 
     Parameters
     ----------
@@ -148,112 +89,112 @@ def verify(design: Design, x, y=None, *, mask=None, url: str = "sim:", progress:
         Called with (calls done, calls in all).
     """
     x = inputs(design, x)
-    learns = design.hardware.learn and y is not None
-    data = _data(design, y, len(x), mask) if learns else None
-    calls = _calls(design, x, data, _rate(design, x, data))
-    with open_design(design, "int:") as golden, open_design(design, url) as chip:
-        kept = _copy(chip, golden)
-        expected = _played(golden, calls, None)
-        got = _played(chip, calls, progress)
-        chip.device.write(kept[0])
-        if kept[1] is not None:
-            chip.device.write_gradients(kept[1])
-    return _compared(design, url, len(x), expected, got)
+    given, goal = None, None
+    if design.hardware.learn and y is not None:
+        goal, y = targets(design, y, len(x), mask), plain(y)
+        given = y, np.ones(y.shape) if mask is None else plain(mask)
+    data = data_words(design, x, goal)
+    rate = None if given is None else _rate(design, x)
+    with open_design(design, url) as chip:
+        device = chip.device
+        fresh = not isinstance(device, ChipDevice) or device.fresh
+        # Where the host computes parameters, a chip's weights alone do not tell them all.
+        words = from_values(design, design.values) if fresh or design.derived else device.read()
+        restore = _kept(device)
+        twin = Twin(IntegerDevice(design), device)
+        play = _Play(twin, words, x, given, rate)
+        try:
+            play.run(progress)
+            divergence = None
+        except Diverged as error:
+            divergence = error.divergence
+        finally:
+            restore()
+    return Verification(
+        url, len(x), twin.runs, twin.words, twin.flags, twin.predicted_cycles, twin.measured_cycles, divergence,
+        rounding(design, words, *data, rate), None if given is None else _cosine(design, words, x, given, data))
 
 
-def _data(design: Design, y, batch: int, mask) -> tuple[np.ndarray, np.ndarray]:
-    """Targets and mask as a session takes them, checked."""
-    targets(design, y, batch, mask)
-    y = plain(y)
-    return y, np.ones(y.shape) if mask is None else plain(mask)
-
-
-def _copy(chip: Session, golden: Session) -> tuple[dict, dict | None]:
-    """The chip's weights and gradients, loaded into the integer model too."""
-    words = chip.device.read()
-    golden.device.write(words)
-    if not chip.design.hardware.learn:
-        return words, None
-    gradients = chip.device.read_gradients()
-    golden.device.write_gradients(gradients)
-    return words, gradients
-
-
-def _rate(design: Design, x: np.ndarray, data: tuple[np.ndarray, np.ndarray] | None) -> float:
-    """The largest of some learning rates that the design's formats can represent."""
-    if data is None or design.derived:
+def _rate(design: Design, x: np.ndarray) -> float:
+    """The largest of some learning rates that the design's formats can represent, wherever the gain moves."""
+    if design.derived:
         return 0.0
-    y, mask = data
+    updates = -(-len(x) // 2)
     for rate in (0.05, 0.005, 0.0005):
-        with open_design(design, "int:") as trial:
-            recorder = Recorder(trial.device)
-            try:
-                trial.fit(x[:2], y[:2], mask=mask[:2], batch_size=2, learning_rate=rate, momentum=0.5)
-            except RangeError:
-                if not _raised(recorder.events):
-                    continue
+        with contextlib.suppress(RangeError):
+            rates(design, rate, 0.0, min(len(x), 2), design.gain - updates, 0)
             return rate
     return 0.0
 
 
-def _raised(events: list[Event]) -> bool:
-    return any(isinstance(e.result, Run) and e.result.flags & ERRORS for e in events)
+def _kept(device: Device) -> Callable[[], None]:
+    """Puts the device's words back."""
+    words = device.read()
+    gradients = device.read_gradients() if device.design.hardware.learn else None
+
+    def restore() -> None:
+        device.write(words)
+        if gradients is not None:
+            device.write_gradients(gradients)
+
+    return restore
 
 
-def _calls(design: Design, x: np.ndarray, data: tuple[np.ndarray, np.ndarray] | None, rate: float
-           ) -> list[Callable[[Session], object]]:
+class _Play:
     """A session in small pieces: pairs, so that each is one run on any hardware, then everything at once."""
-    found: list[Callable[[Session], object]] = []
-    for start in range(0, len(x), 2):
-        part = x[start:start + 2]
-        found += [lambda s, part=part: s.predict(part), lambda s, part=part: s.echo(part)]
-    if data is not None:
-        y, mask = data
-        found += [lambda s, i=i: s.gradient(x[i:i + 2], y[i:i + 2], mask[i:i + 2]) for i in range(0, len(x), 2)]
-        if not design.derived:
-            found.append(lambda s: s.fit(x, y, mask=mask, batch_size=2, learning_rate=rate, momentum=0.5))
-        found += [lambda s: s.device.read(), lambda s: s.device.read_gradients()]
-    return found
 
+    def __init__(self, twin: Twin, words: Words, x: np.ndarray, given: Given | None, rate: float | None):
+        self.twin, self.words, self.x, self.given, self.rate = twin, words, x, given, rate
+        self.session = Session(twin.design, twin)
 
-def _played(session: Session, calls: list[Callable[[Session], object]], progress: Progress | None) -> list[Event]:
-    recorder = Recorder(session.device)
-    for index, call in enumerate(calls):
+    def run(self, progress: Progress | None) -> None:
+        self.twin.write(self.words)
+        if self.twin.design.hardware.learn:
+            self.twin.clear()
+        calls = [(method, start) for method in (self._predict, self._echo, self._gradient)
+                 for start in range(0, len(self.x), 2)] + [(self._fit, 0)]
+        for index, (call, start) in enumerate(calls):
+            self._tried(call, start)
+            if progress is not None:
+                progress(index + 1, len(calls))
+
+    def _tried(self, call: Callable[[slice], object], start: int) -> None:
         try:
-            call(session)
-        except RangeError:  # a raised flag is recorded and compared; anything else is the caller's mistake
-            if not _raised(recorder.events):
+            call(slice(start, start + 2))
+        except RangeError:  # a raised flag is compared; anything else is the caller's mistake
+            if not self.twin.flags & ERRORS:
                 raise
-        if progress is not None:
-            progress(index + 1, len(calls))
-    return recorder.events
+        except Diverged as error:
+            raise Diverged(error.divergence.after(start)) from error
+
+    def _predict(self, pair: slice) -> None:
+        self.session.predict(self.x[pair])
+
+    def _echo(self, pair: slice) -> None:
+        self.session.echo(self.x[pair])
+
+    def _gradient(self, pair: slice) -> None:
+        if self.given is not None:
+            y, mask = self.given
+            self.session.gradient(self.x[pair], y[pair], mask[pair])
+
+    def _fit(self, pair: slice) -> None:
+        if self.given is not None and self.rate is not None and not self.session.design.derived:
+            y, mask = self.given
+            self.session.fit(self.x, y, mask=mask, batch_size=2, learning_rate=self.rate, momentum=0.5)
 
 
-def _compared(design: Design, url: str, samples: int, expected: list[Event], got: list[Event]) -> Verification:
-    divergence, words, flags, total, measured = None, 0, 0, 0, 0
-    counted = True
-    for index, (a, b) in enumerate(zip(expected, got, strict=False)):
-        words += _size(a)
-        if isinstance(a.result, Run) and isinstance(b.result, Run):
-            flags |= a.result.flags
-            guess, spent = predicted(design, b) or 0, _cycles(b.result)
-            counted = counted and spent is not None
-            total, measured = total + guess, measured + (spent or 0)
-            if spent is not None and spent != guess and not a.result.flags & ERRORS:
-                divergence = divergence or f"cycles of call {index} ({b.entry}): expected {guess}, got {spent}"
-        if found := difference(a, b):
-            divergence = divergence or f"call {index} ({b.entry or b.call}), {found}"
-    if len(expected) != len(got):
-        divergence = divergence or f"number of calls: expected {len(expected)}, got {len(got)}"
-    return Verification(url, samples, sum(bool(e.entry) for e in expected), words, flags, divergence, total,
-                        measured if counted else None)
-
-
-def _size(event: Event) -> int:
-    if isinstance(event.result, dict):
-        return sum(w.size for w in event.result.values())
-    return 0 if event.result.outputs is None else event.result.outputs.size
-
-
-def _cycles(run: Run) -> int | None:
-    return None if run.cycles is None or run.stalls is None else run.cycles - run.stalls
+def _cosine(design: Design, words: Words, x: np.ndarray, given: Given, data: tuple[np.ndarray, np.ndarray]
+            ) -> float | None:
+    """Of the integer model's gradient and float64's; None where the integer model's leaves its formats."""
+    device = IntegerDevice(design)
+    device.write(words)
+    try:
+        found = Session(design, device).gradient(x, *given)
+    except RangeError:
+        return None
+    real = data[0] * 2.0 ** -design.fractions["input"], goals(design, data[1])
+    expected = Real(design, words).gradient(*real)
+    a, b = (np.concatenate([np.ravel(g[name]) for name in found]) for g in (found, expected))
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / norms if norms else 1.0

@@ -1,5 +1,8 @@
 """Energies of many shapes that the tests of the compiler and of the machine share."""
 
+import math
+
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,10 +22,10 @@ class Model(nn.Module):
             vector = len(shape) == 1
             setattr(self, name, nn.Parameter(torch.rand(shape) + 0.5 if vector else torch.randn(shape) * 0.4))
         for state, units in self.states.items():
-            setattr(self, f"C_{state}", nn.Parameter(torch.randn(OUTPUTS, units) * 0.4))
+            setattr(self, f"C_{state}", nn.Parameter(torch.randn(OUTPUTS, math.prod(np.atleast_1d(units))) * 0.4))
 
     def predict(self, *states):
-        return sum(getattr(self, f"C_{name}") @ q for name, q in zip(self.states, states, strict=True))
+        return sum(getattr(self, f"C_{name}") @ q.flatten() for name, q in zip(self.states, states, strict=True))
 
     def cost(self, *arguments):
         return nn.functional.mse_loss(self.predict(*arguments[:-1]), arguments[-1])
@@ -202,6 +205,80 @@ class Softmax(Model):
         return 0.8 * (q**2).sum() + 0.5 * (r**2).sum() + 0.5 * level**2 + q @ (self.B @ u)
 
 
+class Phases(Model):
+    """Phase oscillators on a ring with a learned strength per edge: one gather beside the state."""
+
+    states = {"q": 12}
+    shapes = {"e": (12,), "B": (12, INPUTS)}
+
+    def energy(self, q, u):
+        edges = 1 - torch.cos(q - torch.roll(q, -1))
+        return 0.3 * (q @ q) + (self.e * edges).sum() + q @ (self.B @ u)
+
+
+class Network(Model):
+    """Masses on a random graph, two springs with learned strengths on every edge, two masses with none."""
+
+    states = {"q": 12}
+    shapes = {"k": (16,), "l": (16,), "B": (12, INPUTS)}
+    start = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 2, 4, 6, 8, 1)
+    stop = (1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 5, 7, 9, 1, 3, 4)
+
+    def energy(self, q, u):
+        stretch = q[list(self.start)] - q[list(self.stop)]
+        springs = 0.3 * (self.k * stretch**2).sum() + 0.2 * (self.l * torch.log(torch.cosh(2 * stretch))).sum()
+        return 0.4 * (q @ q) + springs + q @ (self.B @ u)
+
+
+class Gathers(Model):
+    """Moves of a function and of a row sum, padded differences, a matrix of moved units, pieces of two states."""
+
+    states = {"s": 14, "r": 10}
+    shapes = {"W": (6, 12), "g": (14,), "B": (14, INPUTS)}
+
+    def energy(self, s, r, u):
+        smooth = nn.functional.pad(torch.tanh(self.g * s), (1, 1))
+        joined = torch.cat([s[::2], r[3:]])
+        pairs = log_cosh(self.W @ joined[[0, 2, 4, 6, 8, 10, 1, 3, 5, 7, 9, 11]])
+        chain = 0.3 * ((smooth[2:] - 2 * smooth[1:-1] + smooth[:-2]) ** 2).sum()
+        products = 0.2 * torch.sin(joined[1:] * joined[:-1]).sum()
+        return 0.6 * (s @ s + r @ r) + chain + products + pairs + s @ (self.B @ u)
+
+
+class Waves(Model):
+    """A chain of two channels under a learned kernel with biases, strided and padded."""
+
+    states = {"q": (2, 9)}
+    shapes = {"K": (3, 2, 3), "b": (3,), "B": (18, INPUTS)}
+
+    def energy(self, q, u):
+        z = nn.functional.conv1d(q[None], self.K, self.b, stride=2, padding=1)
+        return 0.6 * (q**2).sum() + log_cosh(z) + q.flatten() @ (self.B @ u)
+
+
+class Grid(Model):
+    """A picture of two groups of channels under a learned kernel, after a function and with holes; a frozen kernel."""
+
+    states = {"q": (4, 4, 3)}
+    shapes = {"K": (4, 2, 2, 2), "B": (48, INPUTS)}
+
+    def energy(self, q, u):
+        z = nn.functional.conv2d(torch.tanh(q)[None], self.K, groups=2, padding=(0, 1), dilation=(2, 1))
+        edges = nn.functional.conv2d(q[None, :1], torch.tensor([[[[1.0, -1.0]]]]))
+        return 0.6 * (q**2).sum() + log_cosh(z) + 0.2 * (edges**2).sum() + q.flatten() @ (self.B @ u)
+
+
+class Upward(Model):
+    """A transposed convolution between two layers, its kernel scaled."""
+
+    states = {"s": (3, 4), "r": (2, 8)}
+    shapes = {"K": (3, 2, 3), "B": (12, INPUTS)}
+
+    def energy(self, s, r, u):
+        up = nn.functional.conv_transpose1d(s[None], 0.5 * self.K, stride=2, padding=1, output_padding=1)[0]
+        return 0.6 * (s**2).sum() + 0.5 * (r**2).sum() - (torch.tanh(r) * up).sum() + s.flatten() @ (self.B @ u)
+
+
 class Relativistic(Model):
     """A kinetic energy of the user's own, without parameters."""
 
@@ -230,4 +307,4 @@ class Masses(Model):
 
 
 MODELS = [Blocks, Deep, Hopfield, Ring, Tied, Products, Quadratic, Symmetric, Springs, Joined, Inputs, Shared, Local,
-          Patterns, Norms, Softmax, Relativistic, Masses]
+          Patterns, Norms, Softmax, Relativistic, Masses, Network, Gathers, Waves, Grid, Upward]

@@ -15,8 +15,8 @@ __all__ = ["Oracle"]
 class Oracle:
     """Memories as arrays of Python ints; the last index of the state is the slot, of drives and nudges the sample."""
 
-    def __init__(self, hw, tables):
-        self.hw, self.tables, d = hw, tables, hw.depths
+    def __init__(self, hw, tables, index=()):
+        self.hw, self.tables, self.index, d = hw, tables, index, hw.depths
         self.settings = [0] * len(Setting)
         self.v, self.p = (np.zeros((4, d.units, 2), object) for _ in range(2))
         self.nudges, self.drives = np.zeros((d.units, 2), object), np.zeros((d.rows, 2), object)
@@ -29,7 +29,7 @@ class Oracle:
     def run(self, words):
         self.flags = self.response = self.leading = 0
         self.results, self.seen = [], [0, 0]
-        for setting in range(Setting.SOURCE, Setting.INTO + 1):
+        for setting in range(Setting.SOURCE, Setting.REPEAT + 1):
             self.settings[setting] = 0
         for word in words:
             self.word, opcode = word, Opcode(word >> 28)
@@ -39,9 +39,11 @@ class Oracle:
                 return
             elif opcode == Opcode.NEXT:
                 self.seen = [0, 0]
+            elif opcode == Opcode.UNITS:
+                self.step([[0, 0]] * self[Setting.LENGTH])
             else:
-                {Opcode.FORWARD: self.forward, Opcode.OUTER: self.outer, Opcode.TRANSPOSED: self.transposed,
-                 Opcode.UNITS: lambda: self.step([[0, 0]] * self[Setting.LENGTH])}[opcode]()
+                self.array({Opcode.FORWARD: self.forward, Opcode.OUTER: self.outer,
+                            Opcode.TRANSPOSED: self.transposed}[opcode])
 
     def __getitem__(self, setting):
         return self.settings[setting]
@@ -75,6 +77,8 @@ class Oracle:
     def x(self, column, slot):
         """The broadcast operand of a column."""
         place = self[Setting.SOURCE] + column
+        if self.on(Field.GATHER):
+            place = self.index[self[Setting.FIRST] + column]
         if self.on(Field.SOURCE):
             return self.v[Context.INPUT, place, self.sample(slot)]
         return self.v[self.context, place, slot]
@@ -83,6 +87,19 @@ class Oracle:
         return self[Setting.BASE] + tile * self[Setting.COLUMNS] + column
 
     # -- sweeps ----------------------------------------------------------------------------------------------------
+
+    def array(self, sweep):
+        """Once, or over and over: operands go on, results too."""
+        before, sums = list(self.settings), []
+        for _ in range(self[Setting.REPEAT] + 1):
+            sums += sweep() or []
+            self.settings[Setting.SOURCE] += self[Setting.COLUMNS]
+            self.settings[Setting.FIRST] += self[Setting.COLUMNS]
+            self.settings[Setting.TILE] += self[Setting.TILES]
+            self.settings[Setting.PLACE] += self[Setting.ROWS]
+        self.settings = before
+        if sums:
+            self.swept(sums)
 
     def forward(self):
         lanes = self.hw.lanes
@@ -145,9 +162,12 @@ class Oracle:
 
     def transposed(self):
         tiles, first = range(self[Setting.TILES]), self[Setting.TILE]
-        sums = [[sum((self.weights[lane, self.address(tile, column)] >> self.hw.width)
+        return [[sum((self.weights[lane, self.address(tile, column)] >> self.hw.width)
                      * self.rows[0, first + tile, lane, slot] for tile in tiles for lane in range(self.hw.lanes))
                  for slot in range(2)] for column in range(self[Setting.COLUMNS])]
+
+    def swept(self, sums):
+        """What becomes of the sums of a transposed sweep."""
         if not self.dest & 1:
             return self.step(sums, True)
         for i, pair in enumerate(sums):
@@ -164,7 +184,7 @@ class Oracle:
                     a, b = (arith.shr(out.get(f"{source}{n}", 0), self.exponent(self.sample(s)) - self.gain)
                             for s, out in enumerate(moved))
                     self.add(self.vector_gradients[n], 0 if shared else i, a - b)
-            quiet = any(self.on(f) for f in (Field.VALUE, Field.ROWS, Field.CHECK, Field.EMIT))
+            quiet = any(self.on(f) for f in (Field.VALUE, Field.ROWS, Field.CHECK, Field.EMIT, Field.GATHER))
             if self.on(Field.DRIFT) and self.context != Context.PAIR and not quiet:
                 a, b = self.v[self.context, self[Setting.FIRST] + i]
                 self.response |= arith.abs_bits(a - b)
@@ -173,7 +193,10 @@ class Oracle:
         """One slot of one element; the step pipeline's outputs."""
         sample, e, w = self.sample(slot), self[Setting.FIRST] + i, self.hw.width
         at = (Context.PAIR, slice(None), sample) if self.on(Field.SPREAD) else (self.context, slice(None), slot)
-        q, r, p = self.v[at][e], self.v[at][(self[Setting.SECOND] + i) % self.hw.depths.units], self.p[at][e]
+        first, second = (self.index[place % len(self.index)] if self.on(flag) else place % self.hw.depths.units
+                         for flag, place in ((Field.GATHER, e), (Field.GATHER_SECOND, self[Setting.SECOND] + i)))
+        e = self[Setting.PLACE] + i if self.on(Field.GATHER) else e
+        q, r, p = self.v[at][first], self.v[at][second], self.p[at][e]
         words = {f"k{n}": self.vectors[n, 0 if shared else i] >> w for n, shared in enumerate(self.hw.vectors)}
         out = self.pipeline(self.hw.step[self.kind], acc=acc, q=q, r=r, **words)
         if self.on(Field.EMIT):
@@ -201,6 +224,8 @@ class Oracle:
         q = q - d if reverse else q + d
         if self.on(Field.CLEAR):
             p = q = 0
-        self.flags |= bool(arith.outside(p, w) or arith.outside(q, w)) << Flag.WRAPPED
-        self.p[self.context, e, slot], self.v[self.context, e, slot] = arith.wrap(p, w), arith.wrap(q, w)
+        self.p[self.context, e, slot] = arith.wrap(p, w)
+        if not self.on(Field.GATHER):
+            self.v[self.context, e, slot] = arith.wrap(q, w)
+        self.flags |= bool(arith.outside(p, w) or not self.on(Field.GATHER) and arith.outside(q, w)) << Flag.WRAPPED
         return {f"mass{name[1:]}": g for name, g in drift.items() if name != "d"}

@@ -1,6 +1,5 @@
 """The command line: every verb, its JSON, and what it says when something is wrong."""
 
-import dataclasses
 import json
 import os
 import re
@@ -20,7 +19,8 @@ from echolith.host.cli_output import Result, speak
 from echolith.sim import verify as verification
 from echolith.sim.device import IntegerDevice
 
-VERBS = ["demo", "compile", "explain", "estimate", "simulate", "export", "build", "fit", "verify", "doctor"]
+VERBS = ["demo", "compile", "explain", "precision", "estimate", "simulate", "export", "build", "fit", "verify",
+         "doctor"]
 
 MODEL = '''
 import numpy as np
@@ -239,35 +239,19 @@ class Faulty(IntegerDevice):
 
 
 def test_verify_names_the_first_difference(model, monkeypatch):
-    from echolith.host.session import Session, open_design
-    from echolith.sim.weights import from_values
+    from echolith.host.session import Session
 
-    def broken(design, url):
-        if url == "int:":
-            return open_design(design, url)
-        session = Session(design, Faulty(design))
-        session.device.write(from_values(design, design.values))
-        return session
-
-    monkeypatch.setattr(verification, "open_design", broken)
+    monkeypatch.setattr(verification, "open_design", lambda design, url: Session(design, Faulty(design)))
     report = found("verify", model, "--url", "sim:", code=1)
-    assert not report["equal"]
-    assert "gradient word of hidden [1, 2]: expected " in report["divergence"]
-    assert "(1 of 12 differ)" in report["divergence"]
+    divergence = report["divergence"]
+    assert not report["equal"] and report["rounding"]["divergence"] is None
+    assert (divergence["word"], divergence["state"], divergence["unit"]) == ("gradient word", "hidden", [1, 2])
+    assert abs(divergence["expected"] - divergence["got"]) == 1
+    said = echolith("verify", model, "--url", "sim:", code=1)[0].splitlines()[-3:]
+    assert said[0].startswith("DIFFERENT: sim: differs from int: at gradient: gradient word of hidden[1, 2]: expected ")
+    assert said[1].startswith("sim: against int:, 6 samples, ") and "not counted" in said[1]
+    assert said[2].startswith("int: against float64, a step is at most ") and ", gradients' cosine 0.9999" in said[2]
 
-
-def test_a_difference_in_any_field_of_a_run_is_named():
-    from echolith.host.device import Run
-
-    run = Run(outputs=np.zeros((2, 1, 2), np.int64), flags=0, response=5)
-    expected = verification.Event("run", "learn", 2, run)
-    changes = {"flags": (2, "flags: expected 0, got 2"), "response": (4, "response: expected 5, got 4"),
-               "saturated": (1, "saturated: expected 0, got 1"),
-               "outputs": (run.outputs + 1, "output word [0, 0, 0]: expected 0, got 1 (4 of 4 differ)")}
-    for field, (value, text) in changes.items():
-        got = verification.Event("run", "learn", 2, dataclasses.replace(run, **{field: value}))
-        assert verification.difference(expected, got) == text
-    assert verification.difference(expected, dataclasses.replace(expected)) is None
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals")

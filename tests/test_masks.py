@@ -13,7 +13,8 @@ from test_machine import data, same
 import echolith as el
 from echolith.compiler.reference import bptt
 from echolith.host.session import Session
-from echolith.sim.verify import Recorder, predicted
+from echolith.sim.device import IntegerDevice
+from echolith.sim.twin import Twin
 
 SAMPLES = 32
 
@@ -58,19 +59,13 @@ def test_gradient_agrees_with_autograd(cost_at):
 
 def test_the_rtl_equals_the_integer_model(every, simulate):
     _, design, (x, y, mask) = every
-    recorders, states = [], []
-    with design.open() as twin:
-        for session in (twin, Session(design, simulate(design))):
-            session.load_state_dict(design.values)
-            recorders.append(Recorder(session.device))
-            history = session.fit(x[:7], y[:7], mask=mask[:7], batch_size=4, learning_rate=0.05, momentum=0.5)
-            gradient = session.gradient(x[:3], y[:3], mask[:3])
-            states.append((history.loss, {**session.state_dict(), **{f"d{n}": g for n, g in gradient.items()}}))
-    assert states[0][0] == states[1][0]
-    same("state", states[0][1], states[1][1])
-    assert (states[0][1]["W"] != design.values["W"]).any()
-    runs = [e for e in recorders[1].events if e.entry in ("learn", "update")]
-    assert runs and all(e.result.cycles - e.result.stalls == predicted(design, e) for e in runs)
+    twin = Twin(IntegerDevice(design), simulate(design))  # raises where they differ
+    session = Session(design, twin)
+    session.load_state_dict(design.values)
+    session.fit(x[:7], y[:7], mask=mask[:7], batch_size=4, learning_rate=0.05, momentum=0.5)
+    session.gradient(x[:3], y[:3], mask[:3])
+    assert (session.state_dict()["W"] != design.values["W"]).any()
+    assert twin.measured_cycles == twin.predicted_cycles > 0
 
 
 def test_without_a_mask_nothing_changes_but_the_cost_circuit(every):

@@ -62,15 +62,15 @@ def drifts():
     yield b.build(d=b("rnd", b("mul", 0, b("table", 1, n=2)), n=16), g2=b("rnd", b("mul", 0, 0), n=3))
 
 
-def hardware(lanes=LANES, second=True, learn=True):
-    """``second``: with the pipeline of two operands; hand-written programs need it."""
+def hardware(lanes=LANES, second=True, learn=True, index=64):
+    """``second``: with the pipeline of two operands; hand-written programs need it, an index memory and repeats."""
     depths = Depths(weights=128, units=32, rows=32, tiles=32, outputs=16, data=16, order=2, results=512,
-                    program=512)
+                    program=512, index=index)
     return Hardware(
         width=W, lanes=lanes, learn=learn, accumulator=ACC, segments=SEGMENTS, tables=3, data_width=10, depths=depths,
         input_shift=2, drive_shift=15, general=True, activate=tuple(activations()), cost=cost() if learn else None,
         step=tuple(p for p in steps() if second or ("r", W) not in p.inputs), drift=tuple(drifts()),
-        nudge_shift=15, delta_shift=4, readout_shift=2, vectors=(False, True, False))
+        nudge_shift=15, delta_shift=4, readout_shift=2, vectors=(False, True, False), repeat=bool(index))
 
 
 class Machine:
@@ -85,7 +85,10 @@ class Machine:
         tables = [self.words(W - 1, (1 << SEGMENTS, 2)) for _ in range(3)]
         self.put(Bank.TABLES, np.stack(tables))
         self.put(Bank.ORDER, np.zeros(2, np.int64))
-        self.oracle = Oracle(self.hw, [t.astype(object) for t in tables])
+        index = self.random.integers(11, 21, self.hw.depths.index)  # elements that a random program does not move
+        if len(index):
+            self.put(Bank.INDEX, index)
+        self.oracle = Oracle(self.hw, [t.astype(object) for t in tables], index.tolist())
 
     def words(self, bits, shape):
         """Of all sizes."""
@@ -247,6 +250,53 @@ def forces_of_passes():
 
 
 @program
+def gathers():
+    """Of either operand, of both, at the pace of a pass and of a sweep; learning from them."""
+    yield from costs()
+    yield from sets(length=6, first=40, second=30, place=23)
+    for flags in ({"gather": True}, {"gather_second": True}, {"gather": True, "gather_second": True}):
+        yield from sets(first=40 if "gather" in flags else 2, second=30 if "gather_second" in flags else 9)
+        yield exec_word(Opcode.UNITS, ECHO_A, kind=1, value=True, **flags)
+        yield exec_word(Opcode.UNITS, ECHO_B, kind=1, rows=True, echo=True, **flags)
+        yield exec_word(Opcode.UNITS, ECHO_B, kind=1, learn=True, **flags)
+    yield from sets(second=58, first=21)
+    yield exec_word(Opcode.UNITS, PAIR, kind=1, force=True, drift=True, gather_second=True)
+    yield from block(6, 4, tile=0, second=3, place=27)
+    yield exec_word(Opcode.TRANSPOSED, ECHO_B, kind=1, drift=True, gather_second=True)
+    yield from sets(first=11)
+    yield exec_word(Opcode.TRANSPOSED, ECHO_B, kind=1, value=True, gather=True, gather_second=True)
+    yield from sets(place=7)
+    for context in (ECHO_A, PAIR):
+        yield exec_word(Opcode.UNITS, context, kind=1, force=True, reverse=True, gather=True, gather_second=True)
+
+
+@program
+def repeated_sweeps():
+    """Of two tiles with a row of their own each, of one word only, of one column."""
+    yield from costs()
+    yield from block(4, 3, base=50, place=16, length=24, tile=2, repeat=3)
+    yield exec_word(Opcode.FORWARD, ECHO_B, Dest.VALUE, kind=1)
+    yield exec_word(Opcode.FORWARD, PAIR, Dest.VALUE)
+    yield exec_word(Opcode.UNITS, ECHO_B, rows=True, echo=True)
+    yield exec_word(Opcode.OUTER, ECHO_B)
+    yield exec_word(Opcode.TRANSPOSED, ECHO_B, kind=1, value=True)
+    yield from sets(first=33)
+    yield exec_word(Opcode.OUTER, ECHO_B, gather=True)
+    yield from sets(place=22, repeat=1)
+    yield exec_word(Opcode.FORWARD, ECHO_B, Dest.VALUE, gather=True)
+    yield from block(5, 2, base=9, first=40, place=21, repeat=1)
+    yield exec_word(Opcode.FORWARD, ECHO_A, Dest.VALUE, gather=True)
+    yield from block(1, 1, base=7, repeat=6, source=11)
+    yield exec_word(Opcode.OUTER, ECHO_B)
+    yield from block(2, 1, base=9, repeat=2, source=3, first=20, second=4)
+    yield exec_word(Opcode.TRANSPOSED, ECHO_B, kind=1, drift=True)
+    yield exec_word(Opcode.FORWARD, ECHO_B, Dest.HIDDEN, echo=True)
+    yield from block(3, 2, repeat=0, source=1)
+    yield exec_word(Opcode.OUTER, ECHO_B)
+    yield exec_word(Opcode.FORWARD, ECHO_B, Dest.VALUE)
+
+
+@program
 def backward_sweeps():
     for rows, columns in ((7, 5), (2, 3), (9, 1)):
         yield from block(rows, 4, base=40, tile=3, source=4)
@@ -360,13 +410,16 @@ def command(pick, hw):
             exec_word(opcode, context, **{pick.choice(["clear", "check", "emit"]): True})
     options = ["reverse", "drift"] + ["nudge", "learn", "mass"] * hw.learn + ["force"] * (opcode == Opcode.UNITS)
     result = pick.choice([{}, {}, {"value": True}, {"rows": True}, {"value": True, "rows": True}])
+    if hw.depths.index:
+        options += ["gather", "gather_second"]
     largest = result == {"value": True} and opcode == Opcode.UNITS and pick.random() < 0.3
     return exec_word(opcode, context, kind=pick.randrange(len(hw.step)), echo=echo, spread=pick.random() < 0.2,
                      drift_kind=pick.randint(0, 1), maximum=largest, **result,
                      **{name: pick.random() < 0.5 for name in options})
 
 
-@pytest.mark.parametrize("options", [{}, {"lanes": 1, "second": False}, {"lanes": 4, "learn": False}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"lanes": 1, "second": False},
+                                     {"lanes": 4, "learn": False, "index": 0}], ids=str)
 def test_random_programs(machines, options):
     machine = machines(**options)
     for seed in range(30):

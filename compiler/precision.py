@@ -1,0 +1,64 @@
+"""The formats of a compile: calibrated, as a mapping asks, or those of given hardware."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+from echolith.compiler.case import Case
+from echolith.compiler.design import Design
+from echolith.compiler.errors import CompileError
+from echolith.compiler.formats import Format
+from echolith.compiler.quantise import Formats, choose_formats
+
+__all__ = ["chosen"]
+
+_WIDEST = 62  # bits of an accumulator that int64 holds exactly
+_PIECES = (4, 13)  # log2 of the least and the most of a table
+
+
+def chosen(case: Case, precision: Mapping[str, str] | str, like: Design | None, uncalibrated: bool) -> Formats:
+    """``precision`` is "auto" or a mapping by the names of `Design.precision`; on given hardware it decides nothing."""
+    if like is not None:
+        return Formats(dict(like.fractions), like.hardware.data_width, like.hardware.accumulator,
+                       like.hardware.segments, {k: tuple(v) for k, v in like.lowered.items()})
+    if isinstance(precision, str) and precision != "auto":
+        raise CompileError(f'precision must be "auto", a mapping of names to formats, or a Wanted, not {precision!r}')
+    formats = choose_formats(case)
+    fractions, sizes = _edits(case, formats, {} if isinstance(precision, str) else precision)
+    if uncalibrated:
+        fractions.setdefault("state", min(case.board.width - 6, formats["state"]))
+    return dataclasses.replace(choose_formats(case, fractions) if fractions else formats, **sizes)
+
+
+def _edits(case: Case, formats: Formats, precision: Mapping[str, str]) -> tuple[dict[str, int], dict[str, int]]:
+    """Fraction bits, and sizes, by name."""
+    fractions, sizes = {}, {}
+    named = [n for n in (*formats.fractions, *case.flow.lengths) if n not in case.positions]
+    for name, text in precision.items():
+        if name == "accumulator":
+            sizes["accumulator"] = _accumulator(text, case.accumulator)
+        elif name == "table":
+            sizes["segments"] = _segments(text)
+        elif name in named:
+            fractions[name] = Format.parse(text).frac
+        else:
+            raise CompileError(f"precision names are {', '.join(dict.fromkeys(named))}, accumulator, table, not "
+                               f"{name!r}")
+    return fractions, sizes
+
+
+def _accumulator(text: str, least: int) -> int:
+    """Narrower ones would overflow where the integer model does not."""
+    match = re.fullmatch(r"\s*(\d+) bits\s*", text)
+    if match is None or not least <= int(match[1]) <= _WIDEST:
+        raise CompileError(f'precision: accumulator must be spelled like "{least} bits" and have {least} to {_WIDEST} '
+                           f"of them, the least that hold every sum of products, not {text!r}")
+    return int(match[1])
+
+
+def _segments(text: str) -> int:
+    match = re.fullmatch(r"\s*(\d+) pieces\s*", text)
+    if match is None or int(match[1]) not in [1 << n for n in range(_PIECES[0], _PIECES[1] + 1)]:
+        raise CompileError(f'precision: table must be spelled like "2048 pieces" and have a power of two from '
+                           f"{1 << _PIECES[0]} to {1 << _PIECES[1]} of them, not {text!r}")
+    return int(match[1]).bit_length() - 1

@@ -1,0 +1,182 @@
+"""What has to be computed at a position, before anyone says where or how exactly.
+
+    flow ::= steps in order
+    step ::= linear: y = M x (+ drive)  |  gather: y_i = x_of(i)  |  map: y = expr(vectors)
+           | maximum: y = max of expr(vectors)  |  kick: momentum of a state -= expr
+           | outer: gradient of M += rows columns'  |  accumulate: gradient of a vector parameter += expr
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from echolith.compiler.graph import Affine, Bias, Dense, Term
+from echolith.compiler.ir import Expr, var
+
+__all__ = ["ONE", "Accumulate", "Drive", "Flow", "Gather", "Kick", "Linear", "Map", "Matrix", "Maximum", "Outer",
+           "Step", "dense", "window", "window_text"]
+
+ONE = "1"  # the vector of the constant one
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A parameter with two axes, or a block of it, as it is stored on the chip: transposed if so marked."""
+
+    parameter: str
+    transposed: bool
+    rows: tuple[int, int] | None = None
+    columns: tuple[int, int] | None = None
+
+    @property
+    def key(self) -> str:
+        return self.parameter + window_text(self) + "'" * self.transposed
+
+
+def window(matrix: Dense | Matrix, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(row, stop, column, stop) of the block of an array of this shape; () is all of it."""
+    if matrix.rows is None and matrix.columns is None:
+        return ()
+    return (*(matrix.rows or (0, shape[0])), *(matrix.columns or (0, int(np.prod(shape[1:])))))
+
+
+def window_text(matrix: Dense | Matrix) -> str:
+    """The block as it is written in Python, "" for all of the array."""
+    if matrix.rows is None and matrix.columns is None:
+        return ""
+    return "[" + ", ".join(f"{x[0]}:{x[1]}" if x else ":" for x in (matrix.rows, matrix.columns)) + "]"
+
+
+@dataclass(frozen=True)
+class Drive:
+    """``B u + b``: one block over the inputs and the constant one."""
+
+    name: str
+    length: int
+    terms: tuple[Term, ...]
+    biases: tuple[Bias, ...]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """``name = M x`` or, ``backward``, ``M' x``; plus the drive, if there is one, in the forward direction.
+
+    A vector that depends on the inputs alone is a drive times u."""
+
+    name: str
+    length: int
+    matrix: str  # key of a matrix, or a drive
+    backward: bool
+    x: str
+    drive: str | None = None
+    positions: int = 1  # applied to as many pieces of x, one after the other
+
+
+@dataclass(frozen=True)
+class Gather:
+    """``name[i] = x[of[i]]``, 0 where ``of[i]`` is -1."""
+
+    name: str
+    length: int
+    x: str
+    of: tuple[int, ...]
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """(samples, length) from (samples, length of x)."""
+        of = np.array(self.of)
+        return np.where(of >= 0, x[:, of], 0)
+
+
+@dataclass(frozen=True)
+class Map:
+    """``name = expr`` over vectors of one length and parameters."""
+
+    name: str
+    length: int
+    expr: Expr
+
+
+@dataclass(frozen=True)
+class Maximum:
+    """``name``, of one element, = the largest of the ``length`` elements of ``expr``."""
+
+    name: str
+    length: int
+    expr: Expr
+
+
+@dataclass(frozen=True)
+class Kick:
+    """Momentum of ``state`` -= ``expr``; kicks of one state add up."""
+
+    state: str
+    length: int
+    expr: Expr
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Gradient of ``matrix`` += ``rows`` times ``columns``'; of a drive, the columns are u and the constant one."""
+
+    matrix: str
+    rows: str
+    columns: str
+    positions: int = 1  # summed over as many pieces of both
+
+
+@dataclass(frozen=True)
+class Accumulate:
+    """Gradient of a vector parameter += ``expr``, without dt (summed over the elements if it is one number)."""
+
+    parameter: str
+    length: int
+    expr: Expr
+
+
+Step = Linear | Gather | Map | Maximum | Kick | Outer | Accumulate
+
+
+@dataclass
+class Flow:
+    """``lengths`` of all vectors by name, ``values`` of all parameters, constants of index matrices among them.
+
+    All matrices of drives and of the ``readout`` are dense."""
+
+    steps: list[Step] = field(default_factory=list)
+    readout: Affine | None = None
+    matrices: dict[str, Matrix] = field(default_factory=dict)
+    drives: dict[str, Drive] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def new(self, name: str, length: int) -> str:
+        """A vector, named so unless that is taken."""
+        while name in self.lengths or name in self.values:
+            name += "_"
+        self.lengths[name] = length
+        return name
+
+    def map(self, name: str, length: int, expr: Expr) -> str:
+        """A new vector of that expression."""
+        name = self.new(name, length)
+        self.steps.append(Map(name, length, expr))
+        return name
+
+    def moved(self, name: str, x: str, of: tuple[int, ...]) -> Expr:
+        """A gather, an earlier one if it is the same."""
+        for step in self.steps:
+            if isinstance(step, Gather) and (step.x, step.of) == (x, of):
+                return var(step.name)
+        name = self.new(name, len(of))
+        self.steps.append(Gather(name, len(of), x, of))
+        return var(name)
+
+
+def dense(matrix: Dense | Matrix, values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The array that a matrix stands for; a parameter with one axis is one row, a kernel's rows are along its first."""
+    array = np.atleast_2d(np.asarray(values[matrix.parameter], np.float64))
+    array = array.reshape(len(array), -1)
+    rows, columns = (slice(*x) if x else slice(None) for x in (matrix.rows, matrix.columns))
+    array = array[rows, columns]
+    return array.T if matrix.transposed else array

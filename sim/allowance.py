@@ -1,0 +1,157 @@
+"""How far one evaluation of the force may be from float64's: error bounds of all its sweeps, one after the other."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from echolith.compiler.isa import Opcode
+from echolith.compiler.sweep import Sweep
+from echolith.sim import arith
+from echolith.sim.bound import Bounded, bounds
+from echolith.sim.model import IntegerModel
+from echolith.sim.weights import Words
+
+__all__ = ["Allowance", "nudge_bound", "readout_bound"]
+
+_ZERO = np.zeros(())
+
+
+class Allowance:
+    """At exact positions ``q`` and data words ``u``; of all sweeps of the force unless others are given.
+
+    ``kick`` bounds the kicks' error, (samples, units) in words of a state. With ``scale``, the samples' exponents less
+    the gain, ``gradients`` bounds the error of what the evaluation adds to each gradient word. ``kept`` are the last
+    sums that a sweep put beside the drives."""
+
+    def __init__(self, model: IntegerModel, q: np.ndarray, u: np.ndarray, scale: np.ndarray | None = None,
+                 sweeps: Sequence[Sweep] | None = None):
+        self.model, self.u, self.scale = model, u, None if scale is None else scale[:, None]
+        design = model.design
+        self.v = np.zeros((len(q), design.elements), np.int64)
+        self.v[:, :design.units] = q
+        self.v[:, design.units] = 1 << design.fractions["state"]
+        self.error = np.zeros(self.v.shape)
+        self.rows: dict[int, Bounded] = {}
+        self.drive = model.drive(u)
+        self.kick = np.zeros(q.shape)
+        self.gradients: Words = {n: np.zeros(m.shape) for n, m in model.masters.items()}
+        self.gradients |= {f"vector{i}": np.zeros(len(v)) for i, v in enumerate(model.vectors)}
+        self.kept: Bounded = np.zeros((len(q), 0), np.int64), _ZERO
+        for sweep in design.sweeps if sweeps is None else sweeps:
+            if sweep.opcode == Opcode.FORWARD:
+                self._forward(sweep)
+            elif sweep.opcode == Opcode.OUTER:
+                self._outer(sweep)
+            else:
+                self._element(sweep)
+
+    def _x(self, sweep: Sweep) -> Bounded:
+        columns = self.model.design.block(sweep.block).columns
+        if sweep.input:
+            return self.model._inputs(self.u, columns), _ZERO
+        place = slice(sweep.source, sweep.source + columns)
+        return self.v[:, place], self.error[:, place]
+
+    def _bounds(self, pipeline, **inputs: Bounded) -> dict[str, Bounded]:
+        hw = self.model.hw
+        return bounds(pipeline, inputs, self.model.design.tables, hw.width, hw.segments)
+
+    def _keep(self, sweep: Sweep, words: Bounded) -> None:
+        if sweep.maximum:
+            largest, error = (np.max(a, axis=1) for a in words)
+            self.v[:, sweep.place], self.error[:, sweep.place] = largest, error
+        elif sweep.value:
+            place = slice(sweep.place, sweep.place + sweep.length)
+            self.v[:, place], self.error[:, place] = words
+        if sweep.rows:
+            self.rows[sweep.tile] = words
+
+    def _forward(self, sweep: Sweep) -> None:
+        w = self.model._swept(sweep.block)
+        x, error = self._x(sweep)
+        acc, error = x @ w.T, np.broadcast_to(error, x.shape) @ np.abs(w).T
+        if sweep.kept:
+            self.kept = self.model._kept(acc), error * 2.0**-self.model.hw.drive_shift + 0.5
+            return
+        drive = self.drive[:, sweep.drive:sweep.drive + sweep.length]
+        self._keep(sweep, self._bounds(self.model.hw.activate[sweep.kind], acc=(acc, error),
+                                       drive=(drive, np.full(drive.shape, 0.5)))["t"])
+
+    def _outer(self, sweep: Sweep) -> None:
+        if self.scale is None:
+            return
+        (t, te), (x, xe) = self.rows[sweep.tile], self._x(sweep)
+        t, te = self._contrast(t, te)
+        self.gradients[sweep.block] += te.T @ (np.abs(x) + xe) + t.T @ np.broadcast_to(xe, x.shape)
+
+    def _contrast(self, words: np.ndarray, error: np.ndarray) -> Bounded:
+        """Magnitudes at the scale of the gradient."""
+        assert self.scale is not None
+        return np.abs(arith.shr(words, self.scale)), error * 2.0**-self.scale + 0.5
+
+    def _element(self, sweep: Sweep) -> None:
+        n, w = sweep.length, self.model.hw.width
+        acc, error = np.zeros((len(self.v), n), np.int64), np.zeros((len(self.v), n))
+        if sweep.opcode == Opcode.TRANSPOSED:
+            matrix, (t, te) = self.model._swept(sweep.block), self.rows[sweep.tile]
+            acc, error = t @ matrix, np.broadcast_to(te, t.shape) @ np.abs(matrix)
+        if not (sweep.opcode == Opcode.TRANSPOSED or sweep.force or sweep.value or sweep.rows or sweep.learn):
+            return  # a drift alone
+        first, second = (slice(place, place + n) for place in (sweep.first, sweep.second))
+        words = {f"k{i}": (np.broadcast_to((v >> w)[:n], acc.shape), _ZERO) for i, v in enumerate(self.model.vectors)
+                 if len(v) in (1, n)}
+        found = self._bounds(self.model.hw.step[sweep.kind], acc=(acc, error), q=(self.v[:, first],
+                             self.error[:, first]), r=(self.v[:, second], self.error[:, second]), **words)
+        self._learn(sweep, found)
+        force, error = (np.broadcast_to(a, acc.shape) for a in found["force"])
+        if sweep.value or sweep.rows:
+            self._keep(sweep, (force, error))
+        elif not sweep.echo_only:
+            self.kick[:, first] += error
+
+    def _learn(self, sweep: Sweep, found: dict[str, Bounded]) -> None:
+        if self.scale is None or not sweep.learn:
+            return
+        for name in [n for n in found if n.startswith("g")]:
+            total = self.gradients[f"vector{name[1:]}"]
+            error = np.broadcast_to(self._contrast(*found[name])[1], (len(self.v), sweep.length))
+            total += error.sum(0) if len(total) == sweep.length else error.sum()
+
+
+class Drifting:
+    """``drift`` bounds the error of the positions' changes at exact momenta ``p``; ``gradients``, with a ``scale`` as
+    above, what they add to the gradient words of masses."""
+
+    def __init__(self, model: IntegerModel, p: np.ndarray, scale: np.ndarray | None):
+        hw, w = model.hw, model.hw.width
+        self.drift = np.zeros(p.shape)
+        self.gradients: Words = {f"vector{i}": np.zeros(len(v)) for i, v in enumerate(model.vectors)}
+        for place in model.design.drifts:
+            here = slice(place.first, place.first + place.length)
+            inputs = {f"k{i}": ((v if len(v) == 1 else v[:place.length]) >> w, _ZERO)
+                      for i, v in enumerate(model.vectors)}
+            found = bounds(hw.drift[place.kind], inputs | {"p": (p[:, here], _ZERO)}, model.design.tables, w,
+                           hw.segments)
+            self.drift[:, here] = found.pop("d")[1]
+            for name, (_, error) in found.items() if scale is not None else ():
+                error = np.broadcast_to(error * 2.0**-scale[:, None] + 0.5, (len(p), place.length))
+                total = self.gradients[f"vector{name[1:]}"]
+                total += error.sum(0) if len(total) == place.length else error.sum()
+
+
+def readout_bound(model: IntegerModel, q: np.ndarray, target: np.ndarray) -> dict[str, Bounded]:
+    """Output words ``y`` and cost derivatives ``delta`` at exact positions."""
+    w = model._swept("readout")
+    x = np.concatenate([q, np.full((len(q), 1), 1 << model.design.fractions["state"])], axis=1)[:, :w.shape[1]]
+    assert model.hw.cost is not None
+    level = Allowance(model, q, np.zeros((len(q), model.design.inputs), np.int64), sweeps=model.design.levels).kept
+    return bounds(model.hw.cost, {"acc": (x @ w.T, _ZERO), "target": (target, _ZERO), "drive": level},
+                  model.design.tables, model.hw.width, model.hw.segments)
+
+
+def nudge_bound(model: IntegerModel, q: np.ndarray, target: np.ndarray, exponent: np.ndarray) -> np.ndarray:
+    """Of the nudges' words."""
+    delta, hw = readout_bound(model, q, target)["delta"], model.hw
+    error = delta[1] * 2.0 ** (exponent[:, None] - hw.delta_shift) + 0.5
+    w = np.abs(model._swept("readout")[:, :model.design.units])
+    return np.broadcast_to(error, delta[0].shape) @ w * 2.0**-hw.nudge_shift + 0.5

@@ -1,0 +1,120 @@
+"""What every tensor of a design holds on some samples against what its format can hold. float64, numpy only."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from echolith.compiler.design import Design
+from echolith.compiler.formats import Format
+from echolith.compiler.isa import Opcode
+from echolith.compiler.pipeline import Pipeline
+from echolith.compiler.resolution import Output, inaccuracy
+from echolith.sim import adjoint
+from echolith.sim.weights import from_values
+
+__all__ = ["Span", "reach", "spans"]
+
+_STEPS = 64  # integrator steps looked at
+_FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 8.0)
+_CLIPPED = 100.0  # an inaccuracy that only clipping explains: one percent of the range
+
+Values = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Minimum, quartiles and maximum seen, and the same of the magnitudes that are not zero; the format, spelled and
+    as its last place and the first magnitude beyond it."""
+
+    name: str
+    seen: tuple[float, ...]
+    magnitudes: tuple[float, ...]
+    format: str
+    step: float
+    limit: float
+
+    @property
+    def margin(self) -> float:
+        """Bits between the largest magnitude seen and the format's limit; negative if it does not fit."""
+        largest = max(abs(self.seen[0]), abs(self.seen[4]))
+        return float(np.log2(self.limit / largest)) if largest else float("inf")
+
+
+def spans(design: Design, values: Values, x: np.ndarray, y: np.ndarray | None) -> list[Span]:
+    """Of data, states, sums, vectors, outputs, weights, by their names in `Design.precision`.
+
+    ``x`` is (samples, rows, inputs), ``y`` (samples, read-outs, outputs)."""
+    hw, found = design.hardware, []
+    for name, array in _tensors(design, values, x, y):
+        key = "state" if name in design.states or name == "momenta" else name
+        data = name in ("input", "target")
+        form = Format(hw.data_width if data else hw.width, design.fractions[key])
+        found.append(Span(name, _five(array), _five(np.abs(array[array != 0])), str(form), 2.0**-form.frac, form.limit))
+    return found
+
+
+def _five(array: np.ndarray) -> tuple[float, ...]:
+    """Minimum, quartiles, maximum; zeros of nothing."""
+    return tuple(np.quantile(array, (0, 0.25, 0.5, 0.75, 1)).tolist()) if array.size else (0.0,) * 5
+
+
+def _tensors(design: Design, values: Values, x: np.ndarray, y: np.ndarray | None) -> Iterator[tuple[str, np.ndarray]]:
+    run, seen = adjoint.forward(design, values, x), trajectory(design, values, x)
+    yield "input", x
+    yield from ((s, seen[s]) for s in design.states)
+    yield "momenta", run.p
+    yield from ((name, v) for name, v in seen.items() if name in design.fractions and name not in (*design.states, "u"))
+    if design.hardware.cost is not None:
+        outputs = adjoint.outputs(design, values, x)
+        yield "output", outputs
+        if design.cost is not None and y is not None:
+            yield "target", y[~np.isnan(y)]
+            yield "delta", adjoint.cost_slope(design.cost, outputs.reshape(y.shape), y)
+    words = from_values(design, values)
+    for block in design.blocks:
+        yield block.name, words[block.name] * 2.0 ** -(design.fractions[block.name] + design.hardware.width)
+    for i, vector in enumerate(design.vectors):
+        yield f"vector{i}", words[f"vector{i}"] * 2.0**-vector.fraction
+
+
+def trajectory(design: Design, values: Values, x: np.ndarray) -> dict[str, np.ndarray]:
+    """All vectors and sums, (samples of some steps, size), and all parameters, flat."""
+    q = adjoint.forward(design, values, x).q
+    steps = np.unique(np.linspace(0, len(q) - 1, _STEPS).astype(int))
+    u = np.concatenate([x[:, step // design.dynamics.substeps] for step in steps])
+    return adjoint.kicks(design, values, np.concatenate(q[steps]), u)[0]
+
+
+def reach(design: Design, values: Values, x: np.ndarray) -> dict[str, float]:
+    """Times the range seen up to which each element-wise circuit computes its function; beyond, it clips.
+
+    By the vector that it makes or the state that it kicks; infinite where nothing clips within eight times."""
+    env, found = trajectory(design, values, x), {}
+    for made, sweep in zip(design.passes, design.sweeps, strict=True):
+        if made.opcode == Opcode.OUTER or made.expr is None or not (made.result or made.state):
+            continue
+        units = design.hardware.activate if made.opcode == Opcode.FORWARD else design.hardware.step
+        held = _held(design, made, sweep.block, units[sweep.kind], env)
+        name = made.result or f"kick of {made.state}"
+        found[name] = min(found.get(name, np.inf), held)
+    return found
+
+
+def _held(design: Design, made, block: str, pipeline: Pipeline, env: Values) -> float:
+    f, hw = design.fractions, design.hardware
+    operands = {name: (vector, f[vector]) for name, vector in (("q", made.q), ("r", made.r)) if vector}
+    if made.acc:
+        operands["acc"] = (made.acc, f[block] + f[made.x])
+    moved = {vector for vector, _ in operands.values()}
+    operands |= {f"k{i}": (v.parameter, f[f"vector{i}"]) for i, v in enumerate(design.vectors)}
+    operands = {name: operands[name] for name, _ in pipeline.inputs if name in operands}
+    frac = f[made.result or "state"]
+    wanted = {pipeline.outputs[0][0]: Output((made.expr,), frac, 2.0**-frac)}
+    for factor in _FACTORS:
+        scaled = {name: v * factor if name in moved else v for name, v in env.items()}
+        fits = all(np.abs(scaled[v]).max(initial=0.0) * 2.0**frac < 2.0 ** (hw.width - 1)
+                   for name, (v, frac) in operands.items() if name in ("q", "r"))
+        if not fits or inaccuracy(pipeline, wanted, design.tables, operands, scaled, hw.width, hw.segments) > _CLIPPED:
+            return _FACTORS[max(_FACTORS.index(factor) - 1, 0)]
+    return np.inf
