@@ -139,7 +139,10 @@ class _Derivation:
     def _moves_learned(self, term: Term) -> bool:
         """Whether it moves the elements of a learned vector, a bias of several units."""
         name = term.source.name if term.source.op == "param" else ""
-        return isinstance(term.matrix, Index) and self._learns(name) and self.flow.values[name].ndim == 1
+        if not isinstance(term.matrix, Index) or not self._learns(name):
+            return False
+        value = self.flow.values[name]
+        return value.ndim > 0 and len(value) == value.size
 
     def _known(self, term: Term, length: int) -> np.ndarray:
         """A frozen matrix applied to parameters alone."""

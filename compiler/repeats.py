@@ -48,7 +48,7 @@ class Repeats:
 
     def _column(self, parameter: str) -> str:
         self.flow.lengths[ONE] = 1
-        return self._block(Matrix(parameter, True))
+        return self._block(Matrix(parameter, self.flow.values[parameter].ndim == 1))
 
     def _block(self, block: Matrix) -> str:
         self.flow.matrices[block.key] = block

@@ -103,9 +103,9 @@ def reach(design: Design, values: Values, x: np.ndarray) -> dict[str, float]:
 
 def _held(design: Design, made, block: str, pipeline: Pipeline, env: Values) -> float:
     f, hw = design.fractions, design.hardware
-    operands = {name: (vector, f[vector]) for name, vector in (("q", made.q), ("r", made.r)) if vector}
+    operands = {name: (vector, f[made.source(vector)]) for name, vector in (("q", made.q), ("r", made.r)) if vector}
     if made.acc:
-        operands["acc"] = (made.acc, f[block] + f[made.x])
+        operands["acc"] = (made.acc, f[block] + f[made.source(made.x)])
     moved = {vector for vector, _ in operands.values()}
     operands |= {f"k{i}": (v.parameter, f[f"vector{i}"]) for i, v in enumerate(design.vectors)}
     operands = {name: operands[name] for name, _ in pipeline.inputs if name in operands}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from energies import INPUTS, Local, Model, Network, Phases, Waves, log_cosh
-from test_general import case
+from test_general import case, cosine
 from torch import nn
 
 import echolith as el
@@ -16,6 +16,7 @@ from echolith.compiler.graph import Convolution, Index, Term
 from echolith.compiler.ir import var
 from echolith.compiler.isa import Opcode
 from echolith.compiler.patches import patches
+from echolith.compiler.reference import bptt
 
 
 def matrix(of, columns):
@@ -97,6 +98,22 @@ def test_a_kernel_is_stored_once_and_its_gradient_has_its_shape():
     assert [(b.rows, b.columns) for b in design.blocks if b.name == "hidden"] == [(3, 6)]
     with design.open("int:") as chip:
         assert chip.gradient(x, y)["K"].shape == chip.state_dict()["K"].shape == (3, 2, 3)
+
+
+@pytest.mark.parametrize("shape", [(14,), (14, 1)])
+def test_a_learned_vector_may_be_moved(shape):
+    class Moved(Model):
+        states = {"q": 14}
+        shapes = {"B": (14, INPUTS), "h": shape}
+
+        def energy(self, q, u):
+            return 0.6 * (q @ q) + log_cosh(q - 0.5 * self.h.flatten().roll(3)) + q @ (self.B @ u)
+
+    net, design, x, y = case(Moved, "last")
+    assert not design.vectors
+    with design.open("int:") as chip:
+        found, expected = chip.gradient(x, y)["h"], np.asarray(bptt(net, x, y, 0.25, 2, "last")[0]["h"])
+        assert found.shape == shape and cosine(found, expected) >= 0.9999
 
 
 class AllToAll(Model):

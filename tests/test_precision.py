@@ -3,6 +3,7 @@
 import json
 import math
 
+import energies
 import numpy as np
 import pytest
 import torch
@@ -209,6 +210,13 @@ def test_the_report_shows_ranges_and_what_the_gradient_loses(tmp_path):
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(el.FileError, match=r"^a precision report is saved as .json, .png, .pdf or .svg, not 'a.txt'$"):
         report.save(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("model", [energies.Ring, energies.Waves])
+def test_gathered_operands_and_kernels_have_a_report(model):
+    design, x, y = case(model)
+    report = design.precision_report(x, y)
+    assert report.cosine is not None and report.cosine > 0.9999 and min(report.reach.values()) >= 1.5
 
 
 def test_an_inference_core_has_a_report_without_gradients():
