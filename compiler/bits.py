@@ -24,8 +24,9 @@ class Circuit:
 
 def circuits(hw: Hardware) -> list[Circuit]:
     """Activations, cost, steps, drift."""
-    groups = hw.activate, (hw.cost,) if hw.cost else (), hw.step, hw.drift
-    return [_Counting(hw.width, hw.segments).all(group) for group in groups]
+    moved = max(map(latency, hw.step)) + max(map(latency, hw.drift))  # positions wait for their own change
+    groups = ((hw.activate, 0), ((hw.cost,) if hw.cost else (), 0), (hw.step, moved), (hw.drift, 0))
+    return [_Counting(hw.width, hw.segments).all(group, wait) for group, wait in groups]
 
 
 class _Counting:
@@ -37,7 +38,8 @@ class _Counting:
         self.numbers: dict[tuple, int] = {}
         self.waits: dict[tuple[int, int], int] = {}  # number and bits of a value -> longest wait
 
-    def all(self, pipelines: Sequence[Pipeline]) -> Circuit:
+    def all(self, pipelines: Sequence[Pipeline], positions: int) -> Circuit:
+        """The circuit; ``positions`` is how long the input q waits at least."""
         last = max((latency(p) for p in pipelines), default=0)
         outputs: dict[str, list[int]] = {}
         for p in pipelines:
@@ -46,6 +48,8 @@ class _Counting:
                 if name != "y":  # taken as soon as it is there
                     self._wait(values[index], last - ready[index])
                 outputs.setdefault(name, []).append(values[index][1])
+        position = "input", self.width, "q"
+        self._wait((self.numbers.setdefault(position, len(self.numbers)), self.width), positions)
         self.found.registers += sum(bits * stages for (_, bits), stages in self.waits.items())
         if len(pipelines) > 1:
             self.found.choice = sum(len(bits) * max(bits) for bits in outputs.values())

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -71,16 +71,19 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
         raise CompileError(f'lanes must be a whole number from 1 to {MOST} or "auto", not {lanes!r}')
     case = find_case(model, dynamics, rule, calibrate, steps, find_board(board), 1 if lanes == "auto" else lanes,
                      samples, like)
-    wanted = isinstance(precision, Wanted)
-    if wanted and (calibrate is None or like is not None):
+    given = "auto" if isinstance(precision, Wanted) else precision
+    if isinstance(precision, Wanted) and (calibrate is None or like is not None):
         raise CompileError("precision: wanted figures are measured on calibrate=(X, Y) and choose the hardware; they "
                            f"need data and no like=, not {precision}")
-    formats = chosen(case, "auto" if wanted else precision, like, calibrate is None)
+
+    def formats(spread: Case) -> Formats:
+        return chosen(spread, given, like, calibrate is None)
+
     if lanes == "auto" and like is None:
         case = _filled(case, formats)
-    if wanted:
+    if isinstance(precision, Wanted):
         return search(case, precision, lambda formats: _lowered(case, formats, None))
-    return _lowered(case, formats, like)
+    return _lowered(case, formats(case), like)
 
 
 def _lowered(case: Case, formats: Formats, like: Design | None) -> Design:
@@ -106,10 +109,11 @@ def _realised(case: Case, formats: Formats, like: Design | None) -> tuple[Quanti
     return quantised, hardware, program
 
 
-def _filled(case: Case, formats: Formats) -> Case:
+def _filled(case: Case, formats: Callable[[Case], Formats]) -> Case:
     """The case with as many lanes as fill its board."""
     def attempt(lanes: int) -> tuple[Hardware, float]:
-        _, hardware, program = _realised(case.spread(lanes), formats, None)
+        spread = case.spread(lanes)
+        _, hardware, program = _realised(spread, formats(spread), None)
         return hardware, cycles(program.words, program.entries["learn" if case.learn else "predict"], hardware)
 
     return case.spread(fullest(case.board, [b.rows for b in case.plan.blocks], attempt))

@@ -31,6 +31,7 @@ def banks(hw: Hardware) -> list[Bank]:
         Bank("weights", hw.lanes, d.weights, 2 * w), Bank("row operands", 2 * hw.lanes, 2 * _room(d.tiles), w),
         Bank("positions", 2, 4 * units, w), Bank("momenta", 1, 8 * units, w),
         Bank("drives", int(_driven(hw)), 2 * d.rows, w),
+        Bank("index", int(d.index > 0), d.index, (units - 1).bit_length()),
         Bank("program", 1, d.program, 32), Bank("order", 1, d.order, (d.data - 1).bit_length() + 1),
         Bank("data", 1, d.data, hw.data_width), Bank("results", 1, d.results, w),
         Bank("tables", 2 * sum(c.kinds["table"] for c in circuits(hw)), 1 << hw.segments, w),
