@@ -102,7 +102,7 @@ def test_the_integer_model_rounds_float64_within_its_formats(model, cost_at):
     x, y = words(design, x, y if cost_at == "every" else y[:, None])
     found = rounding(design, from_values(design, design.values), x, y, 0.05)
     assert found.divergence is None
-    assert found.error <= found.bound < 64 * found.error  # below 2.4 without reductions
+    assert found.error <= found.bound < 200 * found.error  # below 2.4 without reductions and exponentials
 
 
 class Jumps(Model):
@@ -305,13 +305,14 @@ def test_a_nudge_of_the_wrong_sign_is_found_in_its_echo(monkeypatch, tmp_path):
 
 
 def test_a_state_that_wraps_is_found_against_float64():
-    design = case(Springs, "last")[1]
-    wild = dataclasses.replace(design, values={n: 4 * v for n, v in design.values.items()})
-    x, y = samples(wild)
-    model = IntegerModel(wild)
-    load(model, wild.values)
-    first = model.predict(words(wild, x, None)[0])[1].first
-    report = verify(wild, x, y, url="int:")
+    net, design, x, _ = case(Springs, "last")
+    frac = design.fractions["state"] + 3
+    narrow = el.compile(net, dynamics=el.Leapfrog(0.25, 2), rule=None, calibrate=(x, None), lanes=3,
+                        precision={"state": f"Q{17 - frac}.{frac}"})
+    model = IntegerModel(narrow)
+    load(model, narrow.values)
+    first = model.predict(words(narrow, x, None)[0])[1].first
+    report = verify(narrow, x, None, url="int:")
     found = report.rounding.divergence
     assert not report and report.divergence is None and report.flags == 1
     assert (found.phase, found.step, found.sample, found.unit) == tuple(first.values())
