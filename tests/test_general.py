@@ -4,10 +4,7 @@
 import numpy as np
 import pytest
 import torch
-from energies import (
-    INPUTS, MODELS, OUTPUTS, STEPS, Blocks, Deep, Gathers, Hopfield, Local, Masses, Products, Softmax, Springs, Tied,
-    Twice, Upward, Waves,
-)  # fmt: skip
+from energies import BUILT, INPUTS, MODELS, OUTPUTS, STEPS, Blocks, Deep, Local, Tied
 from test_machine import compare, data
 
 import echolith as el
@@ -47,10 +44,9 @@ def test_gradient_agrees_with_autograd_and_learning_learns(model, cost_at):
 
 
 def built():
-    """Half of the models, with all there is in the machine; every one needs a simulator of its own."""
-    fast = {Blocks, Deep, Hopfield, Tied, Products, Springs, Softmax, Masses, Gathers, Waves, Upward, Twice}
+    """All models; those beyond `BUILT` with the slow tests, since each needs a simulator of its own."""
     for i, model in enumerate(MODELS):
-        yield pytest.param(model, "every" if i % 2 else "last", marks=[] if model in fast else [pytest.mark.slow])
+        yield pytest.param(model, "every" if i % 2 else "last", marks=[] if model in BUILT else [pytest.mark.slow])
 
 
 @pytest.mark.parametrize("model, cost_at", built())
