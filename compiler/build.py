@@ -19,6 +19,7 @@ from echolith.compiler.hardware import differences
 from echolith.compiler.hardware import hardware as find_hardware
 from echolith.compiler.lanes import MOST, fullest
 from echolith.compiler.layout import size
+from echolith.compiler.located import located
 from echolith.compiler.precision import chosen
 from echolith.compiler.program import Program
 from echolith.compiler.quantise import Formats, Quantised, quantise
@@ -67,6 +68,15 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
     ------
     CompileError, DesignMismatch, ResourceError
     """
+    try:
+        return _compiled(model, dynamics, rule, calibrate, steps, board, lanes, precision, samples, like)
+    except CompileError as error:
+        raise located(error, model) from error
+
+
+def _compiled(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate, steps: int | None, board: str,
+              lanes: int | Literal["auto"], precision: Mapping[str, str] | Wanted | str, samples: int | None,
+              like: Design | None) -> Design:
     if lanes != "auto" and not (isinstance(lanes, int) and 1 <= lanes <= MOST):
         raise CompileError(f'lanes must be a whole number from 1 to {MOST} or "auto", not {lanes!r}')
     case = find_case(model, dynamics, rule, calibrate, steps, find_board(board), 1 if lanes == "auto" else lanes,

@@ -58,12 +58,16 @@ def cost(graph: Graph) -> Cost | None:
         if part.length not in (1, graph.outputs):
             raise CompileError(f"cost: must be a sum over the {graph.outputs} outputs, not over {part.length} values")
         total = add(total, part.expr if part.length == graph.outputs else mul(1 / graph.outputs, part.expr))
+    others = sorted(names(total) - {"y", "target", *graph.cost_nodes})
+    if others:
+        raise CompileError("cost: weights of outputs are not built on the chip; scale outputs and targets instead, "
+                           f"not by {', '.join(others)}")
     if not graph.cost_nodes:
         return Cost(total, targets=kind)
     (name, node), *others = graph.cost_nodes.items()
     if others or node.kind != "logsumexp" or names(node.expr) != {"y"}:
         raise CompileError("cost: of reductions over the outputs, one logsumexp of a function of y (softmax "
-                           "cross-entropy) is built on the chip, not "
+                           "cross-entropy) is built on the chip; use that or a cost per output, not "
                            f"{', '.join(n.kind for n in graph.cost_nodes.values())}")
     total = substitute(total, {name: var(LEVEL)})
     share, kind = _share(derivative(total, LEVEL), graph)

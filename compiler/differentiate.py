@@ -1,13 +1,14 @@
 """Symbolic derivatives and float64 values of expressions. Both walk every shared node once."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from echolith.compiler.ir import Expr, const
 from echolith.compiler.ops import OPS, add, apply, intern, mul
 
-__all__ = ["derivative", "evaluate", "is_univariate", "names", "substitute"]
+__all__ = ["derivative", "evaluate", "exchanged", "is_univariate", "names", "substitute"]
 
 
 def names(expr: Expr) -> frozenset[str]:
@@ -95,3 +96,10 @@ def evaluate(expr: Expr, env: Mapping[str, np.ndarray]) -> np.ndarray:
 
     with np.errstate(all="ignore"):
         return walk(expr)
+
+
+def exchanged(expr: Expr, old: Expr, new: Expr) -> Expr:
+    """``expr`` with every sub-expression equal to ``old`` replaced."""
+    if expr == old:
+        return new
+    return replace(expr, args=tuple(exchanged(a, old, new) for a in expr.args))

@@ -186,9 +186,9 @@ class _Derivation:
             return term.matrix
         if isinstance(term.matrix, Convolution):
             if self._learns(term.matrix.parameter):
-                raise CompileError("a learned convolution is built of states in the energy alone; freeze its kernel "
-                                   "with requires_grad_(False) or use a dense matrix for inputs and outputs, not "
-                                   f"{term.matrix.parameter}")
+                raise CompileError("energy: a learned convolution is built of states in the energy alone; freeze its "
+                                   "kernel with requires_grad_(False) or use a dense matrix for inputs and outputs, "
+                                   f"not {term.matrix.parameter}")
             kernel = np.asarray(self.flow.values[term.matrix.parameter])
             return Dense(self._constant(convolve.apply(term.matrix, kernel, np.eye(columns)).T))
         array = np.zeros((rows, columns))
@@ -309,7 +309,7 @@ class _Derivation:
     def _softmax(self, name: str, node: Reduce, adjoint: Expr) -> None:
         """The adjoint of what a logsumexp is taken of."""
         n = node.length
-        if self._vectors(adjoint):
+        if names(adjoint) & set(self.flow.lengths):
             adjoint = var(self._repeated(self.flow.map(f"{name}_t", 1, adjoint), n))
         share = below_one(node.expr, var(self._repeated(name, n)))
         back = mul(adjoint, var(self.flow.map(f"{name}_share", n, share)))

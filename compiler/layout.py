@@ -103,7 +103,7 @@ def _scale(parts: list) -> float:
     scales = {scale for _, scale in parts}
     if len(scales) > 1:
         names = ", ".join(x.parameter for x, _ in parts)
-        raise CompileError(f"{names} are summed with different factors; write the factors into the parameters, "
+        raise CompileError(f"energy: {names} are summed with different factors; write the factors into the parameters, "
                            f"not {sorted(scales)}")
     return scales.pop()
 
@@ -126,8 +126,8 @@ def _check_once(columns: list[Column], vectors: frozenset[str]) -> None:
     twice = sorted({a for i, (a, u) in enumerate(parts) for b, v in parts[i + 1:] if a == b and overlap(u, v)})
     twice = sorted({*twice, *(name for name, _ in parts if name in vectors)})
     if twice:
-        raise CompileError("a learned parameter may be in the readout, in a matrix or bias, or in an element-wise "
-                           f"function; give each its own, not {', '.join(twice)} twice")
+        raise CompileError("energy: a learned parameter may be in the readout, in a matrix or bias, or in an "
+                           f"element-wise function; give each its own, not {', '.join(twice)} twice")
 
 
 def overlap(a: tuple[int, ...], b: tuple[int, ...]) -> bool:

@@ -5,12 +5,12 @@ Factors are rounded to the multiplier's width with the fraction bits that their 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from echolith.compiler.differentiate import evaluate, is_univariate, names, substitute
+from echolith.compiler.differentiate import evaluate, exchanged, is_univariate, names, substitute
 from echolith.compiler.errors import CompileError
 from echolith.compiler.formats import fraction
 from echolith.compiler.ir import Expr, var
@@ -106,6 +106,10 @@ class Lowering:
             return self._multiply(self.word(expr.args[0]), self._of(Expr("div", (one, var("x"))), below))
         if len([a for a in expr.args if a.op != "const"]) == 1:
             return self._of(*_chain(expr))
+        for inner in _several(expr):
+            outer = exchanged(expr, inner, var("x"))
+            if names(outer) == {"x"}:
+                return self._of(outer, inner)
         raise CompileError(f"an element-wise function of several vectors cannot be tabulated: write it as sums and "
                            f"products of functions of one vector each, not {expr}")
 
@@ -142,6 +146,14 @@ class Lowering:
 
     def _multiply(self, a: Fixed, b: Fixed) -> Fixed:
         return Fixed(self.b("mul", a.node, b.node), a.frac + b.frac)
+
+
+def _several(expr: Expr) -> Iterator[Expr]:
+    """Sub-expressions of several vectors, from the inside out."""
+    for arg in expr.args:
+        yield from _several(arg)
+    if len(names(expr)) > 1:
+        yield expr
 
 
 def _chain(expr: Expr) -> tuple[Expr, Expr]:

@@ -26,6 +26,7 @@ __all__ = ["Formats", "Quantised", "choose_formats", "quantise"]
 
 
 _GROWTH = 4.0
+_STEEP = 64.0  # times the calibrated cost derivatives
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,20 @@ def _tried(cost: Cost, y: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarr
     """Outputs (samples, outputs, 1) against extreme targets, and their level."""
     level = {name: v[:, :, None] for name, v in sampled(cost, y).items() if name == LEVEL}
     return {"y": y[:, :, None], "target": _ends(targets), **level}
+
+
+def _reached(cost: Cost, samples: Samples, frac: int, width: int) -> dict[str, np.ndarray]:
+    """Outputs over their whole format, or only as far as the cost derivative stays near the calibrated ones: that of an
+    exponential would leave those no bits."""
+    def largest(tried: dict[str, np.ndarray]) -> float:
+        return float(np.abs(evaluate(slope(cost), tried)).max(initial=0.0))
+
+    wanted = _STEEP * largest(_tried(cost, samples.y, samples.targets))
+    for reach in (np.inf, 8.0, 4.0, 2.0):
+        tried = _tried(cost, spread(samples.y, frac, width, reach), samples.targets)
+        if largest(tried) <= wanted:
+            break
+    return tried
 
 
 def _sums(case: Case, width: int, learns: bool) -> dict[str, int]:
@@ -257,7 +272,7 @@ def _cost(case: Case, formats: Formats, segments: int, accumulator: int, first: 
     leaves = {"y": Fixed(y, formats["output"], True), "target": Fixed(b.input("target"), formats["target"], True)}
     if case.levels:
         leaves[LEVEL] = Fixed(b.input("drive"), formats[LEVELS], True)
-    values = _tried(case.cost, spread(samples.y, formats["output"], width), samples.targets)
+    values = _reached(case.cost, samples, formats["output"], width)
     low = Lowering(b, width, segments, leaves, values, first, formats.lowered.get("cost", ()))
     value = low(slope(case.cost))
     delta = b("sat", b("rnd", value.node, n=value.frac - formats["delta"]), n=width - 1)

@@ -5,9 +5,10 @@ A forward sweep's sums go through an element-wise circuit of their own; a transp
 reads two more vectors; a pass reads two vectors. What needs more is cut into pieces that are kept as vectors.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
-from echolith.compiler.differentiate import names, substitute
+from echolith.compiler.differentiate import exchanged, names, substitute
 from echolith.compiler.errors import CompileError
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.isa import Opcode
@@ -169,7 +170,7 @@ class _Selection:
     def _split(self, steps: list[Step]) -> list[Step]:
         """Kicks as one per sum of a transposed sweep, with as much of the rest as fits, and one per remainder; maps cut
         down to what a pass can read."""
-        backward = {s.name for s in steps if isinstance(s, Linear) and s.backward}
+        backward = self._carriable(steps)
         found: list[Step] = []
         for step in steps:
             if isinstance(step, Kick):
@@ -183,6 +184,12 @@ class _Selection:
             else:
                 result.append(step)
         return result
+
+    def _carriable(self, steps: list[Step]) -> set[str]:
+        """Sums of transposed sweeps that are read once; others are vectors like any."""
+        reads = Counter(v for s in steps if not isinstance(s, Kick) for v in _reads(s, self.flow))
+        reads.update(v for s in steps if isinstance(s, Kick) for term in _terms(s.expr) for v in self._vectors(term))
+        return {s.name for s in steps if isinstance(s, Linear) and s.backward and reads[s.name] == 1}
 
     def _groups(self, kick: Kick, backward: set[str]) -> list[Expr]:
         sums: list[Expr] = []
@@ -205,12 +212,12 @@ class _Selection:
         return state not in vectors and len(vectors) == _OPERANDS and bool(vectors & set(self.gathers))
 
     def _fits(self, expr: Expr, state: str, backward: set[str]) -> bool:
-        """Whether a pass can read it: one sum at most, the state that is kicked, and one or two others."""
+        """Whether a pass can read it: a sum, the state that is kicked, and one or two others."""
         vectors = self._vectors(expr)
         sums, others = vectors & backward, vectors - backward - {state}
         if state and state not in vectors and not sums and len(others) == _OPERANDS and others & set(self.gathers):
             return True  # it does not drift
-        return len(sums) <= 1 and len(others) <= _OPERANDS - bool(state)
+        return len(others) + max(0, len(sums) - 1) <= _OPERANDS - bool(state)
 
     def _cut(self, step: Map | Maximum | Kick | Accumulate, backward: set[str]) -> list[Step]:
         """Sub-expressions of two vectors become vectors until the step fits."""
@@ -224,7 +231,7 @@ class _Selection:
                                    f"as a sum or product of functions of fewer, not {expr}")
             name = self._new(inner)
             before += self._cut(Map(name, step.length, inner), backward)
-            expr = _exchanged(expr, inner, var(name))
+            expr = exchanged(expr, inner, var(name))
         return [*before, replace(step, expr=expr)]
 
     def _smallest(self, expr: Expr) -> Expr | None:
@@ -379,9 +386,3 @@ class _Selection:
     def _drifts(made: Pass) -> bool:
         """Whether the state can move in its kick: read itself, and no other element of it."""
         return made.q == made.state and all(g.x != made.state for g in made.gathers)
-
-
-def _exchanged(expr: Expr, old: Expr, new: Expr) -> Expr:
-    if expr == old:
-        return new
-    return replace(expr, args=tuple(_exchanged(a, old, new) for a in expr.args))

@@ -1,7 +1,7 @@
 """A learned parameter that enters in several places is one set of words: what would be a copy of it is rewritten.
 
     W u beside another use of W   becomes   W x, x a node that holds the inputs: one block, several sweeps
-    + b in several nodes          becomes   a move of b, which is one column of ones
+    + b in several nodes, or one number b in several rows   becomes   a move of b, which is one column of ones
 """
 
 import dataclasses
@@ -23,6 +23,8 @@ def shared(graph: Graph) -> Graph:
     affine = [n for n in graph.nodes.values() if isinstance(n, Affine)]
     biases = Counter(b.parameter for n in affine for b in n.biases if b.parameter in graph.learned)
     moved = {name for name, count in biases.items() if count > 1 and graph.values[name].ndim == 1}
+    moved |= {b.parameter for n in affine for b in n.biases if b.parameter in biases
+              and graph.values[b.parameter].shape == (1,) and n.length > 1}
     blocks = [t.matrix for n in affine for t in n.terms if isinstance(t.matrix, Dense)]
     nodes: dict[str, Affine | Reduce] = {}
     name = _INPUTS
@@ -33,7 +35,7 @@ def shared(graph: Graph) -> Graph:
             terms = tuple(_held(t, name) if _twice(t, blocks, graph) else t for t in node.terms)
             if any(t.source == var(name) for t in terms) and name not in nodes:
                 nodes[name] = Affine(graph.inputs, (Term(Index(tuple(range(graph.inputs))), var("u")),))
-            terms += tuple(_move(b, node.length) for b in node.biases if b.parameter in moved)
+            terms += tuple(_move(b, node.length, graph) for b in node.biases if b.parameter in moved)
             node = dataclasses.replace(node, terms=terms,
                                        biases=tuple(b for b in node.biases if b.parameter not in moved))
         nodes[key] = node
@@ -53,5 +55,6 @@ def _held(term: Term, name: str) -> Term:
     return dataclasses.replace(term, source=var(name))
 
 
-def _move(bias: Bias, length: int) -> Term:
-    return Term(Index(tuple(range(length))), intern(param(bias.parameter)), bias.scale)
+def _move(bias: Bias, length: int, graph: Graph) -> Term:
+    elements = range(length) if graph.values[bias.parameter].size == length else [0] * length
+    return Term(Index(tuple(elements)), intern(param(bias.parameter)), bias.scale)

@@ -70,8 +70,8 @@ def _mish(x: Operand) -> Expr:
 
 
 def _elu(x: Operand, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Expr:
-    negative = apply("expm1", neg(apply("relu", mul(-input_scale, x))))
-    return add(mul(scale, apply("relu", x)), mul(scale * alpha, negative))
+    negative = mul(scale * alpha, apply("expm1", mul(input_scale, x)))
+    return apply("where", apply("gt", x, 0), mul(scale, x), negative)  # at 0 the derivative of one side
 
 
 def _celu(x: Operand, alpha: float = 1) -> Expr:

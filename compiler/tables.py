@@ -11,6 +11,8 @@ from echolith.compiler.ir import Expr
 
 __all__ = ["Knots", "table"]
 
+_WILD = 64.0  # times the largest value at arguments that are used: 1 / (x + 1e-8) at 0
+
 
 @dataclass(frozen=True)
 class Knots:
@@ -30,7 +32,7 @@ def table(expr: Expr, argument_frac: int, used: float, width: int, segments: int
     """``expr`` (of one variable) for every argument word of ``width`` bits with ``argument_frac``.
 
     The format holds all values for |argument| <= ``used``; beyond, the table is clipped. With ``least`` >= 0
-    nothing is asked of the function for arguments below zero, nor below ``least`` if it is not finite there.
+    nothing is asked of the function for arguments below zero, nor below ``least`` if it is wild or not finite there.
     """
     (name,) = names(expr)
     knots = (np.arange((1 << segments) + 1) - (1 << (segments - 1))) * 2.0 ** (width - segments - argument_frac)
@@ -38,7 +40,9 @@ def table(expr: Expr, argument_frac: int, used: float, width: int, segments: int
     values = np.broadcast_to(evaluate(expr, {name: knots}), knots.shape).copy()
     positive = inside & (knots >= 0)
     if least >= 0:
-        inside = positive if np.isfinite(values[positive]).all() else inside & (knots >= least)
+        needed = inside & (knots >= least)
+        wild = _WILD * np.abs(values[needed]).max(initial=0.0)
+        inside = positive if (np.abs(values[positive]) <= wild).all() else needed
     if not np.isfinite(values[inside]).all():
         bad = knots[inside][~np.isfinite(values[inside])][0]
         raise CompileError(

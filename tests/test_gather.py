@@ -131,7 +131,8 @@ class Bilinear(AllToAll):
 
 
 def test_phases_of_all_pairs_are_refused_with_the_bilinear_form():
-    advice = ("energy: every unit is coupled to every other one as an edge of its own; write a matrix product, for "
+    advice = ("energy: every unit is coupled to every other one as an edge of its own, at "
+              "`test_gather.py:123: def energy(self, q, u):`; write a matrix product, for "
               "phases cos(a - b) = cos a cos b + sin a sin b: torch.cos(q) @ K @ torch.cos(q) + torch.sin(q) @ K @ "
               "torch.sin(q), not 66 pairs of 12 units")
     with pytest.raises(el.CompileError, match=f"^{re.escape(advice)}$"):
@@ -147,8 +148,9 @@ def test_a_learned_convolution_of_the_inputs_is_refused():
         def energy(self, q, u):
             return 0.5 * (q @ q) + q @ nn.functional.conv1d(u[None, None], self.K).flatten()
 
-    advice = ("a learned convolution is built of states in the energy alone; freeze its kernel with "
-              "requires_grad_(False) or use a dense matrix for inputs and outputs, not K")
+    advice = ("energy: a learned convolution is built of states in the energy alone, at `test_gather.py:147: def "
+              "energy(self, q, u):`; freeze its kernel with requires_grad_(False) or use a dense matrix for inputs "
+              "and outputs, not K")
     with pytest.raises(el.CompileError, match=f"^{re.escape(advice)}$"):
         case(Driven, "last")
 
