@@ -170,7 +170,7 @@ class _Selection:
     def _split(self, steps: list[Step]) -> list[Step]:
         """Kicks as one per sum of a transposed sweep, with as much of the rest as fits, and one per remainder; maps cut
         down to what a pass can read."""
-        backward = self._carriable(steps)
+        backward = self.carriable = self._carriable(steps)
         found: list[Step] = []
         for step in steps:
             if isinstance(step, Kick):
@@ -187,9 +187,14 @@ class _Selection:
 
     def _carriable(self, steps: list[Step]) -> set[str]:
         """Sums of transposed sweeps that are read once; others are vectors like any."""
-        reads = Counter(v for s in steps if not isinstance(s, Kick) for v in _reads(s, self.flow))
-        reads.update(v for s in steps if isinstance(s, Kick) for term in _terms(s.expr) for v in self._vectors(term))
-        return {s.name for s in steps if isinstance(s, Linear) and s.backward and reads[s.name] == 1}
+        reads = [self._vectors(t) for s in steps if isinstance(s, Kick) for t in _terms(s.expr)]
+        reads += [_reads(s, self.flow) for s in steps if not isinstance(s, Kick)]
+        counts = Counter(v for read in reads for v in read)
+        sums = [s.name for s in steps if isinstance(s, Linear) and s.backward and counts[s.name] == 1]
+        for read in reads:  # of several in one place, the last one
+            beside = [name for name in sums if name in read]
+            sums = [name for name in sums if name not in beside[:-1]]
+        return set(sums)
 
     def _groups(self, kick: Kick, backward: set[str]) -> list[Expr]:
         sums: list[Expr] = []
@@ -217,7 +222,7 @@ class _Selection:
         sums, others = vectors & backward, vectors - backward - {state}
         if state and state not in vectors and not sums and len(others) == _OPERANDS and others & set(self.gathers):
             return True  # it does not drift
-        return len(others) + max(0, len(sums) - 1) <= _OPERANDS - bool(state)
+        return len(sums) <= 1 and len(others) <= _OPERANDS - bool(state)
 
     def _cut(self, step: Map | Maximum | Kick | Accumulate, backward: set[str]) -> list[Step]:
         """Sub-expressions of two vectors become vectors until the step fits."""
@@ -270,7 +275,7 @@ class _Selection:
 
     def _waits(self, step: Linear) -> bool:
         """Whether the one reader of these sums has more vectors than a pass of its own can read."""
-        readers = self._readers(step.name) if step.backward else []
+        readers = self._readers(step.name) if step.name in self.carriable else []
         if len(readers) != 1 or not isinstance(readers[0], Map | Kick) or self._carried(step):
             return False
         if self._fits(readers[0].expr, getattr(readers[0], "state", ""), set()):

@@ -148,7 +148,7 @@ def test_a_learned_convolution_of_the_inputs_is_refused():
         def energy(self, q, u):
             return 0.5 * (q @ q) + q @ nn.functional.conv1d(u[None, None], self.K).flatten()
 
-    advice = ("energy: a learned convolution is built of states in the energy alone, at `test_gather.py:147: def "
+    advice = ("energy: a learned convolution is built of states in the energy alone, at `test_gather.py:148: def "
               "energy(self, q, u):`; freeze its kernel with requires_grad_(False) or use a dense matrix for inputs "
               "and outputs, not K")
     with pytest.raises(el.CompileError, match=f"^{re.escape(advice)}$"):
