@@ -72,6 +72,7 @@ class _Lower:
         self.places = self._layout(states)
         self.tiles = self._row_operands()
         self.drives: dict[str, int] = {}
+        self.contents: dict[str, list[tuple]] = {"activate": [], "step": []}  # of all kinds so far
         self.indexed: dict[tuple[int, ...], int] = {}  # elements -> their place in the index memory
 
     def run(self) -> Circuits:
@@ -201,11 +202,19 @@ class _Lower:
         circuit = make(name, self._reach(unit, name, make))
         kinds: list[Pipeline] = getattr(self.found, unit)
         self.found.lowered[name] = tuple(circuit.low.formats)
-        if circuit.pipeline in kinds and not circuit.low.tables:
-            return kinds.index(circuit.pipeline)
+        same = self._contents(unit, circuit)
+        if same in self.contents[unit]:
+            return self.contents[unit].index(same)
+        self.contents[unit].append(same)
         self.found.tables[unit] += circuit.low.tables
         kinds.append(circuit.pipeline)
         return len(kinds) - 1
+
+    def _contents(self, unit: str, circuit: "_Circuit") -> tuple:
+        """A pipeline with its tables by their words."""
+        first = len(self.found.tables[unit])
+        ops = tuple(replace(op, n=op.n - first) if op.kind == "table" else op for op in circuit.pipeline.ops)
+        return replace(circuit.pipeline, ops=ops), tuple(t.tobytes() for t in circuit.low.tables)
 
     def _reach(self, unit: str, name: str, make: Callable[[str, float], "_Circuit"]) -> float:
         """The furthest reach that is precise enough, or nearly as precise as any; given formats leave no choice."""
