@@ -13,8 +13,10 @@ from pathlib import Path
 from echolith.boards import fit
 from echolith.boards.catalog import Board
 from echolith.boards.catalog import board as find_board
+from echolith.boards.pll import Pll, find
 from echolith.boards.report import Timing, clocks, flip_flops, usage
-from echolith.boards.tools import Tool, ToolFailed, find
+from echolith.boards.tools import Tool, ToolFailed
+from echolith.boards.tools import find as find_tools
 from echolith.boards.top import BAUD, Top
 from echolith.compiler.design import Design
 from echolith.compiler.errors import ResourceError
@@ -24,7 +26,9 @@ from echolith.sim.simulator import cache
 __all__ = ["Build", "build"]
 
 _PLATFORMS = {"ulx3s-85f": ("ulx3s_85f", "Ulx3s85F"), "icebreaker": ("icebreaker", "Icebreaker")}
-_SEEDS = 3  # tries if the clock is missed
+_SEEDS = 3  # tries if a clock is missed
+_MARGIN = 0.95  # of what was reached, for a clock that is kept
+_MISSED = "missed.json"  # in the cache, instead of a bitstream
 # Nothing here reads an address in the cycle in which it is written (see `rtl.memory`): without this yosys builds
 # comparators and bypasses around every memory.
 _NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2"
@@ -70,7 +74,7 @@ def build(design: Design, out_dir: str | Path, *, seed: int = 1, baud: int = BAU
     out_dir : path
         Gets the bitstream, all logs and ``build.json``.
     seed : int
-        Of placement; two more are tried if the clock is missed.
+        Of placement; the next two are tried if the clock is missed.
     baud : int
         Of the serial port.
     progress : callable, optional
@@ -81,41 +85,63 @@ def build(design: Design, out_dir: str | Path, *, seed: int = 1, baud: int = BAU
     ResourceError
         If the design does not fit, misses the clock, or a tool is missing or fails.
     """
-    say, out, began = progress or (lambda text: None), Path(out_dir), time.monotonic()
+    say, out = progress or (lambda text: None), Path(out_dir)
     target = find_board(design.report["board"])
     if warning := fit.check(design, target):
         say(warning)
-    plan = _plan(design, target, baud)
+    seeds = tuple(range(seed, seed + _SEEDS))
+    if clock is not None:
+        return _made(design, target, out, find(target.family, target.oscillator, clock), baud, seeds, say)
+    try:
+        return _made(design, target, out, find(target.family, target.oscillator, target.clock), baud, seeds[:1], say)
+    except fit.TooSlow as missed:
+        say(str(missed))
+        slower = find(target.family, target.oscillator, missed.reached * _MARGIN)
+    return _made(design, target, out, slower, baud, seeds, say)
+
+
+def _made(design: Design, target: Board, out: Path, pll: Pll | None, baud: int, seeds: tuple[int, ...],
+          say: Callable[[str], None]) -> Build:
+    """Built at one clock, or fetched from the cache."""
+    began = time.monotonic()
+    plan = _plan(design, target, baud, pll)
     commands = json.loads(plan.files["build_top.json"])["commands"]
-    tools = find([command[0] for command in commands])
-    kept = cache() / "bitstreams" / _key(plan, tools, seed)
-    if not (kept / "build.json").exists():
-        out.mkdir(parents=True, exist_ok=True)
-        plan.extract(out)
-        made = _Run(design, target, out.resolve(), commands, tools, say).make(seed)
-        made = dataclasses.replace(made, baud=baud, seconds=round(time.monotonic() - began, 1))
-        made.save(out / "build.json")
-        _keep(out, Path(made.path), kept)
-        return made
-    say("the bitstream is in the cache")
+    tools = find_tools([command[0] for command in commands])
+    kept = cache() / "bitstreams" / _key(plan, tools, seeds)
+    if (kept / _MISSED).exists():
+        raise fit.TooSlow.load(kept / _MISSED)
     out.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(kept, out, dirs_exist_ok=True)
-    made = Build.load(out / "build.json")
-    made = dataclasses.replace(made, path=str((out / Path(made.path).name).resolve()), network=_network(design))
+    if (kept / "build.json").exists():
+        say("the bitstream is in the cache")
+        shutil.copytree(kept, out, dirs_exist_ok=True)
+        made = Build.load(out / "build.json")
+        made = dataclasses.replace(made, path=str((out / Path(made.path).name).resolve()), network=_network(design))
+        made.save(out / "build.json")
+        return made
+    plan.extract(out)
+    clock = pll.output if pll else target.oscillator
+    try:
+        made = _Run(design, target, clock, out.resolve(), commands, tools, say).make(seeds)
+    except fit.TooSlow as missed:
+        kept.mkdir(parents=True, exist_ok=True)
+        missed.save(kept / _MISSED)
+        raise
+    made = dataclasses.replace(made, baud=baud, seconds=round(time.monotonic() - began, 1))
     made.save(out / "build.json")
+    _keep(out, Path(made.path), kept)
     return made
 
 
-def _plan(design: Design, target: Board, baud: int):
+def _plan(design: Design, target: Board, baud: int, pll: Pll | None):
     module, name = _PLATFORMS[target.name]
     platform = getattr(import_module(f"echolith.boards.{module}"), name)()
-    return platform.prepare(Top(design.hardware, baud), "top", emit_src=False, script_after_read=_NO_COLLISIONS,
+    return platform.prepare(Top(design.hardware, baud, pll), "top", emit_src=False, script_after_read=_NO_COLLISIONS,
                             script_after_synth="tee -q -o top.cells.json stat -json", **platform.overrides)
 
 
-def _key(plan, tools: dict[str, Tool], seed: int) -> str:
+def _key(plan, tools: dict[str, Tool], seeds: tuple[int, ...]) -> str:
     key = hashlib.blake2b(plan.digest(), digest_size=12)
-    for text in (str(seed), *(f"{name} {tool.version}" for name, tool in sorted(tools.items()))):
+    for text in (str(seeds), *(f"{name} {tool.version}" for name, tool in sorted(tools.items()))):
         key.update(text.encode())
     return key.hexdigest()
 
@@ -140,15 +166,15 @@ def _network(design: Design) -> str:
 class _Run:
     """One build in ``out``: the plan's three commands, the second once per seed."""
 
-    def __init__(self, design: Design, target: Board, out: Path, commands: list[list[str]], tools: dict[str, Tool],
-                 say: Callable[[str], None]):
-        self.design, self.board, self.out, self.tools, self.say = design, target, out, tools, say
+    def __init__(self, design: Design, target: Board, clock: float, out: Path, commands: list[list[str]],
+                 tools: dict[str, Tool], say: Callable[[str], None]):
+        self.design, self.board, self.clock, self.out, self.tools, self.say = design, target, clock, out, tools, say
         self.synthesis, self.routing, self.packing = commands
 
-    def make(self, seed: int) -> Build:
-        self.say(f"synthesis of {self.design.hardware.lanes} lanes for the {self.board.name}")
+    def make(self, seeds: tuple[int, ...]) -> Build:
+        self.say(f"synthesis of {self.design.hardware.lanes} lanes for the {self.board.name} at "
+                 f"{self.clock / 1e6:.4g} MHz")
         self._run(self.synthesis, "synthesis")
-        seeds = list(range(seed, seed + _SEEDS))
         for index, attempt in enumerate(seeds):
             self.say(f"placement and routing, seed {attempt}")
             timing = self._route(attempt)
@@ -191,7 +217,7 @@ class _Run:
         return Build(
             path=str(self.out / self._bitstream()), board=self.board.name, network=_network(self.design),
             lanes=self.design.hardware.lanes, hardware_id=self.design.hardware.hardware_id,
-            clock_mhz=self.board.clock / 1e6, fmax_mhz={k: t.reached for k, t in timing.items()}, lut=used["lut"],
+            clock_mhz=self.clock / 1e6, fmax_mhz={k: t.reached for k, t in timing.items()}, lut=used["lut"],
             ff=flip_flops(self.out / "top.cells.json"), dsp=used["dsp"], bram=used["bram"],
             spram=used.get("spram", 0), available=dict(cells.available), seed=seed, baud=BAUD, seconds=0.0,
             tools={name: tool.version for name, tool in self.tools.items()})

@@ -11,7 +11,8 @@ __all__ = ["BOARDS", "Board", "board"]
 class Board:
     """Capacities of a board's FPGA.
 
-    ``width`` is the natural operand width of its multipliers, ``data_bits`` the memory left for samples.
+    ``width`` is the natural operand width of its multipliers, ``data_bits`` the memory left for samples. ``clock`` is
+    what a core is built for unless told otherwise: learning cores of a few lanes reach it.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Board:
     luts: int
     brams: int
     sprams: int  # large single-port memories, for the weights
+    oscillator: float  # Hz
     clock: float  # Hz
     segments: int  # log2 of the table pieces that fit one memory block well
     data_bits: int
@@ -29,8 +31,8 @@ class Board:
 
 BOARDS = {
     b.name: b for b in (
-        Board("ulx3s-85f", "ecp5", 18, 156, 83640, 208, 0, 25e6, 11, 1 << 20, 4096),
-        Board("icebreaker", "ice40", 16, 8, 5280, 30, 4, 12e6, 8, 1 << 11, 256),
+        Board("ulx3s-85f", "ecp5", 18, 156, 83640, 208, 0, 25e6, 60e6, 11, 1 << 20, 4096),
+        Board("icebreaker", "ice40", 16, 8, 5280, 30, 4, 12e6, 12e6, 8, 1 << 11, 256),
     )
 }
 

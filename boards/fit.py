@@ -1,6 +1,9 @@
 """What a design needs that does not fit, and what would."""
 
 import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
 
 from echolith.boards.catalog import Board
 from echolith.boards.report import Timing, Usage
@@ -9,7 +12,22 @@ from echolith.compiler.errors import ResourceError
 from echolith.compiler.layout import size
 from echolith.compiler.resources import KINDS, resources
 
-__all__ = ["check", "shortage", "too_slow"]
+__all__ = ["TooSlow", "check", "shortage", "too_slow"]
+
+
+class TooSlow(ResourceError):
+    """A missed clock; ``reached`` is in Hz."""
+
+    def __init__(self, message: str, reached: float):
+        super().__init__(message)
+        self.reached = reached
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps({"message": str(self), "reached": self.reached}) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "TooSlow":
+        return cls(**json.loads(path.read_text()))
 
 
 def check(design: Design, board: Board) -> str:
@@ -68,8 +86,8 @@ def _with(design: Design, lanes: int, words: int | None) -> Hardware:
     return dataclasses.replace(hw, lanes=lanes, depths=depths)
 
 
-def too_slow(board: Board, clock: str, best: Timing, seeds: list[int]) -> ResourceError:
+def too_slow(board: Board, clock: str, best: Timing, seeds: Sequence[int]) -> TooSlow:
     """The error of a missed clock."""
     tried = ", ".join(map(str, seeds))
-    return ResourceError(f"{clock} of the {board.name} needs {best.wanted:.2f} MHz: try other seeds (tried {tried}) "
-                         f"or fewer lanes; reached {best.reached:.2f} MHz")
+    return TooSlow(f"{clock} of the {board.name} needs {best.wanted:.2f} MHz: try a slower clock, other seeds (tried "
+                   f"{tried}) or fewer lanes; reached {best.reached:.2f} MHz", best.reached * 1e6)

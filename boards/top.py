@@ -3,6 +3,7 @@
 from amaranth.hdl import Elaboratable, Module
 from amaranth.lib import io, wiring
 
+from echolith.boards.pll import Pll, clock_domain
 from echolith.compiler.design import Hardware
 from echolith.rtl.chip import Chip
 from echolith.rtl.uart import Uart
@@ -13,22 +14,27 @@ BAUD = 1_000_000
 
 
 class Top(Elaboratable):
-    """For any platform with resources ``uart`` 0 and ``led`` 0. Runs on its default clock and power-on reset.
+    """For any platform with resources ``uart`` 0 and ``led`` 0.
 
     Parameters
     ----------
     hardware : Hardware
     baud : int
         Bits per second of the serial port.
+    pll : Pll, optional
+        Makes the clock; the platform's default clock and power-on reset without it.
     """
 
-    def __init__(self, hardware: Hardware, baud: int = BAUD):
-        self.hardware, self.baud = hardware, baud
+    def __init__(self, hardware: Hardware, baud: int = BAUD, pll: Pll | None = None):
+        self.hardware, self.baud, self.pll = hardware, baud, pll
 
     def elaborate(self, platform):
-        m = Module()
+        m, clock = Module(), platform.default_clk_frequency
+        if self.pll:
+            clock = self.pll.output
+            clock_domain(m, platform, self.pll)
         pins = platform.request("uart", 0, dir="-")
-        m.submodules.uart = uart = Uart(clock_hz=int(platform.default_clk_frequency), baud=self.baud)
+        m.submodules.uart = uart = Uart(clock_hz=int(clock), baud=self.baud)
         m.submodules.chip = chip = Chip(self.hardware)
         m.submodules.rx = rx = io.Buffer("i", pins.rx)
         m.submodules.tx = tx = io.Buffer("o", pins.tx)

@@ -8,5 +8,4 @@ __all__ = ["Ulx3s85F"]
 class Ulx3s85F(ULX3S_85F_Platform):
     """25 MHz oscillator; resources ``uart`` 0 (FTDI) and ``led`` 0."""
 
-    # The refinement after placement and the default router take most of the time and reach far more than 25 MHz.
-    overrides = {"synth_opts": "", "nextpnr_opts": "--router router2"}
+    overrides = {"synth_opts": "", "nextpnr_opts": ""}

@@ -65,7 +65,7 @@ def estimate(design: Design, *, baud: int = _BAUD, clock: float | None = None) -
     baud : int
         Bits per second of the serial link.
     clock : float, optional
-        Hz of the core; the board's oscillator if None.
+        Hz of the core; the board's usual clock if None.
 
     Returns
     -------

@@ -12,12 +12,15 @@ from echolith.compiler.pipeline import latency
 __all__ = ["INSTRUCTION", "Tails", "cycles", "operand_stage", "tails", "tree_levels"]
 
 INSTRUCTION = 2  # cycles of every program word: fetch, decode
+LAUNCH = 1  # further cycle of a word that starts a sweep
 
 # Register stages of the array, from the cycle in which the sweep engine holds an address.
-SUM = 4  # memory, operand, product, accumulator
+BROADCAST = 1  # addresses, controls and operands on their way to the lanes
+SUM = BROADCAST + 4  # memory, operand, product, accumulator
 NEXT = 2  # further cycles of NEXT: one order word a cycle
-GRADIENT = 6  # memory, operand, product, difference, sum, written
-UPDATE = 8  # memory, operand, product, sum, shifted, (weight read), sum, written
+GRADIENT = BROADCAST + 6  # memory, operand, product, difference, sum, written
+UPDATE = BROADCAST + 8  # memory, operand, product, sum, shifted, (weight read), sum, written
+SCALE = 2  # of row operands and their twins: amount, shifted
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,11 @@ def tails(hw: Hardware) -> Tails:
     sums = SUM + tree_levels(hw.lanes)
     # Registered result of slot b, written. A vector's gradient follows two cycles later: before any next sweep's.
     value = operand_stage(hw) + max(map(latency, hw.step)) + 2
+    rows = SCALE if hw.learn and hw.cost else 0
     return Tails(
         drive=drain + 1,
-        hidden=drain + max(map(latency, hw.activate)) + 1,  # scaled copy, write
-        cost=drain + (latency(hw.cost) + 1 if hw.cost else 0),
+        hidden=drain + max(map(latency, hw.activate)) + rows + 1,  # scaled copy, write
+        cost=drain + (latency(hw.cost) + rows + 1 if hw.cost else 0),
         outer=GRADIENT,
         nudge=sums + 3,
         step=sums + step,
@@ -63,9 +67,9 @@ def tails(hw: Hardware) -> Tails:
         fetch=2,
         value=drain + max(map(latency, hw.activate)),
         step_value=sums + value,
-        step_rows=sums + value + 2,  # row operand, scaled twin
+        step_rows=sums + value + rows + 2,  # row operand, scaled twin
         units_value=value - 1,  # the last element's own second cycle is slot b's
-        units_rows=value + 1,
+        units_rows=value + rows + 1,
     )
 
 
@@ -75,8 +79,8 @@ def operand_stage(hw: Hardware) -> int:
 
 
 def step_latency(hw: Hardware) -> int:
-    """Force, kick, drift, write of one element; slot b follows one cycle behind."""
-    return max(map(latency, hw.step)) + 1 + max(map(latency, hw.drift)) + 1 + 2
+    """Force, force and nudge, kick, drift, write of one element; slot b follows one cycle behind."""
+    return max(map(latency, hw.step)) + 2 + max(map(latency, hw.drift)) + 1 + 2
 
 
 def _duration(word: int, s: list[int], hw: Hardware, t: Tails) -> int:
@@ -125,7 +129,7 @@ class _Walk:
             elif opcode == Opcode.SET:
                 self.settings[word >> 24 & 15] = value
             elif opcode >= Opcode.FETCH:
-                total += _duration(word, self.settings, self.hw, self.tails)
+                total += LAUNCH + _duration(word, self.settings, self.hw, self.tails)
             pc += 1
 
 

@@ -93,7 +93,7 @@ def precision(job: Job, out: Annotated[Path | None, typer.Option("--out", "-o", 
 
 @_verb
 def estimate(job: Job, baud: Annotated[int, typer.Option(help="bits per second of the serial link")] = 1_000_000,
-             clock: Annotated[float | None, typer.Option(help="MHz of the core [the board's oscillator]")] = None
+             clock: Annotated[float | None, typer.Option(help="MHz of the core [the board's usual clock]")] = None
              ) -> Result:
     """Cycles, speed, memories and cells of the board before synthesis."""
     from echolith.compiler.estimate import estimate as run
@@ -125,11 +125,13 @@ def export(job: Job, out: _Out) -> Result:
 
 
 @_verb
-def build(job: Job, out: _Out) -> Result:
-    """Synthesise, place and route for the board; fails if the design does not fit or misses its clock."""
+def build(job: Job, out: _Out,
+          clock: Annotated[float | None, typer.Option(help="MHz of the core, at most [the board's usual clock, or what "
+                                                           "is reached]")] = None) -> Result:
+    """Synthesise, place and route for the board; fails if the design does not fit or misses the clock asked for."""
     from echolith.host import cli_run
 
-    return cli_run.build(job, out)
+    return cli_run.build(job, out, clock)
 
 
 @_verb

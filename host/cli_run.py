@@ -67,11 +67,11 @@ def _wait(port: "Port", folder: "tempfile.TemporaryDirectory | None") -> None:
         raise LinkError(f"the simulator ended with exit code {code}; its last words: {port.last_words()!r}")
 
 
-def build(job: Job, out: Path) -> Result:
-    """A bitstream."""
+def build(job: Job, out: Path, clock: float | None) -> Result:
+    """A bitstream; the clock in MHz."""
     design = job.design
     with spin(f"building for {design.report['board']}") as say:
-        found = design.build(out, progress=say)
+        found = design.build(out, clock=None if clock is None else clock * 1e6, progress=say)
     data = dataclasses.asdict(found)
     return Result(data, table((k.replace("_", " "), v) for k, v in data.items()))
 

@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.timing import tree_levels
+from echolith.compiler.timing import BROADCAST, tree_levels
 from echolith.rtl.lane import Lane, LaneControl, Mode, row_write
 from echolith.rtl.pipeline import delay
 from echolith.sim import arith
@@ -21,10 +21,10 @@ class SynapseArray(wiring.Component):
     mode, coarse, update : In
         Held during a sweep; ``update`` is the `isa.UpdateMode`.
     valid, first, last, address, tile : In
-        The sweep engine's element, stage 0. FORWARD: first and last column of a tile; TRANSPOSED: first and last
-        tile of a column.
+        The sweep engine's element, which reaches the lanes' stage 0 `BROADCAST` cycles later. FORWARD: first and last
+        column of a tile; TRANSPOSED: first and last tile of a column.
     x_a, x_b : In(signed)
-        Stage 1: the broadcast operands, or the mantissa.
+        A cycle after the element: the broadcast operands, or the mantissa.
     drain_next, drain : Out
         Sums of a forward sweep, one per cycle: slot a, slot b of lane 0, then of lane 1 ...; each is there in the cycle
         after its ``drain_next``.
@@ -60,7 +60,11 @@ class SynapseArray(wiring.Component):
         lanes = [Lane(self.hw, index) for index in range(self.hw.lanes)]
         for lane in lanes:
             m.submodules[f"lane_{lane.index}"] = lane
-        stages = [Cat(self.valid, self.first, self.last)]
+        element, self._address, self._tile, self._x_a, self._x_b = (
+            delay(m, value, BROADCAST, name) for value, name in (
+                (Cat(self.valid, self.first, self.last), "element_0"), (self.address, "address_0"), (self.tile, "tile"),
+                (self.x_a, "x_a"), (self.x_b, "x_b")))
+        stages = [element]
         for stage in range(7):
             stages.append(delay(m, stages[-1], 1, f"element_{stage + 1}"))
         control = self._control(m, [s[0] for s in stages], [s[0] & s[1] for s in stages], stages)
@@ -91,7 +95,7 @@ class SynapseArray(wiring.Component):
     def _addresses(self, m: Module, lanes: list) -> None:
         """Reads while the host is at it, or at the stage of each mode; writes from the last stages."""
         updating, host = self.mode == Mode.UPDATE, self.host_en
-        later = [self.address]
+        later = [self._address]
         for stage in range(1, 8):
             # A host's write follows its enable by one cycle, as the last two stages do anyway.
             from_host = stage in (5, 7)
@@ -99,15 +103,15 @@ class SynapseArray(wiring.Component):
                                f"address_{stage}"))
         for lane in lanes:
             m.d.comb += [
-                lane.w_addr.eq(Mux(host, self.host_addr, Mux(updating, later[4], self.address))),
-                lane.g_addr.eq(Mux(host, self.host_addr, Mux(updating, self.address, later[3]))),
-                lane.t_addr.eq(Cat(self.tile, self.mode == Mode.OUTER)),
+                lane.w_addr.eq(Mux(host, self.host_addr, Mux(updating, later[4], later[0]))),
+                lane.g_addr.eq(Mux(host, self.host_addr, Mux(updating, later[0], later[3]))),
+                lane.t_addr.eq(Cat(self._tile, self.mode == Mode.OUTER)),
                 lane.gw_addr.eq(later[5]), lane.ww_addr.eq(later[7]),
             ]
 
     def _operands(self, m: Module, lanes: list, control) -> None:
         for lane in lanes:
-            m.d.comb += [lane.control.eq(control), lane.x_a.eq(self.x_a), lane.x_b.eq(self.x_b),
+            m.d.comb += [lane.control.eq(control), lane.x_a.eq(self._x_a), lane.x_b.eq(self._x_b),
                          lane.row_a.eq(self.row_a), lane.row_b.eq(self.row_b)]
 
     def _host(self, m: Module, lanes: list) -> None:

@@ -308,14 +308,14 @@ class Core(wiring.Component):
     def _results(self, m: Module) -> None:
         hw, r, u, w = self.hw, self.rows, self.units, self.window
         m.submodules.results = self.results = bank = Bank(width=hw.width, depth=hw.depths.results)
-        place = Signal(range(hw.depths.results + 1))
+        place, valid = Signal(range(hw.depths.results + 1)), delay(m, r.result_valid | u.emit_valid, 1, "result_valid")
         with m.If(w.go):
             m.d.sync += place.eq(0)
         with m.Elif(bank.w_en):
             m.d.sync += place.eq(place + 1)
         m.d.comb += [
-            bank.w_en.eq((r.result_valid | u.emit_valid) & (place < hw.depths.results)), bank.w_addr.eq(place),
-            bank.w_data.eq(Mux(u.emit_valid, u.emit, r.result)), bank.r_addr.eq(w.host_index), bank.r_en.eq(1),
+            bank.w_en.eq(valid & (place < hw.depths.results)), bank.w_addr.eq(place),
+            bank.w_data.eq(delay(m, Mux(u.emit_valid, u.emit, r.result), 1, "result")), bank.r_addr.eq(w.host_index), bank.r_en.eq(1),
         ]
 
     def _flags(self, m: Module) -> None:
@@ -338,9 +338,10 @@ class Core(wiring.Component):
         large = a.large | Cat(bank.large for bank in self.vectors).any()
         for flag, raised in ((Flag.WRAPPED, u.wrapped), (Flag.ECHO, u.moved), (Flag.GRADIENT, alarm),
                              (Flag.LARGE, large)):
+            late = delay(m, raised, 1, flag.name.lower())
             with m.If(w.go):
                 m.d.sync += w.flags[flag].eq(0)
-            with m.Elif(raised):
+            with m.Elif(late):
                 m.d.sync += w.flags[flag].eq(1)
 
     def _host(self, m: Module) -> None:

@@ -23,7 +23,7 @@ class Leading(wiring.Component):
     magnitude : Out
         Of this cycle's word, 0 if none.
     exponent_a, exponent_b : Out
-        R - leading bit, clamped; follow within three cycles.
+        R - leading bit, clamped; follow within four cycles.
     """
 
     def __init__(self, *, width: int):
@@ -47,12 +47,12 @@ class Leading(wiring.Component):
         # One encoder for both samples, in turn.
         turn, bits, position = Signal(), Signal(self.width), Signal(range(self.width))
         m.d.comb += bits.eq(Mux(turn, seen[1], seen[0]))
+        m.d.sync += [turn.eq(~turn), position.eq(0)]
         for index in range(self.width):
             with m.If(bits[index]):
-                m.d.comb += position.eq(index)
+                m.d.sync += position.eq(index)
         exponent = arith.exponent(self.range, position, self.gain, SHIFT_LIMIT)
-        m.d.sync += turn.eq(~turn)
-        with m.If(turn):
+        with m.If(~turn):  # it was the other's when the position was found
             m.d.sync += self.exponent_b.eq(exponent)
         with m.Else():
             m.d.sync += self.exponent_a.eq(exponent)

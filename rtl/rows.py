@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Dest
+from echolith.compiler.timing import SCALE
 from echolith.rtl.command import Command, slot_sample
 from echolith.rtl.kinds import Kinds, feed, kinds
 from echolith.rtl.lane import row_write
@@ -191,8 +192,8 @@ class RowUnit(wiring.Component):
         """Activations: t, and in the echo t * 2^-exponent for the gradient. Cost derivatives: in the free phase with
         the slot's sign for the readout's own gradient, in the echo scaled to the wanted response."""
         echo, w = self.command.echo, signed(self.hw.width)
-        slot = Signal()
-        sample = slot_sample(self.command.context, slot)
+        early, slot = Signal(), Signal()  # whose turn it is before and behind the shifter
+        sample = slot_sample(self.command.context, early)
         masked = self.masked.bit_select(sample, 1)
         real = at[1] & ~(costing & masked)
         if self.hw.general:
@@ -200,15 +201,19 @@ class RowUnit(wiring.Component):
         else:
             valid = at[0] & (self.command.dest != Dest.DRIVE)
         at, t = self._results(m, Cat(valid, real), real, t)
+        with m.If(self.start):
+            m.d.sync += early.eq(0)
+        with m.Elif(at[0]):
+            m.d.sync += early.eq(~early)
         m.submodules.scale = scale = Scale(self.hw)
         own, operand, other = Signal(w), Signal(w), Signal(w)
         m.d.comb += [
             scale.value.eq(Mux(costing, delta, t)), scale.down.eq(~costing), scale.echo.eq(echo),
             scale.exponent.eq(Mux(sample, self.exponent_b, self.exponent_a)), scale.gain.eq(self.gain),
             own.eq(Mux(slot, ~(scale.own - 1), scale.own)),
-            operand.eq(Mux(costing, scale.nudge, t)), other.eq(Mux(costing, own, scale.lowered)),
+            operand.eq(Mux(costing, scale.nudge, scale.held)), other.eq(Mux(costing, own, scale.lowered)),
         ]
-        self._write(m, at, operand, other, echo ^ costing, ~costing | echo, slot)
+        self._write(m, delay(m, at, SCALE, "scaled"), operand, other, echo ^ costing, ~costing | echo, slot)
         m.submodules.leading = leading = Leading(width=self.hw.width)
         m.d.comb += [
             leading.clear.eq(self.next), leading.valid.eq(real & costing & ~echo), leading.sample.eq(sample),

@@ -5,6 +5,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
+from echolith.compiler.timing import SCALE
+from echolith.rtl.pipeline import delay
 from echolith.sim import arith
 from echolith.sim.model import SHIFT_LIMIT
 
@@ -14,11 +16,12 @@ EXPONENT_BITS = SHIFT_LIMIT.bit_length()
 
 
 class Scale(wiring.Component):
-    """Combinational.
+    """Results come `SCALE` cycles after the value, the amount is chosen with it.
 
     Members
     -------
-    value : In
+    value, held : In, Out
+        ``held`` is the value beside its results.
     exponent, gain : In
         The sample's exponent, at least the gain.
     down, echo : In(1)
@@ -34,18 +37,22 @@ class Scale(wiring.Component):
         self.hw = hw
         word = signed(hw.width)
         super().__init__({
-            "value": In(word), "exponent": In(EXPONENT_BITS), "gain": In(EXPONENT_BITS), "down": In(1), "echo": In(1),
+            "value": In(word), "held": Out(word), "exponent": In(EXPONENT_BITS), "gain": In(EXPONENT_BITS), "down": In(1), "echo": In(1),
             "lowered": Out(word), "nudge": Out(word), "own": Out(signed(hw.width - 1)),
         })
 
     def elaborate(self, platform):
         m = Module()
         w = self.hw.width
-        amount, shifted = Signal(EXPONENT_BITS), Signal(signed(w + SHIFT_LIMIT))
-        m.d.comb += [
+        amount, shifted = Signal(EXPONENT_BITS), Signal(signed(w + SHIFT_LIMIT), reset_less=True)
+        value = delay(m, self.value, 1, "value")
+        m.d.sync += [
             # A shift right by s is one left by limit - s before dropping limit bits; the limit is all ones.
             amount.eq(Mux(self.down, self.gain + ~self.exponent, Mux(self.echo, self.exponent, self.gain))),
-            shifted.eq(self.value << amount),
+            shifted.eq(value << amount),
+        ]
+        m.d.comb += [
+            self.held.eq(delay(m, value, SCALE - 1, "held")),
             self.lowered.eq(arith.rnd(shifted, SHIFT_LIMIT)),
             self.nudge.eq(_clipped(shifted, self.hw.delta_shift, w)),
             self.own.eq(_clipped(shifted, self.hw.readout_shift, w - 1)),

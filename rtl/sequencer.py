@@ -1,4 +1,4 @@
-"""The sequencer: two cycles per program word, counted loops, one sweep at a time."""
+"""The sequencer: two cycles per program word, three if it starts a sweep; counted loops, one sweep at a time."""
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
@@ -46,7 +46,7 @@ class Sequencer(wiring.Component):
         ``stop`` may come at any time; a run ends once its sweep has drained. ``guard``: a flag is up, GUARD jumps.
     busy : Out
     opcode, command, start : Out
-        The sweep being run, held until the next; ``start`` strobes.
+        The sweep being run, held until the next; ``start`` strobes when they are there.
     stopping : Out
         A stop has come and the run is not over yet: sweeps end early.
     done : In
@@ -105,6 +105,9 @@ class Sequencer(wiring.Component):
             with m.State("NEXT_B"):
                 m.d.sync += self.offset.eq(0)
                 m.next = "FETCH"
+            with m.State("LAUNCH"):
+                m.d.comb += self.start.eq(1)
+                m.next = "SWEEP"
             with m.State("SWEEP"):
                 with m.If(self.done):
                     m.next = "FETCH"
@@ -113,9 +116,8 @@ class Sequencer(wiring.Component):
     def _decode(self, m: Module, word, value, pc) -> None:
         opcode = word[28:]
         with m.If((opcode >= Opcode.FETCH) & ~self.stopping):
-            m.d.comb += self.start.eq(1)
             m.d.sync += [self.command.eq(word[:28]), self.opcode.eq(opcode)]
-            m.next = "SWEEP"
+            m.next = "LAUNCH"
         with m.Switch(opcode):
             with m.Case(Opcode.HALT):
                 m.d.sync += self.busy.eq(0)

@@ -13,7 +13,7 @@ class Sweep(wiring.Component):
     Members
     -------
     start : In(1)
-        Strobe. The other inputs must be held from then until ``done``.
+        Strobe. The counts are taken with it; the other inputs must be held until ``done``.
     outer, period, active : In
         Counts, at least one.
     alternate : In(1)
@@ -56,36 +56,40 @@ class Sweep(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         running, live, left, row = Signal(), Signal(), Signal(self.tail_bits), Signal(self.address_bits)
-        # Counting from the next index saves the subtractions of ones.
-        inner, outer, next_row = Signal(self.inner_bits), Signal(self.outer_bits), Signal(self.address_bits)
-        round_end, walk_end, sweep_end = Signal(), Signal(), Signal()
+        going, sweep_end, next_row = Signal(), Signal(), Signal(self.address_bits)
+        period = _Countdown(m, "period", self.period, self.start)
+        active = _Countdown(m, "active", self.active, self.start)
+        rounds = _Countdown(m, "rounds", self.outer, self.start)
+        last_walk = self._last(m)
         m.d.comb += [
-            inner.eq(self.inner_index + 1), outer.eq(self.outer_index + 1), next_row.eq(row + self.outer_step),
-            round_end.eq(inner == self.period), walk_end.eq(round_end & (outer == self.outer)),
-            sweep_end.eq(walk_end & self._last(m)),
-            self.valid.eq(live & ~self.hold & ~(self.alternate & self.inner_index[0])),
-            self.first.eq(self.inner_index == 0), self.last.eq(inner == self.active),
+            going.eq(running & ~self.hold), sweep_end.eq(period.last & rounds.last & last_walk),
+            next_row.eq(row + self.outer_step),
+            self.valid.eq(live & ~self.hold & ~(self.alternate & self.inner_index[0])), self.last.eq(active.last),
             self.done.eq(left == 1),
         ]
         with m.If(left != 0):
             m.d.sync += left.eq(left - 1)
-        with m.If(running & ~self.hold):
-            m.d.sync += [self.inner_index.eq(inner), live.eq(live & ~self.last)]
+        with m.If(going):
+            m.d.sync += [self.inner_index.eq(self.inner_index + 1), self.first.eq(period.last),
+                         live.eq(live & ~self.last)]
             with m.If(self.valid):
                 m.d.sync += self.address.eq(self.address + self.inner_step)
-            with m.If(round_end):
-                m.d.sync += [self.inner_index.eq(0), self.outer_index.eq(outer), live.eq(~sweep_end), row.eq(next_row),
-                             self.address.eq(next_row)]
+            period.count(m, period.last)
+            active.count(m, period.last)
+            with m.If(period.last):
+                rounds.count(m, rounds.last)
+                m.d.sync += [self.inner_index.eq(0), self.outer_index.eq(self.outer_index + 1), live.eq(~sweep_end),
+                             row.eq(next_row), self.address.eq(next_row)]
         if self.repeat_bits:
-            m.d.comb += [self.again.eq(running & ~self.hold & walk_end & ~sweep_end),
-                         self.next_index.eq(Mux(round_end, 0, inner))]
+            m.d.comb += [self.again.eq(going & period.last & rounds.last & ~last_walk),
+                         self.next_index.eq(Mux(period.last, 0, self.inner_index + 1))]
             with m.If(self.again):
                 m.d.sync += [self.outer_index.eq(0), row.eq(self.base), self.address.eq(self.base)]
         with m.If(running & (self.stop | (sweep_end & ~self.hold))):
             m.d.sync += [running.eq(0), live.eq(0), left.eq(self.tail)]
         with m.If(self.start):
-            m.d.sync += [running.eq(1), live.eq(1), self.inner_index.eq(0), self.outer_index.eq(0), row.eq(self.base),
-                         self.address.eq(self.base)]
+            m.d.sync += [running.eq(1), live.eq(1), self.first.eq(1), self.inner_index.eq(0), self.outer_index.eq(0),
+                         row.eq(self.base), self.address.eq(self.base)]
         return m
 
     def _last(self, m: Module):
@@ -98,3 +102,20 @@ class Sweep(wiring.Component):
         with m.Elif(self.again):
             m.d.sync += walk.eq(walk + 1)
         return walk == self.repeat
+
+
+class _Countdown:
+    """Counts ``total`` cycles, taken at ``start``: ``last`` is a register that is set in the last of them, so that
+    nothing waits for a comparison."""
+
+    def __init__(self, m: Module, name: str, total, start):
+        self._full, self._left = (Signal(len(total), name=f"{name}_{part}") for part in ("full", "left"))
+        self._one, self.last = Signal(name=f"{name}_one"), Signal(name=f"{name}_last")
+        with m.If(start):
+            m.d.sync += [self._full.eq(total - 1), self._left.eq(total - 1), self._one.eq(total == 1),
+                         self.last.eq(total == 1)]
+
+    def count(self, m: Module, again) -> None:
+        """A cycle passes; ``again`` from the beginning."""
+        m.d.sync += [self._left.eq(Mux(again, self._full, self._left - 1)),
+                     self.last.eq(Mux(again, self._one, self._left == 1))]

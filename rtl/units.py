@@ -96,7 +96,7 @@ class UnitPath(wiring.Component):
         m.submodules.step = self._step = kinds(hw.step, width=hw.width, segments=hw.segments)
         m.submodules.drift = self._drift = kinds(hw.drift, width=hw.width, segments=hw.segments)
         self._kick = self._operand + self._step.latency  # stages at which force, p_sum and q_sum are there
-        self._kicked, self._moved = self._kick + 1, self._kick + 2 + self._drift.latency
+        self._kicked, self._moved = self._kick + 2, self._kick + 3 + self._drift.latency
         self._pulses = [Signal()]
         for stage in range(self._moved + 1):
             pulse = self._pulses[-1]
@@ -301,16 +301,16 @@ class UnitPath(wiring.Component):
     def _kicked_momentum(self, m: Module, nudge):
         """`arith.move` with one adder per operand: a - b is ~(~a + b), and inversions cost nothing behind an adder."""
         c, w = self.command, self.hw.width
-        forward = ~c.reverse
-        p, force = _turned(self.p, forward), self._step.force
-        kick = Mux(self.sweeping | c.force if self.hw.general else self.sweeping, p + force, p)
-        if nudge is None:
-            return _turned(kick, forward)
-        # In reverse: minus the nudge for slot a, plus it for slot b.
-        invert, gated = Signal(), Signal(signed(w))
-        m.d.comb += [invert.eq(c.reverse & c.nudge & ~self._slot(self._kick)),
-                     gated.eq(Mux(c.nudge & c.reverse, nudge, 0))]
-        return _turned(_turned(kick, invert) + gated, invert ^ forward)
+        forward, force = ~c.reverse, self._step.force
+        change = Mux(c.force | self.sweeping, force, 0) if self.hw.general else Mux(self.sweeping, force, 0)
+        if nudge is not None:
+            # In reverse: minus the nudge for slot a, plus it for slot b; the carry completes the minus.
+            invert, gated = Signal(), Signal(signed(w))
+            m.d.comb += [invert.eq(c.reverse & c.nudge & ~self._slot(self._kick)),
+                         gated.eq(Mux(c.nudge & c.reverse, nudge, 0))]
+            change = (Cat(1, change).as_signed() + Cat(invert, _turned(gated, invert)).as_signed()) >> 1
+        change = delay(m, change.as_signed(), 1, "change")
+        return _turned(_turned(delay(m, self.p, 1, "p_read"), forward) + change, forward)
 
     def _respond(self, m: Module, q, moved) -> None:
         """How far slot b's position is from slot a's, which came a cycle earlier."""

@@ -1,0 +1,37 @@
+"""Clocks that the boards' PLLs can make."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echolith.boards.catalog import BOARDS
+from echolith.boards.pll import find
+from echolith.compiler.errors import ResourceError
+
+LIMITS = {"ecp5": (3.125e6, 400e6, 800e6), "ice40": (10e6, 533e6, 1066e6)}  # least comparison, inner oscillator
+
+
+@given(st.sampled_from(sorted(BOARDS)), st.floats(17e6, 200e6))
+def test_settings_keep_the_data_sheets_limits_and_are_close(name, clock):
+    board = BOARDS[name]
+    pll = find(board.family, board.oscillator, clock)
+    least, low, high = LIMITS[board.family]
+    assert pll and clock * 0.88 <= pll.output <= clock * (1 + 1e-9)
+    assert board.oscillator / pll.divide >= least and low <= pll.inner <= high
+    ratio = pll.multiply / pll.divide if board.family == "ecp5" else pll.multiply / pll.divide / pll.post
+    assert pll.output == pytest.approx(board.oscillator * ratio)
+
+
+def test_round_clocks_are_exact():
+    assert find("ecp5", 25e6, 60e6).output == 60e6
+    assert find("ice40", 12e6, 18e6).output == 18e6
+
+
+def test_the_oscillator_needs_no_pll():
+    assert all(find(b.family, b.oscillator, b.oscillator) is None for b in BOARDS.values())
+
+
+def test_a_clock_that_is_too_slow_is_refused():
+    with pytest.raises(ResourceError) as caught:
+        find("ice40", 12e6, 1e6)
+    assert str(caught.value) == ("clock must be the oscillator's 12 MHz or one that the PLL can make of it, not 1 MHz")
