@@ -69,6 +69,7 @@ class Hardware:
     delta_shift: int  # delta << exponent -> t
     readout_shift: int  # delta -> ts of the readout's own gradient
     vectors: tuple[bool, ...]  # one per vector parameter: a single shared word?
+    overlap: bool = False  # a sweep starts while the results of others are on their way
     repeat: bool = False  # sweeps go over a block several times, each time with the next operands
 
     @cached_property

@@ -40,6 +40,7 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
         readout_shift=like.hardware.readout_shift if like else 0,
         vectors=tuple(case.units > 1 and np.size(case.flow.values[name]) == 1
                       for name in case.vectors) if like is None or case.units > 1 else like.hardware.vectors,
+        overlap=case.board.overlap,
         repeat=any(map(_repeats, q.circuits.sweeps)) or bool(like and like.hardware.repeat),
     )
 

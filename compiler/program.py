@@ -265,8 +265,7 @@ class _Assembler:
                 if every:
                     self.nudge()
                 self.prepare()
-                for context in contexts:
-                    self.force(context, True, every and context != Context.PAIR)
+                self.back(contexts, every)
                 self.back_substeps(contexts, d.substeps - 1)
         if copy:
             self.units(Context.PAIR, check=True)
@@ -274,8 +273,21 @@ class _Assembler:
     def back_substeps(self, contexts: Sequence[int], count: int) -> None:
         if count:
             with self.loop(count):
-                for context in contexts:
-                    self.force(context, True)
+                self.back(contexts)
+
+    def back(self, contexts: Sequence[int], nudge: bool = False) -> None:
+        """One step of all copies. Where sweeps overlap, their commands alternate: while the results of one copy are on
+        their way, the array works on another. Two copies at a time can have row operands."""
+        if not self.s.hardware.overlap or self.s.hardware.general or len(contexts) == 1:
+            for context in contexts:
+                self.force(context, True, nudge and context != Context.PAIR)
+            return
+        first, second, *copy = contexts
+        for context, forward in ((first, True), (second, True), (first, False), *((c, True) for c in copy),
+                                 (second, False), *((c, False) for c in copy)):
+            for sweep in self.s.sweeps:
+                if (sweep.opcode == Opcode.FORWARD) == forward and (context != Context.PAIR or not sweep.echo_only):
+                    self.sweep(sweep, context, context != Context.PAIR, True, nudge and context != Context.PAIR)
 
     def update(self) -> None:
         """Check every gradient word, then apply and decay; or clear them all if anything went wrong."""

@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.isa import REUSE, Dest, Field, Opcode, Setting
+from echolith.compiler.isa import REUSE, Context, Dest, Field, Opcode, Setting
 from echolith.compiler.pipeline import latency
 
 __all__ = ["INSTRUCTION", "Tails", "cycles", "operand_stage", "tails", "tree_levels"]
@@ -83,23 +83,29 @@ def step_latency(hw: Hardware) -> int:
     return max(map(latency, hw.step)) + 2 + max(map(latency, hw.drift)) + 1 + 2
 
 
-def _duration(word: int, s: list[int], hw: Hardware, t: Tails) -> int:
-    opcode, dest = word >> 28, word >> Field.DEST & 3
-    columns, tiles, length = s[Setting.COLUMNS], s[Setting.TILES], s[Setting.LENGTH]
+def _walk(word: int, s: list[int], hw: Hardware) -> int:
+    """Cycles in which a sweep goes over its addresses."""
+    opcode, columns, tiles, length = word >> 28, s[Setting.COLUMNS], s[Setting.TILES], s[Setting.LENGTH]
     walks = s[Setting.REPEAT] + 1 if hw.repeat else 1
     if opcode == Opcode.FORWARD:
-        tail = {Dest.DRIVE: t.drive, Dest.HIDDEN: t.hidden, Dest.COST: t.cost, Dest.VALUE: t.value}[Dest(dest)]
-        return walks * tiles * s[Setting.PERIOD] + tail
+        return walks * tiles * s[Setting.PERIOD]
     if opcode == Opcode.OUTER:
-        return walks * tiles * (max(columns, REUSE) if hw.repeat else columns) + t.outer
+        return walks * tiles * (max(columns, REUSE) if hw.repeat else columns)
     if opcode == Opcode.TRANSPOSED:
-        tail = t.nudge if dest & 1 else _result(word, t.step, t.step_value, t.step_rows)
-        return walks * columns * max(tiles, 2) + tail
+        return walks * columns * max(tiles, 2)
+    return 2 * length * (tiles if opcode == Opcode.UPDATE else 1)
+
+
+def _tail(word: int, t: Tails) -> int:
+    """Cycles from there until the last of its results is written."""
+    opcode, dest = word >> 28, word >> Field.DEST & 3
+    if opcode == Opcode.FORWARD:
+        return {Dest.DRIVE: t.drive, Dest.HIDDEN: t.hidden, Dest.COST: t.cost, Dest.VALUE: t.value}[Dest(dest)]
+    if opcode == Opcode.TRANSPOSED:
+        return t.nudge if dest & 1 else _result(word, t.step, t.step_value, t.step_rows)
     if opcode == Opcode.UNITS:
-        return 2 * length + _result(word, t.units, t.units_value, t.units_rows)
-    if opcode == Opcode.UPDATE:
-        return tiles * 2 * length + t.update
-    return 2 * length + t.fetch  # FETCH
+        return _result(word, t.units, t.units_value, t.units_rows)
+    return {Opcode.OUTER: t.outer, Opcode.UPDATE: t.update, Opcode.FETCH: t.fetch}[Opcode(opcode)]
 
 
 def _result(word: int, step: int, value: int, rows: int) -> int:
@@ -107,33 +113,138 @@ def _result(word: int, step: int, value: int, rows: int) -> int:
     return rows if word >> Field.ROWS & 1 else value if word >> Field.VALUE & 1 else step
 
 
+@dataclass
+class _Flight:
+    """`rtl.scoreboard`, by cycles: when the array is free, and when nothing of the kind is on its way any more."""
+
+    walk: int = 0
+    alone: int = 0
+    rows: int = 0
+    units: int = 0
+    lanes: int = 0
+    taken: int = 0  # the row unit has the last FORWARD sweep
+    moving: int = 0  # context in the neuron unit
+    written: tuple[int, int] = (0, 0)  # the regions of row operands
+
+    @property
+    def idle(self) -> int:
+        return max(self.walk, self.alone, self.rows, self.units, self.lanes)
+
+    @property
+    def still(self) -> int:
+        return max(self.walk, self.alone)
+
+    def after(self, now: int) -> "_Flight":
+        """Relative to ``now``; what is over is at 0."""
+        def left(cycle: int) -> int:
+            return max(cycle - now, 0)
+
+        return _Flight(left(self.walk), left(self.alone), left(self.rows), left(self.units), left(self.lanes),
+                       left(self.taken), self.moving if left(self.units) else 0,
+                       (left(self.written[0]), left(self.written[1])))
+
+    def ready(self, word: int, columns: int, hw: Hardware) -> int:
+        """First cycle in which the sequencer lets a sweep go."""
+        if not hw.overlap or _alone(word, hw):
+            return self.idle
+        opcode, context = word >> 28, word & 3
+        there = 0 if word >> Field.SOURCE & 1 or context != self.moving else self.units
+        if not hw.general:
+            there -= columns - 1
+        operands = self.written[context == Context.ECHO_B]
+        if opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.DRIVE:
+            operands = 0
+        return max(self.still, *{
+            Opcode.FORWARD: (there, operands, self.taken, self.rows - columns), Opcode.OUTER: (there, operands, self.lanes),
+            Opcode.TRANSPOSED: (operands, self.units), Opcode.UNITS: (self.units,)}[Opcode(opcode)])
+
+    def launch(self, word: int, start: int, s: list[int], hw: Hardware, t: Tails) -> None:
+        """A sweep starts: the strobe is in cycle ``start``."""
+        opcode, context = word >> 28, word & 3
+        self.walk = start + _walk(word, s, hw) + 1
+        end = self.walk + _tail(word, t)
+        if opcode == Opcode.FORWARD:
+            self.taken = start + s[Setting.COLUMNS] + BROADCAST + 4
+        if not hw.overlap or _alone(word, hw):
+            self.alone = end
+        elif opcode == Opcode.FORWARD:
+            self.rows = end
+            if word >> Field.DEST & 3 != Dest.DRIVE:
+                self.written = (self.written[0], end) if context == Context.ECHO_B else (end, self.written[1])
+        elif opcode == Opcode.OUTER:
+            self.lanes = end
+        else:
+            self.units, self.moving = end, context
+
+
+def _alone(word: int, hw: Hardware) -> bool:
+    """Whether a sweep wants nothing else on its way."""
+    opcode = word >> 28
+    if opcode == Opcode.UNITS and word & (1 << Field.EMIT | 1 << Field.CLEAR | 1 << Field.CHECK):
+        return True
+    if hw.general and opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.VALUE:
+        return True
+    if hw.general and opcode in (Opcode.TRANSPOSED, Opcode.UNITS) and word & (1 << Field.VALUE | 1 << Field.ROWS):
+        return True
+    return opcode in (Opcode.FETCH, Opcode.UPDATE)
+
+
 class _Walk:
+    """The sequencer, cycle by cycle; ``now`` is that in which it fetches the next word."""
+
     def __init__(self, program: tuple[int, ...], hw: Hardware, pairs: int):
         self.program, self.hw, self.pairs, self.tails = program, hw, pairs, tails(hw)
-        self.settings = [0] * len(Setting)
+        self.settings, self.flight, self.now = [0] * len(Setting), _Flight(), 0
 
-    def run(self, pc: int) -> tuple[int, int]:
-        """Cycles from ``pc`` to the END or HALT that closes it, and that word's index."""
-        total = 0
+    def run(self, pc: int) -> int:
+        """Go on from ``pc`` to the END or HALT that closes it; returns that word's index."""
         while True:
             word = self.program[pc]
             opcode, value = Opcode(word >> 28), word & 0xFFFFFF
-            total += INSTRUCTION + (NEXT if opcode == Opcode.NEXT else 0)
+            self._carry_out(word, opcode)
             if opcode in (Opcode.HALT, Opcode.END):
-                return total, pc
+                return pc
             if opcode in (Opcode.LOOP, Opcode.PAIRS):
-                count = self.pairs if opcode == Opcode.PAIRS else value
-                first, end = self.run(pc + 1)
-                total += first + (count - 1) * self.run(pc + 1)[0] if count > 1 else first
-                pc = end
+                pc = self._loop(pc + 1, self.pairs if opcode == Opcode.PAIRS else value)
             elif opcode == Opcode.SET:
                 self.settings[word >> 24 & 15] = value
-            elif opcode >= Opcode.FETCH:
-                total += LAUNCH + _duration(word, self.settings, self.hw, self.tails)
             pc += 1
+
+    def _carry_out(self, word: int, opcode: Opcode) -> None:
+        decode = self.now + INSTRUCTION - 1
+        if opcode >= Opcode.FETCH:
+            decode = max(decode, self.flight.ready(word, self.settings[Setting.COLUMNS], self.hw))
+            self.flight.launch(word, decode + LAUNCH, self.settings, self.hw, self.tails)
+            self.now = decode + LAUNCH + 1
+            return
+        if opcode in (Opcode.HALT, Opcode.NEXT, Opcode.GUARD):
+            decode = max(decode, self.flight.idle)
+        elif opcode in (Opcode.SET, Opcode.ROW):
+            decode = max(decode, self.flight.still)
+        self.now = decode + 1 + (NEXT if opcode == Opcode.NEXT else 0)
+
+    def _loop(self, pc: int, count: int) -> int:
+        """As many rounds as it takes to find what all others take: settings inside a loop are constants, and what is
+        on its way when a round begins is soon the same in each."""
+        before, end = None, pc
+        while count:
+            begun, state = self.now, (self.flight.after(self.now), list(self.settings))
+            if state == before:
+                self._skip(count * spent)
+                return end
+            end, before = self.run(pc), state
+            spent, count = self.now - begun, count - 1
+        return end
+
+    def _skip(self, cycles: int) -> None:
+        relative, self.now = self.flight.after(self.now), self.now + cycles
+        for field in ("walk", "alone", "rows", "units", "lanes", "taken"):
+            setattr(self.flight, field, getattr(relative, field) + self.now)
+        self.flight.written = (relative.written[0] + self.now, relative.written[1] + self.now)
 
 
 def cycles(program: tuple[int, ...], entry: int, hw: Hardware, pairs: int = 1) -> int:
-    """Cycles of a run without stalls and without raised flags. Settings inside a loop are constants, so that all
-    rounds after the first cost the same."""
-    return _Walk(program, hw, pairs).run(entry)[0]
+    """Cycles of a run without stalls and without raised flags."""
+    walk = _Walk(program, hw, pairs)
+    walk.run(entry)
+    return walk.now

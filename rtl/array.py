@@ -23,6 +23,12 @@ class SynapseArray(wiring.Component):
     valid, first, last, address, tile : In
         The sweep engine's element, which reaches the lanes' stage 0 `BROADCAST` cycles later. FORWARD: first and last
         column of a tile; TRANSPOSED: first and last tile of a column.
+    region : In(1)
+        Of the row operands; hardware with overlap only.
+    start : In(1)
+        A FORWARD sweep begins with the next element.
+    taken : Out(1)
+        Strobe before its first ``drain_next``.
     x_a, x_b : In(signed)
         A cycle after the element: the broadcast operands, or the mantissa.
     drain_next, drain : Out
@@ -45,7 +51,7 @@ class SynapseArray(wiring.Component):
         super().__init__({
             "mode": In(Mode), "coarse": In(2), "update": In(2),
             "valid": In(1), "first": In(1), "last": In(1), "address": In(address), "tile": In(tile),
-            "x_a": In(word), "x_b": In(word),
+            "region": In(1), "start": In(1), "taken": Out(1), "x_a": In(word), "x_b": In(word),
             "drain_next": Out(1), "drain": Out(acc),
             "y_valid": Out(1), "y_a": Out(acc), "y_b": Out(acc),
             "row_a": In(row_write(hw)), "row_b": In(row_write(hw)),
@@ -60,14 +66,22 @@ class SynapseArray(wiring.Component):
         lanes = [Lane(self.hw, index) for index in range(self.hw.lanes)]
         for lane in lanes:
             m.submodules[f"lane_{lane.index}"] = lane
+        fresh = Signal()  # the sweep's first tile
+        with m.If(self.start):
+            m.d.sync += fresh.eq(1)
+        with m.Elif(self.valid & self.last):
+            m.d.sync += fresh.eq(0)
+        tile = Cat(self.tile, self.region) if self.hw.overlap else self.tile
         element, self._address, self._tile, self._x_a, self._x_b = (
             delay(m, value, BROADCAST, name) for value, name in (
-                (Cat(self.valid, self.first, self.last), "element_0"), (self.address, "address_0"), (self.tile, "tile"),
-                (self.x_a, "x_a"), (self.x_b, "x_b")))
+                (Cat(self.valid, self.first, self.last, fresh, self.mode), "element_0"), (self.address, "address_0"),
+                (tile, "tile"), (self.x_a, "x_a"), (self.x_b, "x_b")))
         stages = [element]
         for stage in range(7):
             stages.append(delay(m, stages[-1], 1, f"element_{stage + 1}"))
+        self._modes = [Mode(s[4:6]) for s in stages]
         control = self._control(m, [s[0] for s in stages], [s[0] & s[1] for s in stages], stages)
+        m.d.comb += self.taken.eq(stages[3][0] & stages[3][2] & stages[3][3] & (self._modes[3] == Mode.FORWARD))
         self._addresses(m, lanes)
         self._operands(m, lanes, control)
         self._host(m, lanes)
@@ -82,10 +96,10 @@ class SynapseArray(wiring.Component):
         control = Signal(LaneControl)
         updating = self.mode == Mode.UPDATE
         m.d.comb += [
-            control.mode.eq(self.mode), control.coarse.eq(self.coarse), control.idle.eq(self.host_en),
+            control.mode.eq(self._modes[1]), control.coarse.eq(self.coarse), control.idle.eq(self.host_en),
             control.first.eq(first[3]),
-            control.load.eq(stages[4][0] & stages[4][2] & (self.mode == Mode.FORWARD)),
-            control.outer.eq(valid[5] & (self.mode == Mode.OUTER)),
+            control.load.eq(stages[4][0] & stages[4][2] & (self._modes[4] == Mode.FORWARD)),
+            control.outer.eq(valid[5] & (self._modes[5] == Mode.OUTER)),
             control.check.eq(valid[1] & updating & (self.update == 0)),
             control.apply.eq(valid[7] & updating & (self.update == 1)),
             control.decay.eq(valid[5] & updating & (self.update == 2)),
@@ -105,7 +119,7 @@ class SynapseArray(wiring.Component):
             m.d.comb += [
                 lane.w_addr.eq(Mux(host, self.host_addr, Mux(updating, later[4], later[0]))),
                 lane.g_addr.eq(Mux(host, self.host_addr, Mux(updating, later[0], later[3]))),
-                lane.t_addr.eq(Cat(self._tile, self.mode == Mode.OUTER)),
+                lane.t_addr.eq(Cat(self._tile, self._modes[0] == Mode.OUTER)),
                 lane.gw_addr.eq(later[5]), lane.ww_addr.eq(later[7]),
             ]
 
@@ -141,7 +155,7 @@ class SynapseArray(wiring.Component):
     def _tree(self, m: Module, lanes: list, stages: list) -> None:
         """Registered adder tree over the lanes, then the sum over tiles."""
         levels = tree_levels(self.hw.lanes)
-        here = delay(m, Mux(self.mode == Mode.TRANSPOSED, stages[3], 0), levels, "tree")
+        here = delay(m, Mux(self._modes[3] == Mode.TRANSPOSED, stages[3], 0), levels, "tree")
         m.d.sync += self.y_valid.eq(here[0] & here[2])
         for products, out in (([lane.pa for lane in lanes], self.y_a), ([lane.pb for lane in lanes], self.y_b)):
             for _ in range(levels):

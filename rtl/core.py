@@ -17,6 +17,7 @@ from echolith.rtl.memory import Bank
 from echolith.rtl.pipeline import delay
 from echolith.rtl.rows import RowUnit
 from echolith.rtl.scale import EXPONENT_BITS
+from echolith.rtl.scoreboard import Scoreboard, region
 from echolith.rtl.sequencer import Sequencer
 from echolith.rtl.sweep import Sweep
 from echolith.rtl.units import UnitPath, mass
@@ -60,8 +61,9 @@ class Core(wiring.Component):
             inner_bits=max(bits[Setting.PERIOD], bits[Setting.LENGTH] + 1),
             outer_bits=max(bits[Setting.COLUMNS], bits[Setting.TILES]),
             address_bits=(hw.depths.weights - 1).bit_length(),
-            tail_bits=max(dataclasses.astuple(self.tails)).bit_length(),
             repeat_bits=bits[Setting.REPEAT] if hw.repeat else 0)
+        m.submodules.scoreboard = self.scoreboard = Scoreboard(
+            hw, tail_bits=max(dataclasses.astuple(self.tails)).bit_length(), column_bits=bits[Setting.COLUMNS])
         m.submodules.array = self.array = SynapseArray(hw)
         m.submodules.rows = self.rows = RowUnit(hw)
         m.submodules.units = self.units = UnitPath(hw)
@@ -74,6 +76,7 @@ class Core(wiring.Component):
         if hw.general:
             self._offsets(m)
         self._state(m)
+        self._commands(m)
         self._vectors(m)
         self._results(m)
         self._flags(m)
@@ -97,7 +100,7 @@ class Core(wiring.Component):
 
     def _sweeps(self, m: Module) -> None:
         """Counters of the sweep engine from opcode and settings; the array's controls."""
-        s, e, a, t = self.sequencer, self.sweep, self.array, self.tails
+        s, e, a, b, t = self.sequencer, self.sweep, self.array, self.scoreboard, self.tails
         with m.Switch(s.opcode):
             with m.Case(Opcode.FORWARD):
                 m.d.comb += [e.outer.eq(s.setting_tiles), e.period.eq(s.setting_period),
@@ -106,34 +109,39 @@ class Core(wiring.Component):
                     value = ((Dest.VALUE, t.value),) if self.hw.general else ()
                     for dest, tail in ((Dest.DRIVE, t.drive), (Dest.HIDDEN, t.hidden), (Dest.COST, t.cost), *value):
                         with m.Case(dest):
-                            m.d.comb += e.tail.eq(tail)
+                            m.d.comb += b.tail.eq(tail)
             with m.Case(Opcode.OUTER):
                 m.d.comb += [e.outer.eq(s.setting_tiles), e.period.eq(self._outer_period()),
-                             e.active.eq(s.setting_columns), e.tail.eq(t.outer), a.mode.eq(Mode.OUTER)]
+                             e.active.eq(s.setting_columns), b.tail.eq(t.outer), a.mode.eq(Mode.OUTER)]
             with m.Case(Opcode.TRANSPOSED):
                 m.d.comb += [e.outer.eq(s.setting_columns), e.active.eq(s.setting_tiles),
                              e.period.eq(Mux(s.setting_tiles == 1, 2, s.setting_tiles)),
-                             e.tail.eq(Mux(s.command.dest[0], t.nudge, self._tail(t.step, t.step_value, t.step_rows))),
+                             b.tail.eq(Mux(s.command.dest[0], t.nudge, self._tail(t.step, t.step_value, t.step_rows))),
                              a.mode.eq(Mode.TRANSPOSED)]
             with m.Case(Opcode.UNITS):
                 m.d.comb += [e.outer.eq(1), e.period.eq(s.setting_length << 1), e.active.eq(s.setting_length << 1),
-                             e.alternate.eq(1), e.tail.eq(self._tail(t.units, t.units_value, t.units_rows))]
+                             e.alternate.eq(1), b.tail.eq(self._tail(t.units, t.units_value, t.units_rows))]
             with m.Case(Opcode.UPDATE):
                 m.d.comb += [e.outer.eq(s.setting_tiles), e.period.eq(s.setting_length << 1),
-                             e.active.eq(s.setting_length << 1), e.alternate.eq(1), e.tail.eq(t.update),
+                             e.active.eq(s.setting_length << 1), e.alternate.eq(1), b.tail.eq(t.update),
                              a.mode.eq(Mode.UPDATE)]
             with m.Default():
                 m.d.comb += [e.outer.eq(2), e.period.eq(s.setting_length), e.active.eq(s.setting_length),
-                             e.tail.eq(t.fetch)]
+                             b.tail.eq(t.fetch)]
         m.d.comb += [
-            e.start.eq(s.start), e.stop.eq(s.stopping), s.done.eq(e.done), e.base.eq(s.setting_base),
+            e.start.eq(s.start), e.stop.eq(s.stopping), e.base.eq(s.setting_base),
+            b.start.eq(s.start), b.opcode.eq(s.opcode), b.command.eq(s.command), b.walking.eq(e.running),
+            b.ended.eq(e.ended), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode),
+            b.next_command.eq(s.next_command), b.columns.eq(s.setting_columns),
+            s.ready.eq(b.ready), s.still.eq(b.still), s.idle.eq(b.idle),
             e.inner_step.eq(Mux(self._is(Opcode.TRANSPOSED), s.setting_columns, 1)),
             e.outer_step.eq(Mux(self._is(Opcode.TRANSPOSED), 1, s.setting_columns)),
             a.valid.eq(e.valid & (self._is(Opcode.FORWARD) | self._is(Opcode.OUTER) | self._is(Opcode.TRANSPOSED)
                                   | (self._is(Opcode.UPDATE) & (s.command.kind == 0)))),
             a.first.eq(e.first), a.last.eq(e.last), a.address.eq(e.address),
             a.tile.eq(self._moved(Mux(self._is(Opcode.TRANSPOSED), e.inner_index, e.outer_index), Setting.TILE)),
-            a.coarse.eq(s.setting_rate[22:24]), a.update.eq(s.command.dest),
+            a.coarse.eq(s.setting_rate[22:24]), a.update.eq(s.command.dest), a.region.eq(region(s.command)),
+            a.start.eq(s.start & self._is(Opcode.FORWARD)),
         ]
 
     def _moved(self, index, setting: Setting):
@@ -175,10 +183,9 @@ class Core(wiring.Component):
         s, r, u = self.sequencer, self.rows, self.units
         m.submodules.values = self.values = v = ValueWriter(width=self.hw.width, bits=u.bits)
         m.d.comb += [
-            u.first.eq(s.setting_first), u.second.eq(s.setting_second), r.drive.eq(s.setting_drive),
-            r.tile.eq(Mux(self._is(Opcode.TRANSPOSED), s.setting_into, s.setting_tile)),
+            u.first.eq(s.setting_first), u.second.eq(s.setting_second),
             r.mapped_valid.eq(u.mapped_valid & s.command.rows), r.mapped.eq(u.mapped),
-            v.start.eq(s.start), v.first.eq(s.setting_place), v.context.eq(s.command.context),
+            v.start.eq(s.start & Mux(self._is(Opcode.FORWARD), s.command.dest == Dest.VALUE, s.command.value)), v.first.eq(s.setting_place), v.context.eq(s.command.context),
             v.maximum.eq(s.command.maximum),
             v.summed_valid.eq(r.value_valid), v.summed.eq(r.value),
             v.mapped_valid.eq(u.mapped_valid & s.command.value), v.mapped.eq(u.mapped),
@@ -226,7 +233,10 @@ class Core(wiring.Component):
         hw, s, e, u, w = self.hw, self.sequencer, self.sweep, self.units, self.window
         bits = u.bits
         q = [Bank(width=hw.width, depth=4 << bits) for _ in range(2)]
-        m.submodules.q_a, m.submodules.q_b = q
+        m.submodules.q_a, m.submodules.q_b = x = q
+        if hw.overlap:
+            x = [Bank(width=hw.width, depth=4 << bits) for _ in range(2)]
+            m.submodules.x_a, m.submodules.x_b = x
         m.submodules.p = p = Bank(width=hw.width, depth=8 << bits)
         self.q, self.p = q, p
         column = Mux(self._is(Opcode.TRANSPOSED), e.outer_index, e.inner_index)[:bits]
@@ -238,7 +248,7 @@ class Core(wiring.Component):
                 u.column.eq(Mux(e.again, first + s.setting_columns, first) + e.next_index),
             ]
             column = Mux(s.command.gather, u.column_place, column)
-        region = Mux(s.command.source, Context.INPUT, s.command.context)
+        place_of = Mux(s.command.source, Context.INPUT, s.command.context)
         swept = self._is(Opcode.FORWARD) | self._is(Opcode.OUTER)
         input_write = self.fetched_at[0] & ~s.command.target
         host, fetching = w.host_bank == BankId.POSITIONS, self._is(Opcode.FETCH)
@@ -251,8 +261,13 @@ class Core(wiring.Component):
                 moved, place, word = moved | v.w_en[slot], Mux(v.w_en.any(), v.w_addr, place), word | v.w_data
             write = Mux(s.busy, moved | (input_write & (self.fetched_at[1] == slot)),
                         w.host_w_en & host & (w.host_index[0] == slot))
+            if hw.overlap:  # the neuron unit reads at the same time
+                m.d.comb += [x[slot].r_addr.eq(Cat(column, place_of)), x[slot].r_en.eq(1),
+                             x[slot].w_en.eq(q[slot].w_en), x[slot].w_addr.eq(q[slot].w_addr),
+                             x[slot].w_data.eq(q[slot].w_data)]
+                swept = 0
             m.d.comb += [
-                q[slot].r_addr.eq(Mux(s.busy, Mux(swept, Cat(column, region), u.q_r_addr), w.host_index[1:])),
+                q[slot].r_addr.eq(Mux(s.busy, Mux(swept, Cat(column, place_of), u.q_r_addr), w.host_index[1:])),
                 q[slot].r_en.eq(~s.busy | swept | u.q_r_en),
                 q[slot].w_en.eq(write),
                 q[slot].w_addr.eq(Mux(s.busy, Mux(input_write, self.fetched_at[2:2 + bits] | Context.INPUT << bits,
@@ -264,9 +279,9 @@ class Core(wiring.Component):
                   Mux(s.command.source & (s.command.context == 1), 0, 1)]
         chosen = [delay(m, x, 1, "source") for x in sample]
         mantissa = s.setting_rate[:hw.width].as_signed()
-        for slot, x in enumerate((self.array.x_a, self.array.x_b)):
-            word = Mux(chosen[slot], q[1].r_data, q[0].r_data).as_signed()
-            m.d.comb += x.eq(Mux(self._is(Opcode.UPDATE), mantissa, word))
+        for slot, operand in enumerate((self.array.x_a, self.array.x_b)):
+            word = Mux(chosen[slot], x[1].r_data, x[0].r_data).as_signed()
+            m.d.comb += operand.eq(Mux(self._is(Opcode.UPDATE), mantissa, word))
         m.d.comb += [
             p.r_addr.eq(Mux(s.busy, u.p_r_addr, w.host_index)), p.r_en.eq(1), u.p.eq(p.r_data.as_signed()),
             p.w_addr.eq(Mux(s.busy, u.p_w_addr, w.host_index)),
@@ -275,13 +290,37 @@ class Core(wiring.Component):
             u.q_a.eq(q[0].r_data.as_signed()), u.q_b.eq(q[1].r_data.as_signed()),
         ]
 
+    def _commands(self, m: Module) -> None:
+        """What the units behind the array work on: the sweep whose results reach them, and its settings."""
+        s, r, u = self.sequencer, self.rows, self.units
+        moves = self._is(Opcode.TRANSPOSED) | self._is(Opcode.UNITS)
+        settings = [s.setting_rows]
+        if self.hw.general:
+            settings += [s.setting_drive, Mux(self._is(Opcode.TRANSPOSED), s.setting_into, s.setting_tile)]
+        given, mine, sweeping = Cat(s.command, *settings), Cat(r.command, r.rows), self._is(Opcode.TRANSPOSED)
+        if self.hw.general:
+            mine = Cat(mine, r.drive, r.tile)
+        if not self.hw.overlap:
+            m.d.comb += [mine.eq(given), u.command.eq(s.command), u.sweeping.eq(sweeping),
+                         r.start.eq(s.start), u.start.eq(s.start)]
+            return
+        launched, working = Signal(len(given)), Signal(len(given))
+        directly = s.start & moves & s.command.rows if self.hw.general else 0
+        m.d.comb += [mine.eq(working), r.start.eq(self.array.taken | directly), u.start.eq(s.start & moves)]
+        with m.If(s.start & self._is(Opcode.FORWARD)):
+            m.d.sync += launched.eq(given)
+        with m.If(self.array.taken):
+            m.d.sync += working.eq(launched)
+        with m.Elif(directly):
+            m.d.sync += working.eq(given)
+        with m.If(u.start):
+            m.d.sync += [u.command.eq(s.command), u.sweeping.eq(sweeping)]
+
     def _vectors(self, m: Module) -> None:
         """Neuron unit, row unit and array to each other; the vector parameters beside the unit path."""
         s, a, r, u, w = self.sequencer, self.array, self.rows, self.units, self.window
         m.d.comb += [
-            r.command.eq(s.command), u.command.eq(s.command), r.rows.eq(s.setting_rows), r.range.eq(w.range),
-            r.gain.eq(w.gain),
-            r.start.eq(s.start), u.start.eq(s.start), u.sweeping.eq(self._is(Opcode.TRANSPOSED)),
+            r.range.eq(w.range), r.gain.eq(w.gain),
             r.acc_next.eq(a.drain_next), r.acc.eq(a.drain), a.row_a.eq(r.row_a), a.row_b.eq(r.row_b),
             u.y_valid.eq(a.y_valid), u.y_a.eq(a.y_a), u.y_b.eq(a.y_b),
             u.tick.eq(self.sweep.valid & self._is(Opcode.UNITS)),

@@ -25,7 +25,7 @@ class Mode(enum.Enum, shape=2):
 class LaneControl(data.Struct):
     """Held by the array for all lanes; stage numbers count from the sweep engine's address."""
 
-    mode: Mode
+    mode: Mode  # stage 1
     first: 1  # stage 3: start a new sum
     load: 1  # stage 4: sums to the drain registers
     outer: 1  # stage 5: write the accumulated gradient
@@ -43,7 +43,7 @@ def row_write(hw: Hardware) -> data.StructLayout:
     part reads as zero in the rest."""
     return data.StructLayout({
         "enable": 1, "scaled": 1, "lane": max(1, (hw.lanes - 1).bit_length()),
-        "tile": (hw.depths.tiles - 1).bit_length(), "data": signed(hw.width), **({"fill": 1} if hw.general else {}),
+        "tile": (hw.depths.tiles - 1).bit_length() + hw.overlap, "data": signed(hw.width), **({"fill": 1} if hw.general else {}),
     })
 
 
@@ -65,7 +65,7 @@ class Lane(wiring.Component):
     def __init__(self, hw: Hardware, index: int):
         self.hw, self.index = hw, index
         w, depth = hw.width, (hw.depths.weights - 1).bit_length()
-        self.tile_bits = (hw.depths.tiles - 1).bit_length()
+        self.tile_bits = (hw.depths.tiles - 1).bit_length() + hw.overlap  # the region on top
         word, acc = signed(w), signed(hw.accumulator)
         super().__init__({
             "control": In(LaneControl),

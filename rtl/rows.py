@@ -14,6 +14,7 @@ from echolith.rtl.leading import Leading
 from echolith.rtl.memory import Bank
 from echolith.rtl.pipeline import ElementPipeline, delay
 from echolith.rtl.scale import EXPONENT_BITS, Scale
+from echolith.rtl.scoreboard import region
 from echolith.sim import arith
 
 __all__ = ["RowUnit"]
@@ -28,11 +29,11 @@ class RowUnit(wiring.Component):
     Members
     -------
     command, rows : In
-        Held during the sweep.
+        Of the sweep whose sums come, from the cycle after ``start`` on.
     acc_next, acc : In
         The array's drain.
     start : In(1)
-        A forward sweep begins.
+        Its sums begin.
     next : In(1)
         A new pair of samples: forget the costs' leading bits.
     masked : In(2)
@@ -228,8 +229,11 @@ class RowUnit(wiring.Component):
         slot = Signal() if slot is None else slot
         lane, tile = Signal.like(self.row_a.lane), Signal.like(self.row_a.tile)
         twin, pending = Signal(signed(self.hw.width)), delay(m, at[0], 1, "pending")
-        # Where operands go may depend on the command, which is there a cycle after the start.
-        start, first = (delay(m, self.start, 1, "begin"), self.tile) if self.hw.general else (self.start, 0)
+        # Where operands go may depend on the command, which may come with the start.
+        later = self.hw.general or self.hw.overlap
+        start, first = delay(m, self.start, 1, "begin") if later else self.start, self.tile if self.hw.general else 0
+        if self.hw.overlap:
+            first = first | region(self.command) << len(tile) - 1
         with m.If(start):
             m.d.sync += [slot.eq(0), lane.eq(0), tile.eq(first)]
         with m.Elif(at[0]):

@@ -1,4 +1,5 @@
-"""The sequencer: two cycles per program word, three if it starts a sweep; counted loops, one sweep at a time."""
+"""The sequencer: two cycles per program word, three if it starts a sweep; counted loops. It reads ahead of the sweep
+that runs, and waits where the `Scoreboard` says so."""
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
@@ -43,14 +44,16 @@ class Sequencer(wiring.Component):
     Members
     -------
     go, stop, entry, pairs, guard : In
-        ``stop`` may come at any time; a run ends once its sweep has drained. ``guard``: a flag is up, GUARD jumps.
+        ``stop`` may come at any time; a run ends once all is drained. ``guard``: a flag is up, GUARD jumps.
     busy : Out
     opcode, command, start : Out
-        The sweep being run, held until the next; ``start`` strobes when they are there.
+        The sweep started last, held until the next; ``start`` strobes when they are there.
     stopping : Out
         A stop has come and the run is not over yet: sweeps end early.
-    done : In
-        The sweep's last cycle.
+    next_opcode, next_command : Out
+        The word that waits to be carried out.
+    ready, still, idle : In
+        It may start, if it is a sweep; settings may change; nothing is on its way.
     next : Out
         Strobe: take the next pair of the order memory (two more cycles).
     setting_* : Out
@@ -66,7 +69,8 @@ class Sequencer(wiring.Component):
         self.settings = setting_bits(hw)
         super().__init__({
             "go": In(1), "stop": In(1), "entry": In(pc), "pairs": In(LOOP_BITS), "guard": In(1), "busy": Out(1),
-            "opcode": Out(4), "command": Out(Command), "start": Out(1), "stopping": Out(1), "done": In(1),
+            "opcode": Out(4), "command": Out(Command), "start": Out(1), "stopping": Out(1),
+            "next_opcode": Out(4), "next_command": Out(Command), "ready": In(1), "still": In(1), "idle": In(1),
             "next": Out(1),
             **{f"setting_{s.name.lower()}": Out(bits) for s, bits in self.settings.items()},
             "offset": Out(self.offset_bits),
@@ -82,6 +86,7 @@ class Sequencer(wiring.Component):
             program.r_addr.eq(Mux(self.busy, pc, self.program_addr)), program.r_en.eq(1),
             program.w_addr.eq(self.program_addr), program.w_data.eq(self.program_w_data),
             program.w_en.eq(self.program_w_en), self.program_r_data.eq(word),
+            self.next_opcode.eq(word[28:]), self.next_command.eq(word[:28]),
         ]
         with m.If(self.stop):
             m.d.sync += self.stopping.eq(1)
@@ -97,9 +102,10 @@ class Sequencer(wiring.Component):
             with m.State("FETCH"):
                 m.next = "DECODE"
             with m.State("DECODE"):
-                m.d.sync += pc.eq(pc + 1)
-                m.next = "FETCH"
-                self._decode(m, word, value, pc)
+                with m.If(self._may_go(m, word[28:])):
+                    m.d.sync += pc.eq(pc + 1)
+                    m.next = "FETCH"
+                    self._decode(m, word, value, pc)
             with m.State("NEXT"):
                 m.next = "NEXT_B"
             with m.State("NEXT_B"):
@@ -107,11 +113,22 @@ class Sequencer(wiring.Component):
                 m.next = "FETCH"
             with m.State("LAUNCH"):
                 m.d.comb += self.start.eq(1)
-                m.next = "SWEEP"
-            with m.State("SWEEP"):
-                with m.If(self.done):
-                    m.next = "FETCH"
+                m.next = "FETCH"
         return m
+
+    def _may_go(self, m: Module, opcode):
+        """Whether the word can be carried out now."""
+        go = Signal()
+        with m.Switch(opcode):
+            with m.Case(Opcode.HALT, Opcode.NEXT, Opcode.GUARD):
+                m.d.comb += go.eq(self.idle)
+            with m.Case(Opcode.SET, Opcode.ROW):
+                m.d.comb += go.eq(self.still)
+            with m.Case(Opcode.LOOP, Opcode.PAIRS, Opcode.END):
+                m.d.comb += go.eq(1)
+            with m.Default():
+                m.d.comb += go.eq(self.ready)
+        return Mux(self.stopping, self.idle, go)
 
     def _decode(self, m: Module, word, value, pc) -> None:
         opcode = word[28:]

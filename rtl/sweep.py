@@ -13,7 +13,7 @@ class Sweep(wiring.Component):
     Members
     -------
     start : In(1)
-        Strobe. The counts are taken with it; the other inputs must be held until ``done``.
+        Strobe. The counts are taken with it; the other inputs must be held until ``ended``.
     outer, period, active : In
         Counts, at least one.
     alternate : In(1)
@@ -21,15 +21,13 @@ class Sweep(wiring.Component):
     base, inner_step, outer_step : In
         Address of the first element and its growth per valid cycle and per round.
     stop : In(1)
-        End here: only the tail is left.
+        End here.
     hold : In(1)
         Freeze the counters (waiting for input).
-    tail : In
-        Cycles between the last round and ``done``.
     valid, first, last, inner_index, outer_index, address : Out
         The element of this cycle; ``first`` and ``last`` of its round.
-    done : Out(1)
-        Strobe in the last cycle: outer * period + tail cycles after ``start``.
+    running, ended : Out(1)
+        From the cycle after ``start`` on, outer * period cycles; strobe in the last of them.
 
     With ``repeat_bits``, the whole walk is done over and over:
 
@@ -41,34 +39,32 @@ class Sweep(wiring.Component):
         ``inner_index`` of the next cycle.
     """
 
-    def __init__(self, *, inner_bits: int, outer_bits: int, address_bits: int, tail_bits: int, repeat_bits: int = 0):
+    def __init__(self, *, inner_bits: int, outer_bits: int, address_bits: int, repeat_bits: int = 0):
         self.inner_bits, self.outer_bits = inner_bits, outer_bits
-        self.address_bits, self.tail_bits, self.repeat_bits = address_bits, tail_bits, repeat_bits
+        self.address_bits, self.repeat_bits = address_bits, repeat_bits
         repeats = {"repeat": In(repeat_bits), "again": Out(1), "next_index": Out(inner_bits)} if repeat_bits else {}
         super().__init__({
             "start": In(1), "outer": In(outer_bits), "period": In(inner_bits), "active": In(inner_bits),
             "alternate": In(1), "base": In(address_bits), "inner_step": In(address_bits),
-            "outer_step": In(address_bits), "stop": In(1), "hold": In(1), "tail": In(tail_bits),
+            "outer_step": In(address_bits), "stop": In(1), "hold": In(1),
             "valid": Out(1), "first": Out(1), "last": Out(1), "inner_index": Out(inner_bits),
-            "outer_index": Out(outer_bits), "address": Out(address_bits), "done": Out(1), **repeats,
+            "outer_index": Out(outer_bits), "address": Out(address_bits), "running": Out(1), "ended": Out(1), **repeats,
         })
 
     def elaborate(self, platform):
         m = Module()
-        running, live, left, row = Signal(), Signal(), Signal(self.tail_bits), Signal(self.address_bits)
+        live, row = Signal(), Signal(self.address_bits)
         going, sweep_end, next_row = Signal(), Signal(), Signal(self.address_bits)
         period = _Countdown(m, "period", self.period, self.start)
         active = _Countdown(m, "active", self.active, self.start)
         rounds = _Countdown(m, "rounds", self.outer, self.start)
         last_walk = self._last(m)
         m.d.comb += [
-            going.eq(running & ~self.hold), sweep_end.eq(period.last & rounds.last & last_walk),
+            going.eq(self.running & ~self.hold), sweep_end.eq(period.last & rounds.last & last_walk),
             next_row.eq(row + self.outer_step),
             self.valid.eq(live & ~self.hold & ~(self.alternate & self.inner_index[0])), self.last.eq(active.last),
-            self.done.eq(left == 1),
+            self.ended.eq(self.running & (self.stop | (sweep_end & ~self.hold))),
         ]
-        with m.If(left != 0):
-            m.d.sync += left.eq(left - 1)
         with m.If(going):
             m.d.sync += [self.inner_index.eq(self.inner_index + 1), self.first.eq(period.last),
                          live.eq(live & ~self.last)]
@@ -85,10 +81,10 @@ class Sweep(wiring.Component):
                          self.next_index.eq(Mux(period.last, 0, self.inner_index + 1))]
             with m.If(self.again):
                 m.d.sync += [self.outer_index.eq(0), row.eq(self.base), self.address.eq(self.base)]
-        with m.If(running & (self.stop | (sweep_end & ~self.hold))):
-            m.d.sync += [running.eq(0), live.eq(0), left.eq(self.tail)]
+        with m.If(self.ended):
+            m.d.sync += [self.running.eq(0), live.eq(0)]
         with m.If(self.start):
-            m.d.sync += [running.eq(1), live.eq(1), self.first.eq(1), self.inner_index.eq(0), self.outer_index.eq(0),
+            m.d.sync += [self.running.eq(1), live.eq(1), self.first.eq(1), self.inner_index.eq(0), self.outer_index.eq(0),
                          row.eq(self.base), self.address.eq(self.base)]
         return m
 

@@ -1,0 +1,118 @@
+"""What is still on its way, and whether the next sweep may start."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from echolith.compiler.design import Hardware
+from echolith.compiler.isa import Context, Dest, Opcode
+from echolith.rtl.command import Command
+
+__all__ = ["Scoreboard", "region"]
+
+
+class Scoreboard(wiring.Component):
+    """A sweep goes over its addresses first; its results follow within its tail. With `Hardware.overlap` another sweep
+    may start then, if it needs nothing of them; else it waits for the end. `compiler.timing` has the same rules.
+
+    Behind a FORWARD sweep the row unit works, behind TRANSPOSED and UNITS the neuron unit, one sweep at a time, behind
+    OUTER the lanes. All others, and passes of general hardware to vectors or rows, are *alone*: before them and behind
+    them nothing is on its way.
+
+    Members
+    -------
+    start, opcode, command : In
+        A sweep starts.
+    walking, ended, tail : In
+        It goes over its addresses; strobe in the last cycle, with the cycles that its results need from there.
+    taken : In(1)
+        Strobe: the first sums of a FORWARD sweep reach the row unit.
+    next_opcode, next_command, columns : In
+        The sweep that waits, and its columns.
+    ready : Out(1)
+        It may start.
+    still, idle : Out(1)
+        Nothing depends on settings any more; nothing is on its way.
+    """
+
+    def __init__(self, hw: Hardware, *, tail_bits: int, column_bits: int):
+        self.hw, self.tail_bits = hw, tail_bits
+        super().__init__({
+            "start": In(1), "opcode": In(4), "command": In(Command), "walking": In(1), "ended": In(1),
+            "tail": In(tail_bits), "taken": In(1), "next_opcode": In(4), "next_command": In(Command),
+            "columns": In(column_bits), "ready": Out(1), "still": Out(1), "idle": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        mine = [self._alone(self.opcode, self.command), self.opcode == Opcode.FORWARD, _moves(self.opcode)]
+        alone, rows, units, lanes = (Signal(self.tail_bits, name=name) for name in ("alone", "rows", "units", "lanes"))
+        everything = ((alone, mine[0]), (rows, ~mine[0] & mine[1]), (units, ~mine[0] & mine[2]),
+                      (lanes, ~mine[0] & (self.opcode == Opcode.OUTER)))
+        if not self.hw.overlap:
+            everything = ((alone, 1),)
+        for left, chosen in everything:
+            with m.If(self.ended & chosen):
+                m.d.sync += left.eq(self.tail)
+            with m.Elif(left != 0):
+                m.d.sync += left.eq(left - 1)
+        m.d.comb += [self.still.eq(~self.walking & (alone == 0)),
+                     self.idle.eq(self.still & (rows == 0) & (units == 0) & (lanes == 0)), self.ready.eq(self.idle)]
+        if self.hw.overlap:
+            m.d.comb += self.ready.eq(self.still & self._may_start(m, rows, units, lanes, everything[1][1]))
+        return m
+
+    def _may_start(self, m: Module, rows, units, lanes, forward):
+        c, op, after = self.next_command, self.next_opcode, region(self.next_command)
+        moving, written = Signal(2), Signal(2)  # context in the neuron unit; regions of operands
+        drained, draining = Signal(), Signal()  # the region that the row unit writes, if it does
+        waits = Signal()  # a FORWARD sweep for the row unit
+        with m.If(self.ended & forward):
+            m.d.sync += [drained.eq(region(self.command)), draining.eq(_writes(self.command))]
+        with m.If(self.ended & _moves(self.opcode)):
+            m.d.sync += moving.eq(self.command.context)
+        with m.If((rows == 1) & draining):
+            m.d.sync += written.bit_select(drained, 1).eq(0)
+        with m.If(self.taken):
+            m.d.sync += waits.eq(0)
+        with m.If(self.start & forward):
+            m.d.sync += waits.eq(1)
+            with m.If(_writes(self.command)):
+                m.d.sync += written.bit_select(region(self.command), 1).eq(1)
+        # Positions are read in the order in which they are moved: a sweep may follow closely.
+        close = 0 if self.hw.general else units < self.columns
+        there = c.source | (units == 0) | (c.context != moving) | close
+        operands = ~written.bit_select(after, 1)
+        ready = Signal()
+        with m.Switch(op):
+            with m.Case(Opcode.FORWARD):
+                m.d.comb += ready.eq(there & ~waits & (rows <= self.columns) & (operands | ~_writes(c)))
+            with m.Case(Opcode.OUTER):
+                m.d.comb += ready.eq(there & operands & (lanes == 0))
+            with m.Case(Opcode.TRANSPOSED):
+                m.d.comb += ready.eq(operands & (units == 0))
+            with m.Case(Opcode.UNITS):
+                m.d.comb += ready.eq(units == 0)
+        return Mux(self._alone(op, c), self.idle, ready)
+
+    def _alone(self, opcode, command):
+        found = (opcode == Opcode.FETCH) | (opcode == Opcode.UPDATE)
+        found |= (opcode == Opcode.UNITS) & (command.emit | command.clear | command.check)
+        if self.hw.general:
+            found |= (opcode == Opcode.FORWARD) & (command.dest == Dest.VALUE)
+            found |= _moves(opcode) & (command.value | command.rows)
+        return found
+
+
+def _moves(opcode):
+    return (opcode == Opcode.TRANSPOSED) | (opcode == Opcode.UNITS)
+
+
+def _writes(forward):
+    """Whether a FORWARD sweep's results become row operands."""
+    return forward.dest != Dest.DRIVE
+
+
+def region(command):
+    """Of the row operands: the second echo has its own, so that it need not wait for the first."""
+    return command.context == Context.ECHO_B
