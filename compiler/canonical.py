@@ -111,6 +111,8 @@ class Canonical:
         scale *= term.scale
         if source == const(0):
             return []
+        if isinstance(term.matrix, Index) and max(term.matrix.of) > 0 and self._width(source) == 1:  # by now
+            return [Term(Index(tuple(min(i, 0) for i in term.matrix.of)), source, scale)]
         inner = self.nodes.nodes.get(source.name) if source.op == "var" else None
         if isinstance(inner, Affine) and not inner.biases and all(isinstance(t.matrix, Index) for t in inner.terms):
             found = [_composed(term.matrix, t, self.nodes, scale) for t in inner.terms]

@@ -59,7 +59,7 @@ def capture(model: torch.nn.Module, points: Iterable[tuple[np.ndarray, np.ndarra
             reader.store.values, reader.store.learned, tuple(reader.store.derived.values()),
         )
     )  # fmt: skip
-    check(graph, reader.model, points)
+    check(graph, double(model), points)  # of its own: a method may have kept something while it was traced
     return graph
 
 

@@ -1,14 +1,18 @@
 """The captured graph compared with autograd on the user's own code, at every compile."""
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import torch
 
 from echolith.compiler import numeric
 from echolith.compiler.derived import chained
+from echolith.compiler.disagreement import explained
 from echolith.compiler.errors import CompileError
 from echolith.compiler.graph import Graph
+from echolith.compiler.lines import raising, refusal
 from echolith.compiler.trace import call, float64, parameters, shapes
 
 __all__ = ["TOLERANCE", "check"]
@@ -27,79 +31,115 @@ def check(
 ) -> None:
     """Compares energies, cost and all gradients with autograd at the origin, at random points and at ``points``.
 
-    ``model`` comes from ``trace.double``; ``points`` are pairs of states, flat and one after the other, and inputs.
+    ``model`` comes from ``trace.double``, none of its methods having run; ``points`` are pairs of states, flat and one
+    after the other, and inputs.
     Raises CompileError where they disagree by more than `TOLERANCE`, and where the force is not finite at the origin.
     """
+    _finite_at_rest(graph)
     rng = rng or np.random.default_rng(0)
+    units, calls = sum(graph.states.values()), _Calls(model)
+    random = [(rng.normal(size=units), rng.normal(size=graph.inputs)) for _ in range(3)]
+    compared = 0
+    for flat, u in [*random, *points]:
+        q = numeric.split(graph, np.asarray(flat, np.float64)[None])
+        compared += _energy(graph, calls, q, np.asarray(u, np.float64)[None])
+        if graph.cost:
+            _cost(graph, calls, q, rng)
+        if callable(getattr(model, "kinetic", None)):
+            velocity, gradient = numeric.kinetic_gradient(graph, q)
+            _compare(graph, calls, "kinetic", (numeric.kinetic(graph, q), velocity, gradient), q)
+    if not compared:
+        raise CompileError("energy: must be finite near q = 0, not inf or NaN at every point tried")
+
+
+def _finite_at_rest(graph: Graph) -> None:
     units = sum(graph.states.values())
     start = numeric.Force(graph)(numeric.split(graph, np.zeros((1, units))), np.zeros((1, graph.inputs)))
     force = np.concatenate([f.ravel() for f in start.values()])
     if not np.isfinite(force).all():
         bad = force[~np.isfinite(force)][0]
         raise CompileError(f"energy: dV/dq must be finite at q = 0, u = 0, where every sample starts, not {bad}")
-    random = [(rng.normal(size=units), rng.normal(size=graph.inputs)) for _ in range(3)]
-    compared = 0
-    for flat, u in [*random, *points]:
-        q = numeric.split(graph, np.asarray(flat, np.float64)[None])
-        compared += _energy(graph, model, q, np.asarray(u, np.float64)[None])
-        if graph.cost:
-            _cost(graph, model, q, rng)
-        if callable(getattr(model, "kinetic", None)):
-            velocity, gradient = numeric.kinetic_gradient(graph, q)
-            expected = _autograd(model, "kinetic", q)
-            _compare(graph, "kinetic", (numeric.kinetic(graph, q), velocity, gradient), expected)
-    if not compared:
-        raise CompileError("energy: must be finite near q = 0, not inf or NaN at every point tried")
 
 
-def _energy(graph: Graph, model: torch.nn.Module, q: Arrays, u: np.ndarray) -> bool:
+def _energy(graph: Graph, calls: "_Calls", q: Arrays, u: np.ndarray) -> bool:
     found = numeric.energy(graph, q, u), numeric.Force(graph)(q, u), numeric.gradient(graph, q, u)
-    return _compare(graph, "energy", found, _autograd(model, "energy", q, torch.tensor(u[0])))
+    return _compare(graph, calls, "energy", found, q, {"u": torch.tensor(u[0])})
 
 
-def _cost(graph: Graph, model: torch.nn.Module, q: Arrays, rng: np.random.Generator) -> None:
+def _cost(graph: Graph, calls: "_Calls", q: Arrays, rng: np.random.Generator) -> None:
     target = rng.uniform(0.05, 0.95, (1, graph.outputs))
     given = torch.tensor(target[0])
     if graph.classes:
         target = rng.integers(graph.outputs, size=1)
-        given = torch.tensor(int(target[0]))
-    try:
-        expected = _autograd(model, "cost", q, given)
-    except (RuntimeError, IndexError, ValueError):  # the class number of a batch of one
-        expected = _autograd(model, "cost", q, given.reshape(1))
+        given = calls.target(q, torch.tensor(int(target[0])))
     found = numeric.cost(graph, q, target), *numeric.cost_gradient(graph, q, target)
-    _compare(graph, "cost", found, expected)
+    _compare(graph, calls, "cost", found, q, {"y": given})
 
 
 _Derivatives = tuple[np.ndarray, Arrays, Arrays]  # value, by state, by parameter
 
 
-def _autograd(model: torch.nn.Module, method: str, q: Arrays, *others: torch.Tensor) -> _Derivatives:
-    """(value, d/dstate, d/dparameter) of one method at one point."""
-    learned = sorted(name for name, p in model.named_parameters() if p.requires_grad)
-    values = {name: v.detach().clone().requires_grad_(name in learned) for name, v in parameters(model).items()}
-    given = {n: torch.tensor(q[n][0].reshape(shape), requires_grad=True) for n, shape in shapes(model).items()}
-    with float64(), torch.enable_grad():
-        value = call(model, method, values, *(state * 1 for state in given.values()), *others)
-        leaves = [*given.values(), *(values[name] for name in learned)]
-        grads = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
-    arrays = [g.numpy() for g in grads]
-    states = {name: g.reshape(1, -1) for name, g in zip(given, arrays, strict=False)}
-    return value.detach().numpy()[None], states, dict(zip(learned, arrays[len(given):], strict=True))
+class _Calls:
+    """The user's methods under autograd."""
+
+    def __init__(self, model: torch.nn.Module):
+        self.model, self.untouched = model, copy.deepcopy(model)
+
+    def target(self, q: Arrays, number: torch.Tensor) -> torch.Tensor:
+        """A class number in the shape that the cost takes: of one sample, or of a batch of one."""
+        try:
+            self.derivatives("cost", q, {"y": number})
+        except (RuntimeError, IndexError, ValueError):
+            return number.reshape(1)
+        return number
+
+    def derivatives(self, method: str, q: Arrays, others: Mapping[str, torch.Tensor]) -> _Derivatives:
+        """(value, d/dstate, d/dparameter) of one method at one point."""
+        learned = sorted(name for name, p in self.model.named_parameters() if p.requires_grad)
+        values = {n: v.detach().clone().requires_grad_(n in learned) for n, v in parameters(self.model).items()}
+        given = {n: v.requires_grad_() for n, v in self._states(q).items()}
+        with float64(), torch.enable_grad():
+            value = call(self.model, method, values, *(state * 1 for state in given.values()), *others.values())
+            leaves = [*given.values(), *(values[name] for name in learned)]
+            grads = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
+        arrays = [g.numpy() for g in grads]
+        states = {name: g.reshape(1, -1) for name, g in zip(given, arrays, strict=False)}
+        return value.detach().numpy()[None], states, dict(zip(learned, arrays[len(given):], strict=True))
+
+    def checked(self, method: str, q: Arrays, others: Mapping[str, torch.Tensor]) -> _Derivatives:
+        """The same; raises CompileError if autograd refuses the method."""
+        try:
+            return self.derivatives(method, q, others)
+        except Exception as error:  # whatever the user's code raises now, but did not when it was traced
+            raise self.blamed(method, q, others) or refusal(
+                method, raising(error.__traceback__), f"the method raised {type(error).__name__} under autograd",
+                "write it in torch functions that autograd knows", error) from error
+
+    def blamed(self, method: str, q: Arrays, others: Mapping[str, torch.Tensor]) -> CompileError | None:
+        """What the method does wrong at a point where its derivatives are not those of the captured network."""
+        return explained(self.untouched, method, {**self._states(q), **others})
+
+    def _states(self, q: Arrays) -> dict[str, torch.Tensor]:
+        return {name: torch.tensor(q[name][0].reshape(shape)) for name, shape in shapes(self.model).items()}
 
 
-def _compare(graph: Graph, method: str, found: _Derivatives, expected: _Derivatives) -> bool:
+def _compare(graph: Graph, calls: _Calls, method: str, found: _Derivatives, q: Arrays,
+             others: Mapping[str, torch.Tensor] = MappingProxyType({})) -> bool:  # fmt: skip
     """False, without comparing, where PyTorch's own value or derivatives are not finite."""
+    expected = calls.checked(method, q, others)
     by_state = "velocity" if method == "kinetic" else "dV/dq" if method == "energy" else "dcost/dq"
     if not all(np.isfinite(v).all() for v in (expected[0], *expected[1].values())):
         return False
-    _same(method, "value", found[0], expected[0])
-    for name, value in expected[1].items():
-        label = by_state if len(graph.states) == 1 else f"{by_state} of {name}"
-        _same(method, label, found[1][name], value)
-    gradients = chained(graph.derived, found[2], graph.values, graph.learned)
-    for name, value in expected[2].items():
-        _same(method, f"gradient of {name}", gradients.get(name, np.zeros_like(value)), value)
+    try:
+        _same(method, "value", found[0], expected[0])
+        for name, value in expected[1].items():
+            label = by_state if len(graph.states) == 1 else f"{by_state} of {name}"
+            _same(method, label, found[1][name], value)
+        gradients = chained(graph.derived, found[2], graph.values, graph.learned)
+        for name, value in expected[2].items():
+            _same(method, f"gradient of {name}", gradients.get(name, np.zeros_like(value)), value)
+    except CompileError as error:
+        raise calls.blamed(method, q, others) or error from error
     return True
 
 

@@ -26,6 +26,8 @@ MOVES = frozenset(
 
 FILLING = frozenset(("tril", "triu", "constant_pad_nd", "diag_embed"))  # those that also put zeros
 
+_PICKING = frozenset(("index", "index_select", "gather", "take", "masked_select"))
+
 
 def move(site: Site, operator: Callable[..., Any], args: Sequence[Any], options: Mapping[str, Any]) -> Any:
     """The result of a moving operator, one Array or a list of them, from the values of its arguments."""
@@ -48,6 +50,9 @@ def move(site: Site, operator: Callable[..., Any], args: Sequence[Any], options:
 
     if site.operator == "constant_pad_nd" and len(args) > 2 and args[2] != 0:
         raise site.refuse("padding by a number", "pad with zeros and add the number", args[2])
+    if site.operator in _PICKING and any(isinstance(v, Array) for v in _flat(args[1:])):
+        raise site.refuse("elements are picked by values of states or inputs",
+                          "use torch.where(q > 0, q, 0) or fixed numbers", site.operator)  # fmt: skip
     args, options = _each(args, probe), {k: _each(v, probe) for k, v in options.items()}
     result = operator(*args, **options)
     return _each(result, lambda t: Array(tuple(t.shape), site.store.moved(sources, t - 1)))
@@ -58,6 +63,10 @@ def _each(value: Any, function: Callable[[Any], Any]) -> Any:
     if isinstance(value, list | tuple):
         return [_each(v, function) for v in value]
     return function(value)
+
+
+def _flat(value: Any) -> list[Any]:
+    return [x for v in value for x in _flat(v)] if isinstance(value, list | tuple) else [value]
 
 
 def reindex(store: Store, value: Fixed | Array, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:

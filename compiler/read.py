@@ -21,6 +21,7 @@ __all__ = ["read"]
 
 _LIKE = {"zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0}
 _FLOAT = "keep float64: the compiler chooses the number format"
+_NORMS = {"native_batch_norm": 5, "_native_batch_norm_legit": 5, "cudnn_batch_norm": 5}  # place of ``training``
 _REMEDIES = {
     "_to_copy": _FLOAT, "max": "use logsumexp, a smooth maximum", "min": "use -logsumexp(-q)",
     "amax": "use logsumexp, a smooth maximum", "amin": "use -logsumexp(-q)", "sort": "use a fixed order of the units",
@@ -55,12 +56,7 @@ def read(
 
 
 def _output(trace: Trace) -> torch.fx.Node:
-    result = next(iter(reversed(trace.graph.nodes))).args[0]
-    if isinstance(result, list | tuple) and len(result) == 1:  # make_fx returns what the method returned, or a list
-        result = result[0]
-    if not isinstance(result, torch.fx.Node):
-        site = Site(trace.method, Store({}, (), {}), "return", None, ())
-        raise site.refuse("the result is not a tensor", "return one tensor computed from the states", repr(result))
+    (result,) = next(iter(reversed(trace.graph.nodes))).all_input_nodes
     return result
 
 
@@ -97,15 +93,23 @@ def _live(trace: Trace, store: Store) -> set[torch.fx.Node]:
         if node not in live:
             live.add(node)
             stack.extend(node.all_input_nodes)
-    for node in trace.graph.nodes:
-        site = _site(trace, store, node)
-        if not isinstance(node.target, torch._ops.OpOverload):
-            continue
-        if node in live and torch.Tag.nondeterministic_seeded in node.target.tags:
-            raise site.refuse("randomness (dropout, noise)", "call model.eval() or remove it", site.operator)
-        if node.target._schema.is_mutable and (node not in live or _given(node)):
+    sites = [(n, _site(trace, store, n)) for n in trace.graph.nodes if isinstance(n.target, torch._ops.OpOverload)]
+    for node, site in sites:
+        if node in live:
+            _evaluating(node, site)
+    for node, site in sites:
+        if _overload(node)._schema.is_mutable and (node not in live or _given(node)):
             raise site.refuse("a tensor is written in place", "build a new tensor instead", site.operator)
     return live
+
+
+def _evaluating(node: torch.fx.Node, site: Site) -> None:
+    """Refuses what a model does in training mode alone."""
+    if site.operator in _NORMS and node.args[_NORMS[site.operator]]:
+        raise site.refuse("batch normalisation in training mode", "call model.eval()", site.operator)
+    attention = site.operator.startswith("_scaled_dot_product")  # random only with dropout
+    if torch.Tag.nondeterministic_seeded in _overload(node).tags and not attention:
+        raise site.refuse("randomness (dropout, noise)", "call model.eval() or remove it", site.operator)
 
 
 def _given(node: torch.fx.Node) -> bool:
@@ -134,6 +138,8 @@ def _operator(site: Site, node: torch.fx.Node, environment: Mapping[torch.fx.Nod
         return Fixed(torch.full(site.shape, fill, dtype=torch.float64))
     if fixed and (computed := _compute(site, node, environment)) is not None:
         return computed
+    if any(isinstance(v, Fixed) and v.tensor.is_complex() for v in known):
+        raise site.refuse("complex numbers are not supported", "write real and imaginary parts apart", site.operator)
     settle = {n: settled(site.store, environment[n]) for n in node.all_input_nodes}
     known = list(settle.values())
     arguments, options = _arguments(node, settle)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from echolith.compiler.errors import CompileError
 from echolith.compiler.graph import Reduce
 from echolith.compiler.ir import Expr
-from echolith.compiler.trace import refusal
+from echolith.compiler.lines import refusal
 from echolith.compiler.values import Array, Classes, Fixed, Store, Value
 
 __all__ = ["FORM", "LARGEST", "Argument", "Site"]

@@ -5,25 +5,19 @@ The model is copied and converted to float64 first; its parameters and buffers b
 
 import copy
 import inspect
-import linecache
-import os
-import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 
 import torch
 import torch.fx.traceback
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.overrides import TorchFunctionMode
 
 from echolith.compiler.errors import CompileError
+from echolith.compiler.escapes import Watch
+from echolith.compiler.lines import raising, refusal
 
-__all__ = ["Trace", "call", "double", "float64", "parameters", "refusal", "shapes", "trace"]
-
-_TORCH = os.path.dirname(torch.__file__) + os.sep
+__all__ = ["Trace", "call", "double", "float64", "parameters", "shapes", "trace"]
 
 
 @dataclass(frozen=True)
@@ -38,15 +32,6 @@ class Trace:
     @property
     def graph(self) -> torch.fx.Graph:
         return self.module.graph
-
-
-def refusal(method: str, line: str | None, what: str, remedy: str, value: object) -> CompileError:
-    """The error for a model that cannot be lowered.
-
-    ``what`` names the operation, ``line`` is its source as ``file.py:LINE: text``, ``value`` is what was found.
-    """
-    where = f", at `{line}`" if line else ""
-    return CompileError(f"{method}: {what}{where}; {remedy}, not {value}")
 
 
 def double(model: torch.nn.Module) -> torch.nn.Module:
@@ -96,29 +81,6 @@ def call(
     return torch.func.functional_call(_Method(model, method), replaced, arguments)
 
 
-class _Lines(TorchFunctionMode):
-    """Gives every traced operator the line of the user's file that called for it."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        frame = sys._getframe(1)
-        while frame.f_back is not None and frame.f_code.co_filename.startswith(_TORCH):
-            frame = frame.f_back
-        # make_fx on its own records only frames of functions called "forward".
-        torch.fx.traceback.set_stack_trace([_source(frame.f_code.co_filename, frame.f_lineno)])
-        return func(*args, **(kwargs or {}))
-
-
-def _source(file: str, number: int) -> str:
-    return f"{os.path.basename(file)}:{number}: {linecache.getline(file, number).strip()}"
-
-
-def _line(tb: TracebackType | None) -> str | None:
-    """The innermost line of the user's code in a traceback."""
-    frames = traceback.extract_tb(tb)
-    users = [f for f in frames if not f.filename.startswith(_TORCH) and f.filename != __file__]
-    return _source(users[-1].filename, users[-1].lineno or 0) if users else None
-
-
 @contextmanager
 def float64() -> Iterator[None]:
     """Constants written inside a method, such as ``torch.tensor(0.1)``, are float64 as everything else."""
@@ -137,19 +99,34 @@ def trace(model: torch.nn.Module, method: str, arguments: dict[str, torch.Tensor
     """
     _check_signature(model, method, tuple(arguments))
     values = {name: value.detach() for name, value in parameters(model).items()}
+    learned = {name for name, value in model.named_parameters() if value.requires_grad}
+
     def body(values: dict[str, torch.Tensor], *args: torch.Tensor) -> torch.Tensor:
-        with _Lines():
-            return call(model, method, values, *args)
+        moving = {name: value for name, value in values.items() if name in learned}
+        with Watch(method, {**moving, **dict(zip(arguments, args, strict=True))}):
+            return _tensor(method, call(model, method, values, *args))
 
     try:
-        with float64(), torch.no_grad(), torch.fx.traceback.preserve_node_meta():
+        with float64(), torch.enable_grad(), torch.fx.traceback.preserve_node_meta():
             samples = {name: value.clone() for name, value in values.items()}
             module = make_fx(body, record_stack_traces=True)(samples, *(a.clone() for a in arguments.values()))
     except CompileError:
         raise
     except Exception as error:  # whatever the user's code raises: report it with its place and the shapes it was given
-        raise _translate(method, _line(error.__traceback__), arguments, error) from error
+        raise _translate(method, raising(error.__traceback__), arguments, error) from error
     return Trace(method, tuple(values), tuple(arguments), module)
+
+
+def _tensor(method: str, result: object) -> torch.Tensor:
+    """``result`` of a method, if it is a tensor of real numbers."""
+    remedy = "return one tensor computed from the states"
+    if not isinstance(result, torch.Tensor):
+        several = isinstance(result, list | tuple | dict)
+        found = f"a {type(result).__name__} of {len(result)}" if several else repr(result)
+        raise refusal(method, None, "the result is not a tensor", remedy, found)
+    if result.is_complex() or not result.is_floating_point():
+        raise refusal(method, None, "the result is not a tensor of real numbers", remedy, result.dtype)
+    return result
 
 
 def _check_signature(model: torch.nn.Module, method: str, arguments: tuple[str, ...]) -> None:
@@ -161,15 +138,29 @@ def _check_signature(model: torch.nn.Module, method: str, arguments: tuple[str, 
         raise refusal(method, None, "wrong arguments", f"declare it as {method}{expected}", signature) from None
 
 
+_RAISED = {  # part of what PyTorch says: what it means, and the remedy
+    "value out of a tracing tensor": (
+        "a Python value is taken from a tensor (.item(), float(), or an if on data)",
+        "compute with tensors, e.g. torch.where for a branch"),
+    "does not require grad": (
+        "torch.autograd in the method", "use torch.func.grad, or write the derivative out"),
+    "Expected more than 1 value per channel when training": (
+        "batch normalisation in training mode", "call model.eval()"),
+    "dynamo-optimized": ("torch.compile in the method", "call the function without torch.compile"),
+    "same dtype": ("numbers of two types", "keep float64, the type of all arguments: leave out dtype="),
+}  # fmt: skip
+_OF_SHAPES = RuntimeError, ValueError, IndexError, TypeError
+
+
 def _translate(
     method: str, line: str | None, arguments: dict[str, torch.Tensor], error: Exception
 ) -> CompileError:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if "value out of a tracing tensor" in text:
-        return refusal(
-            method, line, "a Python value is taken from a tensor (.item(), float(), or an if on data)",
-            "compute with tensors, e.g. torch.where for a branch", "a value known only at run time",
-        )  # fmt: skip
+    for part, (what, remedy) in _RAISED.items():
+        if part in str(error):
+            return refusal(method, line, what, remedy, text.partition(" with aten")[0])
+    what = f"the method raised {type(error).__name__}"
+    if not isinstance(error, _OF_SHAPES) or isinstance(error, NotImplementedError):
+        return refusal(method, line, what, "correct it", text)
     shapes = ", ".join(f"{name} of shape {tuple(value.shape)}" for name, value in arguments.items())
-    remedy = f"it must accept {shapes} as declared by states, inputs and outputs"
-    return refusal(method, line, f"the method raised {type(error).__name__}", remedy, text)
+    return refusal(method, line, what, f"it must accept {shapes} as declared by states, inputs and outputs", text)

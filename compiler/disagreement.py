@@ -1,0 +1,78 @@
+"""Why autograd on the user's method and its trace differ: what of it is the method's own doing."""
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from echolith.compiler.errors import CompileError
+from echolith.compiler.escapes import Hidden, hidden
+from echolith.compiler.lines import refusal
+from echolith.compiler.trace import Trace, call, float64, parameters, trace
+
+__all__ = ["explained"]
+
+_CLOSE = 1e-9
+
+
+def explained(model: torch.nn.Module, method: str, arguments: Mapping[str, torch.Tensor]) -> CompileError | None:
+    """The refusal of a method that is no function of its arguments, or whose derivative autograd does not see; None if
+    it is neither. ``model`` comes from `trace.double`, and none of its methods has run."""
+    given, others = dict(arguments), {n: _moved(v) for n, v in arguments.items()}
+    fresh, used = copy.deepcopy(model), copy.deepcopy(model)
+    _value(used, method, others)
+    first, again = _value(fresh, method, given), _value(used, method, given)
+    if not torch.equal(first, again):
+        return refusal(method, None, "the method is not a function of its arguments",
+                       "remove what changes from call to call: numbers of random or numpy.random, counters, tensors "
+                       "kept on self", f"{first.item():g} and {again.item():g} at the same point")  # fmt: skip
+    traced = trace(copy.deepcopy(model), method, others)
+    with float64(), torch.no_grad():
+        (replayed,) = tree_leaves(traced.module(parameters(model), *given.values()))
+    if not torch.allclose(replayed, first, rtol=_CLOSE, atol=_CLOSE):
+        return refusal(method, None, "numbers leave the tensors and come back as constants",
+                       "compute with torch functions of the arguments alone",
+                       f"{replayed.item():g} for {first.item():g}")  # fmt: skip
+    return _unseen(traced, model)
+
+
+def _unseen(traced: Trace, model: torch.nn.Module) -> CompileError | None:
+    """The refusal of the first operator on states, inputs or learned parameters that autograd does not see."""
+    frozen = {name for name in traced.parameters if name not in _learned(model)}
+    live, stack = set(), [next(iter(reversed(traced.graph.nodes)))]
+    while stack:
+        node = stack.pop()
+        if node not in live:
+            live.add(node)
+            stack += node.all_input_nodes
+    names = iter((*traced.parameters, *traced.arguments))
+    moving: set[torch.fx.Node] = set()
+    for node in traced.graph.nodes:
+        if node.op == "placeholder" and next(names) not in frozen or moving & set(node.all_input_nodes):
+            moving.add(node)
+        if node in live and node in moving and (found := hidden(node)) is not None:
+            return _refused(traced.method, found)
+    return None
+
+
+def _refused(method: str, found: Hidden) -> CompileError:
+    if found.function:
+        return refusal(method, found.line, f"the backward of autograd.Function {found.function} is not the derivative "
+                       "of its forward", f"write the {method} whose derivative you want in torch functions",
+                       found.function)  # fmt: skip
+    return refusal(method, found.line, "torch.no_grad() hides a dependence",
+                   "remove it, or freeze with requires_grad_(False)", "no_grad")  # fmt: skip
+
+
+def _learned(model: torch.nn.Module) -> set[str]:
+    return {name for name, value in model.named_parameters() if value.requires_grad}
+
+
+def _value(model: torch.nn.Module, method: str, arguments: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    with float64(), torch.no_grad():
+        return call(model, method, parameters(model), *(v.clone() for v in arguments.values())).detach()
+
+
+def _moved(value: torch.Tensor) -> torch.Tensor:
+    return 0.5 * value + 0.1 if value.is_floating_point() else value
