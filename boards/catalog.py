@@ -37,6 +37,6 @@ BOARDS = {
 
 def board(name: str) -> Board:
     """The board called ``name``."""
-    if name not in BOARDS:
+    if not isinstance(name, str) or name not in BOARDS:
         raise CompileError(f"board must be one of {', '.join(sorted(BOARDS))}, not {name!r}")
     return BOARDS[name]

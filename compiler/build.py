@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from echolith.boards.catalog import board as find_board
+from echolith.compiler.arguments import check_arguments
 from echolith.compiler.assemble import assembled
 from echolith.compiler.assemble import program as schedule
 from echolith.compiler.case import Case
@@ -17,9 +18,10 @@ from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
 from echolith.compiler.errors import CompileError, DesignMismatch
 from echolith.compiler.hardware import differences
 from echolith.compiler.hardware import hardware as find_hardware
-from echolith.compiler.lanes import MOST, fullest
+from echolith.compiler.lanes import fullest
 from echolith.compiler.layout import size
 from echolith.compiler.located import located
+from echolith.compiler.own import owned
 from echolith.compiler.precision import chosen
 from echolith.compiler.program import Program
 from echolith.compiler.quantise import Formats, Quantised, quantise
@@ -69,7 +71,8 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
     CompileError, DesignMismatch, ResourceError
     """
     try:
-        return _compiled(model, dynamics, rule, calibrate, steps, board, lanes, precision, samples, like)
+        design = _compiled(model, dynamics, rule, calibrate, steps, board, lanes, precision, samples, like)
+        return owned(design, model)
     except CompileError as error:
         raise located(error, model) from error
 
@@ -77,9 +80,8 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
 def _compiled(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate, steps: int | None, board: str,
               lanes: int | Literal["auto"], precision: Mapping[str, str] | Wanted | str, samples: int | None,
               like: Design | None) -> Design:
-    if lanes != "auto" and not (isinstance(lanes, int) and 1 <= lanes <= MOST):
-        raise CompileError(f'lanes must be a whole number from 1 to {MOST} or "auto", not {lanes!r}')
-    case = find_case(model, dynamics, rule, calibrate, steps, find_board(board), 1 if lanes == "auto" else lanes,
+    check_arguments(model, dynamics, rule, calibrate, steps, lanes, precision, samples, like)
+    case = find_case(model, dynamics, rule, calibrate, steps, find_board(board), 1 if lanes == "auto" else int(lanes),
                      samples, like)
     given = "auto" if isinstance(precision, Wanted) else precision
     if isinstance(precision, Wanted) and (calibrate is None or like is not None):

@@ -19,6 +19,7 @@ from echolith.compiler.ops import add, intern, mul, power
 from echolith.compiler.prune import prune
 from echolith.compiler.read import read
 from echolith.compiler.readout import Readout, find_readout, predicted
+from echolith.compiler.scalars import whole
 from echolith.compiler.site import Site
 from echolith.compiler.trace import double, parameters, trace
 from echolith.compiler.values import Array, Classes, Fixed, Nodes, Store, Value
@@ -26,6 +27,7 @@ from echolith.compiler.values import Array, Classes, Fixed, Nodes, Store, Value
 __all__ = ["capture"]
 
 _RESERVED = re.compile(r"u|y|p|target|[zc]\d+")
+_UNITS = 1 << 16
 _METHODS = "energy(self, q, u), a scalar in PyTorch"
 
 
@@ -73,9 +75,15 @@ class _Sizes:
 def _sizes(model: torch.nn.Module) -> _Sizes:
     """Shapes and widths as the model declares them."""
     name = type(model).__name__
+    for method in ("energy", "kinetic", "cost", "predict"):
+        given = getattr(model, method, None)
+        if given is not None and not callable(given):
+            raise CompileError(f"{name}.{method} must be a method, not {given!r:.60}")
     if not callable(getattr(model, "energy", None)):
         raise CompileError(f"{name} must define {_METHODS}, not {name} without it")
     states = _states(name, getattr(model, "states", None))
+    if sum(map(prod, states.values())) > _UNITS:
+        raise CompileError(f"{name}.states must have at most {_UNITS} units in all, not {dict(states)!r}")
     inputs = getattr(model, "inputs", None)
     inputs = _positive(inputs, f"{name}.inputs must be the width of u, a positive integer, not {inputs!r}")
     needed = callable(getattr(model, "cost", None)) or callable(getattr(model, "predict", None))
@@ -100,9 +108,10 @@ def _states(model: str, states: object) -> dict[str, tuple[int, ...]]:
 
 
 def _positive(value: Any, message: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+    found = whole(value, 1)
+    if found is None:
         raise CompileError(message)
-    return value
+    return found
 
 
 class _Reader:

@@ -17,9 +17,11 @@ from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
 from echolith.compiler.errors import CompileError
 from echolith.compiler.flow import derive
 from echolith.compiler.graph import Graph
+from echolith.compiler.hints import input_hint, target_hint
 from echolith.compiler.ir import var
 from echolith.compiler.layout import Plan, plan
 from echolith.compiler.masks import filled, missing, placed
+from echolith.compiler.plain import plain, shaped
 from echolith.compiler.prepare import prepared
 from echolith.compiler.select import Pass, select
 from echolith.compiler.steps import ONE, Flow
@@ -115,8 +117,8 @@ def _unmasked(given, cost: Cost | None):
     """(X, Y) with targets in place of the missing ones, and which are missing; None without a mask."""
     if given is None or cost is None or len(given) < 3 or given[2] is None or given[1] is None:
         return given and given[:2], None
-    y = np.asarray(given[1], np.float64)
-    absent = missing(y, np.asarray(given[2], np.float64), cost.inside is not None and cost.targets != "classes",
+    y = plain("Y", given[1], CompileError)
+    absent = missing(y, plain("mask", given[2], CompileError), cost.inside is not None and cost.targets != "classes",
                      CompileError)
     if absent.all():
         raise CompileError("mask must leave targets to calibrate with, not none")
@@ -135,7 +137,8 @@ def _data(network: Graph, cost: Cost | None, given, steps: int | None, cost_at: 
         if cost is not None and cost.targets != "values":
             return x, np.eye(network.outputs)[generator.integers(network.outputs, size=(_SAMPLES, rows))]
         return x, (generator.uniform(-1, 1, (_SAMPLES, rows, network.outputs)) > 0).astype(float)
-    x = _checked("X", given[0], 3, (None, None, network.inputs), "(batch, steps, inputs)")
+    x = shaped("X", given[0], (None, None, network.inputs), "(batch, steps, inputs)", CompileError,
+               lambda found: input_hint(found, network.inputs))
     if given[1] is None:
         if cost_at is not None:
             raise CompileError("calibrate=(X, Y) needs Y for a rule, not None")
@@ -147,18 +150,6 @@ def _data(network: Graph, cost: Cost | None, given, steps: int | None, cost_at: 
     kind = "values" if cost is None else cost.targets
     if kind != "classes":
         sizes, text = [*sizes, network.outputs], f"{text}, outputs"
-    y = _checked("Y", given[1], len(sizes), tuple(sizes), f"({text})")
+    y = shaped("Y", given[1], sizes, f"({text})", CompileError,
+               lambda found: target_hint(found, kind, network.outputs, every))
     return x, encoded(kind, y if every else y[:, None], network.outputs, CompileError)
-
-
-def _checked(name: str, value, dimensions: int, shape: tuple[int | None, ...], text: str) -> np.ndarray:
-    """``value`` as a finite float64 array of the shape; None fits any size."""
-    array = np.asarray(value, np.float64)
-    if array.ndim != dimensions or any(want is not None and want != got
-                                       for want, got in zip(shape, array.shape, strict=True)) or not array.size:
-        wanted = ", ".join("any" if n is None else str(n) for n in shape)
-        raise CompileError(f"{name} must have shape {text} = ({wanted}), not {array.shape}")
-    if not np.isfinite(array).all():
-        place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise CompileError(f"{name} must be finite; {name}{list(place)} is {array[place]}")
-    return array

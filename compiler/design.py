@@ -161,13 +161,15 @@ class Design:
     entries: dict[str, int]
     rates: dict[str, int]  # name of an update -> index of the program word that holds its RATE
     tables: tuple[np.ndarray, ...]  # (2^segments, 2) words each: value, difference to the next
-    values: dict[str, np.ndarray]  # float64 parameters as given, and the derived ones
+    values: dict[str, np.ndarray]  # float64 parameters as given, constants of the compiler, and the derived ones
     fractions: dict[str, int]  # fraction bits by name, see quantise.Formats
     lowered: dict[str, tuple[int, ...]]  # fraction bits chosen inside the pipelines
     response: int  # response exponent R and gain found at calibration
     gain: int
     cost: Cost | None
     index: tuple[int, ...] = ()  # contents of the index memory
+    parameters: dict[str, str] = field(default_factory=dict)  # names of the model's state_dict -> of values
+    unused: tuple[str, ...] = ()  # parameters that would learn, but that nothing depends on
     report: dict = field(default_factory=dict)  # what explain() prints: ranges, energy text, dt^2 lambda_max, board
 
     @cached_property
@@ -227,8 +229,14 @@ class Design:
         that are not named keep their values; formats stay as they were calibrated."""
         from echolith.host.weights import merged
 
-        own = {name: v for name, v in self.values.items() if name not in {made.name for made in self.derived}}
-        return dataclasses.replace(self, values=completed(self.derived, merged(own, weights)))
+        return dataclasses.replace(self, values=completed(self.derived, merged(self, self.values, weights)))
+
+    @cached_property
+    def held(self) -> frozenset[str]:
+        """Parameters that the chip, or the host for it, computes with: those that may be given other values."""
+        used = {name for p in self.placements for name in p.parameters} | {v.parameter for v in self.vectors}
+        used |= {o.parameter for made in self.derived for o in made.operands.values()}
+        return frozenset(used - {made.name for made in self.derived})
 
     def open(self, url: str = "int:", **options):
         """A `host.session.Session` on ``int:``, ``sim:`` or ``serial:///dev/ttyUSB0?baud=1000000``."""

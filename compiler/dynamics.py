@@ -1,11 +1,15 @@
 """How states move and how parameters learn: what the user chooses besides the energy."""
 
-import math
 from dataclasses import dataclass
 
 from echolith.compiler.errors import CompileError
+from echolith.compiler.isa import LOOP_BITS
+from echolith.compiler.scalars import real, whole
 
-__all__ = ["HamiltonianEcho", "Leapfrog"]
+__all__ = ["ROWS", "HamiltonianEcho", "Leapfrog"]
+
+ROWS = (1 << LOOP_BITS) - 1  # most repetitions of a loop of the program
+_SHORTEST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -24,10 +28,15 @@ class Leapfrog:
     substeps: int = 1
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.dt, (int, float)) and math.isfinite(self.dt) and self.dt > 0):
+        if (dt := real(self.dt)) is None or not 0 < dt:
             raise CompileError(f"dt must be a positive number, not {self.dt!r}")
-        if not (isinstance(self.substeps, int) and self.substeps >= 1):
-            raise CompileError(f"substeps must be a whole number, at least 1, not {self.substeps!r}")
+        if not _SHORTEST <= dt <= 1 / _SHORTEST:
+            raise CompileError(f"dt must be from {_SHORTEST:g} to {1 / _SHORTEST:g}; choose it about the time in which "
+                               f"the states change, not {dt:g}")
+        if (substeps := whole(self.substeps, 1, ROWS)) is None:
+            raise CompileError(f"substeps must be a whole number from 1 to {ROWS}, not {self.substeps!r}")
+        object.__setattr__(self, "dt", dt)
+        object.__setattr__(self, "substeps", substeps)
 
 
 @dataclass(frozen=True)

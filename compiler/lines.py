@@ -14,6 +14,7 @@ from echolith.compiler.errors import CompileError
 __all__ = ["calling", "raising", "refusal", "source"]
 
 _FOREIGN = tuple(os.path.join(package.__path__[0], "") for package in (torch, np))
+_LONGEST = 120  # characters of a line
 _OWN = os.path.join(os.path.dirname(__file__), "")
 
 
@@ -27,7 +28,9 @@ def refusal(method: str, line: str | None, what: str, remedy: str, value: object
 
 
 def source(file: str, number: int) -> str:
-    return f"{os.path.basename(file)}:{number}: {linecache.getline(file, number).strip()}"
+    """``file.py:LINE: text``."""
+    text = linecache.getline(file, number).strip()
+    return f"{os.path.basename(file)}:{number}: {text if len(text) <= _LONGEST else text[:_LONGEST] + ' ...'}"
 
 
 def calling() -> FrameType:

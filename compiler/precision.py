@@ -21,8 +21,6 @@ def chosen(case: Case, precision: Mapping[str, str] | str, like: Design | None, 
     if like is not None:
         return Formats(dict(like.fractions), like.hardware.data_width, like.hardware.accumulator,
                        like.hardware.segments, {k: tuple(v) for k, v in like.lowered.items()})
-    if isinstance(precision, str) and precision != "auto":
-        raise CompileError(f'precision must be "auto", a mapping of names to formats, or a Wanted, not {precision!r}')
     formats = choose_formats(case)
     fractions, sizes = _edits(case, formats, {} if isinstance(precision, str) else precision)
     if uncalibrated:
@@ -40,11 +38,21 @@ def _edits(case: Case, formats: Formats, precision: Mapping[str, str]) -> tuple[
         elif name == "table":
             sizes["segments"] = _segments(text)
         elif name in named:
-            fractions[name] = Format.parse(text).frac
+            fractions[name] = _fraction(name, text, case.board.width)
         else:
             raise CompileError(f"precision names are {', '.join(dict.fromkeys(named))}, accumulator, table, not "
                                f"{name!r}")
     return fractions, sizes
+
+
+def _fraction(name: str, text: str, width: int) -> int:
+    """Fraction bits of a format that words of ``width`` bits can be used with."""
+    operand = name in ("state", "u", "input", "target")
+    least, most = (0, width) if operand else (-width, 3 * width)
+    found = Format.parse(text).frac
+    if not least <= found <= most:
+        raise CompileError(f"precision: {name} must have from {least} to {most} fraction bits, not {text!r}")
+    return found
 
 
 def _accumulator(text: str, least: int) -> int:

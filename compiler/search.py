@@ -13,6 +13,7 @@ from echolith.compiler.design import Design
 from echolith.compiler.errors import CompileError, EcholithError
 from echolith.compiler.isa import Opcode
 from echolith.compiler.quantise import Formats, choose_formats
+from echolith.compiler.scalars import real
 
 __all__ = ["Wanted", "search"]
 
@@ -38,9 +39,9 @@ class Wanted:
     loss: float = 0.5
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.cosine, (int, float)) and 0 < self.cosine < 1):
+        if not 0 < (real(self.cosine) or 0) < 1:
             raise CompileError(f"Wanted: cosine must be a number between 0 and 1, not {self.cosine!r}")
-        if not (isinstance(self.loss, (int, float)) and math.isfinite(self.loss) and self.loss >= 0):
+        if (loss := real(self.loss)) is None or loss < 0:
             raise CompileError(f"Wanted: loss must be a number of points, not negative, not {self.loss!r}")
 
 

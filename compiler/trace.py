@@ -37,16 +37,19 @@ class Trace:
 def double(model: torch.nn.Module) -> torch.nn.Module:
     """A float64 copy of ``model``, including tensors kept as plain attributes. Refuses NaN, inf and complex values."""
     duplicate = copy.deepcopy(model)
-    for module in duplicate.modules():
-        for name, value in vars(module).items():
-            if isinstance(value, torch.Tensor) and value.is_floating_point():
-                setattr(module, name, value.double())
     for name, value in parameters(duplicate).items():
+        if value.is_meta or torch.nn.parameter.is_lazy(value):
+            raise CompileError(f"{name} must hold numbers; initialise the model before it is compiled, not a tensor "
+                               "without them")
         if value.is_complex():
             raise CompileError(f"{name} must be real; split it into two real parameters, not {value.dtype}")
         if not bool(torch.isfinite(value).all()):
             bad = value[~torch.isfinite(value)].flatten()[0].item()
             raise CompileError(f"{name} must hold finite numbers; initialise or reload it, not {bad}")
+    for module in duplicate.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                setattr(module, name, value.double())
     return duplicate.double()
 
 
@@ -130,7 +133,10 @@ def _tensor(method: str, result: object) -> torch.Tensor:
 
 
 def _check_signature(model: torch.nn.Module, method: str, arguments: tuple[str, ...]) -> None:
-    signature = inspect.signature(getattr(model, method))
+    try:
+        signature = inspect.signature(getattr(model, method))
+    except ValueError:  # of a function that is not written in Python: calling it will tell
+        return
     try:
         signature.bind(*arguments)
     except TypeError:

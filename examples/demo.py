@@ -1,6 +1,5 @@
 """The main job: an untrained network of oscillators learns real digits on the generated chip, end to end."""
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -110,7 +109,7 @@ def _learned(stage: _Stage, found: dict[str, Design], out: Path, epochs: int) ->
         with stage.part("gradient"):
             close = cosine(chip, digits.large(), large)
         trained = chip.state_dict()
-    dataclasses.replace(large, values=trained).save(out / "trained.echolith")
+    large.with_weights(trained).save(out / "trained.echolith")
     stage.say(f"gradient: cosine with float64 BPTT {close:.6f}")
     with stage.part("one epoch on the RTL (sim:)", -(-len(digits.data()[0]) // digits.BATCH)) as move:
         twins = epoch_on_both(large, lambda done, total: move(done))

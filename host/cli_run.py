@@ -86,7 +86,7 @@ def fit(job: Job, url: str, settings: dict, out: Path | None) -> Result:
         history = chip.fit(x, y, mask=job.mask, **settings, progress=lambda done, total, loss: progress(done, total))
         values = chip.state_dict()
     if out is not None:
-        dataclasses.replace(design, values=values).save(out)
+        design.with_weights(values).save(out)
     data = {**dataclasses.asdict(history), "url": url, "seconds": time.monotonic() - begun,
             "out": str(out) if out else None}
     rows = [(f"epoch {i + 1}", f"loss {loss:.5g}") for i, loss in enumerate(history.loss)]

@@ -25,13 +25,13 @@ def affordable(design: Design, most: int) -> int:
 def session(design: Design, values: Values) -> Session:
     """The integer model with these parameters."""
     opened = open_design(design)
-    opened.load_state_dict({n: v for n, v in values.items() if n not in {made.name for made in design.derived}})
+    opened.set_values({**design.values, **values})
     return opened
 
 
 def cosine(a: Values, b: Values) -> float:
-    """Between two gradients, each as one vector; 0 if one of them is."""
-    x, y = (np.concatenate([np.ravel(g[name]) for name in a]) for g in (a, b))
+    """Between two gradients of the same parameters, each as one vector; 0 if one of them is."""
+    x, y = (np.concatenate([np.ravel(g[name]) for name in b]) for g in (a, b))
     norms = float(np.linalg.norm(x) * np.linalg.norm(y))
     return float(x @ y) / norms if norms else 0.0
 
@@ -40,7 +40,7 @@ def gradient_cosine(design: Design, values: Values, x: np.ndarray, y: np.ndarray
     """Between `Session.gradient` and the float64 gradient; ``x`` is (samples, rows, inputs), ``y`` (samples,
     read-outs, outputs), NaN where there is no target."""
     with session(design, values) as chip:
-        exact = adjoint.gradient(design, chip.state_dict(), x, y)
+        exact = adjoint.gradient(design, chip.values(), x, y)
         return cosine(chip.gradient(x, *_given(design, y)), exact)
 
 

@@ -11,10 +11,11 @@ import numpy as np
 
 from echolith.compiler.derived import chained, completed
 from echolith.compiler.design import Design
-from echolith.compiler.errors import FileError
+from echolith.compiler.errors import FileError, RangeError
 from echolith.compiler.isa import Opcode
 from echolith.compiler.pipeline import Op, Pipeline
-from echolith.host.arrays import inputs, plain, targets
+from echolith.compiler.plain import plain
+from echolith.host.arrays import inputs, targets
 from echolith.host.figures import affordable, cosine, gradient_cosine, prediction_loss
 from echolith.host.measure import Measurement
 from echolith.host.ranging import Ranging
@@ -127,7 +128,7 @@ def precision_report(design: Design, X, Y=None, mask=None, values: Mapping[str, 
     values : mapping, optional
         Parameters, e.g. a session's ``state_dict()``; those of the design if None.
     """
-    x, held = inputs(design, X), {name: plain(v) for name, v in (values or design.values).items()}
+    x, held = inputs(design, X), {n: plain(n, v, RangeError) for n, v in (values or design.values).items()}
     held = completed(design.derived, {**design.values, **held})
     y = None if Y is None else targets(design, Y, len(x), mask)
     nudged = y if design.hardware.learn else None

@@ -18,6 +18,7 @@ from echolith.host.diagnose import diagnose
 from echolith.host.measure import Measurement
 from echolith.host.ranging import Ranging
 from echolith.host.rates import SCHEDULES, rates, shuffled
+from echolith.host.settings import check_settings
 from echolith.host.weights import Weights, merged
 from echolith.sim.data import outputs, words
 from echolith.sim.weights import Words, from_values, to_values
@@ -81,15 +82,14 @@ class Session:
     # -- weights ---------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """All parameters as float64, named as ``model.named_parameters()``, at the precision of the master words; those
-        that the host computes others from, as they were given."""
-        found = to_values(self.design, self._known(), self._base)
-        return self._own(found)
+        """All parameters and buffers as float64, named as in ``model.state_dict()``, at the precision of the master
+        words; those that the host computes others from, and unused ones, as they were given."""
+        found = self.values()
+        return {name: found[kept] for name, kept in self.design.parameters.items()}
 
-    def _own(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Without those that the host computes."""
-        derived = {made.name for made in self.design.derived}
-        return {name: value for name, value in values.items() if name not in derived}
+    def values(self) -> dict[str, np.ndarray]:
+        """What the chip computes with, by the names of `Design.values`."""
+        return to_values(self.design, self._known(), self._base)
 
     def _known(self) -> Words:
         """Master words, of which the host must know the parameters that they were computed from."""
@@ -104,8 +104,11 @@ class Session:
     def load_state_dict(self, weights: Weights) -> None:
         """Set parameters by name, from arrays, tensors or a ``.safetensors`` file; those not named keep their values.
         Clears momentum."""
-        values = self._own(to_values(self.design, self.device.read(), self._base))
-        self._base = completed(self.design.derived, merged(values, weights))
+        self.set_values(merged(self.design, to_values(self.design, self.device.read(), self._base), weights))
+
+    def set_values(self, values: Mapping[str, np.ndarray]) -> None:
+        """The opposite of `values`; functions of parameters follow from what they are made of. Clears momentum."""
+        self._base = completed(self.design.derived, values)
         self.device.write(from_values(self.design, self._base))
         if self.design.hardware.learn:
             self.device.clear()
@@ -168,7 +171,8 @@ class Session:
         if self.design.derived:
             self._known()
         found = Measurement(self.design, self.device, self._ranging, self._good).gradient(x, y)
-        return chained(self.design.derived, found, self._base, frozenset(self.design.learned))
+        found = chained(self.design.derived, found, self._base, frozenset(self.design.learned))
+        return found | {name: np.zeros(np.shape(self._base[name])) for name in self.design.unused}
 
     def fit(self, X, Y, *, mask=None, epochs: int = 1, batch_size: int = 32, learning_rate: float = 0.1,
             momentum: float = 0.0, schedule: str = "constant", seed: int = 0,
@@ -204,7 +208,7 @@ class Session:
         self._learns()
         for made in self.design.derived:
             raise unlearnable(made, self.design.learned)
-        _check_settings(epochs, batch_size, learning_rate, momentum, schedule)
+        check_settings(epochs, batch_size, learning_rate, momentum, schedule, seed)
         x, y = self._words(X, Y, mask)
         self.device.clear()
         held = self.device.hold(x, y)
@@ -258,6 +262,9 @@ class Session:
     def _learns(self) -> None:
         if not self.design.hardware.learn:
             raise RangeError("this design was compiled with rule=None and cannot learn; compile it with a rule")
+        if not self.design.learned:
+            raise RangeError("nothing of this design learns: every parameter that its energy and cost depend on is "
+                             "frozen; call requires_grad_() on those that should learn and compile again")
 
     def _good(self, run: Run, x: np.ndarray, y: np.ndarray, entry: str) -> Run:
         """The run, unless a flag is up: then the batch is discarded and the cause is found by replay."""
@@ -270,17 +277,6 @@ class Session:
 
 def _part(tensors: dict[str, np.ndarray], prefix: str) -> Words:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-
-
-def _check_settings(epochs: int, batch_size: int, learning_rate: float, momentum: float, schedule: str) -> None:
-    if epochs < 1 or batch_size < 1:
-        raise RangeError(f"epochs and batch_size must be at least 1, not {epochs} and {batch_size}")
-    if not (np.isfinite(learning_rate) and learning_rate >= 0):
-        raise RangeError(f"learning_rate must be a finite number, not negative, not {learning_rate!r}")
-    if not 0 <= momentum < 1:
-        raise RangeError(f"momentum must be in [0, 1), not {momentum!r}")
-    if schedule not in SCHEDULES:
-        raise RangeError(f"schedule must be one of {', '.join(SCHEDULES)}, not {schedule!r}")
 
 
 def open_design(design: Design, url: str = "int:", *, load: bool = False) -> Session:

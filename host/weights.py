@@ -8,8 +8,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from echolith.compiler.design import Design
 from echolith.compiler.errors import FileError, RangeError
-from echolith.host.arrays import plain
+from echolith.compiler.plain import plain
 
 __all__ = ["Weights", "merged", "read"]
 
@@ -29,16 +30,22 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise FileError(f"{path} is truncated, damaged, or of a type that numpy does not have: {error}") from error
 
 
-def merged(base: Mapping[str, np.ndarray], weights: Weights) -> dict[str, np.ndarray]:
-    """``base`` with arrays or tensors replaced by name, as float64."""
+def merged(design: Design, base: Mapping[str, np.ndarray], weights: Weights) -> dict[str, np.ndarray]:
+    """``base`` with arrays or tensors replaced by their names in the model, as float64."""
+    if not isinstance(weights, Mapping | str | os.PathLike):
+        raise RangeError(f"weights must be a state_dict or the path of a .safetensors file, not {weights!r:.60}")
     values = dict(base)
     for name, value in (weights if isinstance(weights, Mapping) else read(weights)).items():
-        array = plain(value)
-        if name not in values:
-            raise RangeError(f"parameter names are {', '.join(sorted(values))}, not {name!r}")
-        if array.shape != values[name].shape:
-            raise RangeError(f"{name} must have shape {values[name].shape}, not {array.shape}")
+        kept = design.parameters.get(name)
+        if kept is None:
+            raise RangeError(f"parameter names are {', '.join(sorted(design.parameters))}, not {name!r}")
+        array = plain(name, value, RangeError)
+        if array.shape != values[kept].shape:
+            raise RangeError(f"{name} must have shape {values[kept].shape}, not {array.shape}")
         if not np.isfinite(array).all():
             raise RangeError(f"{name} must be finite, not {array[~np.isfinite(array)][0]}")
-        values[name] = array
+        if kept not in design.held and kept not in design.unused and not np.allclose(array, values[kept], rtol=1e-6):
+            raise RangeError(f"{name} is frozen and part of the program: compile the model with its new value, not "
+                             f"{array.flat[np.abs(array - values[kept]).argmax()]:g}")
+        values[kept] = array
     return values

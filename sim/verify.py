@@ -8,8 +8,9 @@ import numpy as np
 
 from echolith.compiler.design import Design
 from echolith.compiler.errors import RangeError
+from echolith.compiler.plain import plain
 from echolith.compiler.registers import ERRORS
-from echolith.host.arrays import inputs, plain, targets
+from echolith.host.arrays import inputs, targets
 from echolith.host.chip import ChipDevice
 from echolith.host.device import Device
 from echolith.host.rates import rates
@@ -90,9 +91,9 @@ def verify(design: Design, x, y=None, *, mask=None, url: str = "sim:", progress:
     """
     x = inputs(design, x)
     given, goal = None, None
-    if design.hardware.learn and y is not None:
-        goal, y = targets(design, y, len(x), mask), plain(y)
-        given = y, np.ones(y.shape) if mask is None else plain(mask)
+    if design.learned and design.hardware.learn and y is not None:
+        goal, y = targets(design, y, len(x), mask), plain("Y", y, RangeError)
+        given = y, np.ones(y.shape) if mask is None else plain("mask", mask, RangeError)
     data = data_words(design, x, goal)
     rate = None if given is None else _rate(design, x)
     with open_design(design, url) as chip:
@@ -195,6 +196,6 @@ def _cosine(design: Design, words: Words, x: np.ndarray, given: Given, data: tup
         return None
     real = data[0] * 2.0 ** -design.fractions["input"], goals(design, data[1])
     expected = Real(design, words).gradient(*real)
-    a, b = (np.concatenate([np.ravel(g[name]) for name in found]) for g in (found, expected))
+    a, b = (np.concatenate([np.ravel(g[name]) for name in expected]) for g in (found, expected))
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / norms if norms else 1.0

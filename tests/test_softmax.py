@@ -91,7 +91,8 @@ def test_targets_that_are_no_classes_are_refused():
     with design.open("int:") as chip, pytest.raises(el.RangeError, match=(
             r"^Y must hold class numbers from 0 to 2, not 3$")):
         chip.fit(x, np.full(len(x), 3))
-    with pytest.raises(el.CompileError, match=r"^Y must have shape \(batch\) = \(24\), not \(24, 3\)$"):
+    with pytest.raises(el.CompileError, match=r"^Y must have shape \(batch\) = \(24\); the cost takes class "
+                                              r"numbers, e\.g\. Y\.argmax\(-1\), not \(24, 3\)$"):
         compiled(net, "last", (x, np.eye(CLASSES)[y]))
 
 
