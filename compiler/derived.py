@@ -80,8 +80,24 @@ def unlearnable(made: Derived, learned: Sequence[str]) -> CompileError:
     """The refusal to learn on the chip what the host computes."""
     sources = sorted({o.parameter for o in made.operands.values()} & set(learned))
     where = f", at `{made.line}`" if made.line else ""
+    text = " and ".join(sources)
+    what, remedy = _instead(made, sources, text)
+    return CompileError(f"fit: the chip learns parameters, not {what}{where}; {remedy}, or freeze {text} with "
+                        f"requires_grad_(False), not {made.name}")
+
+
+def _instead(made: Derived, sources: Sequence[str], text: str) -> tuple[str, str]:
+    """What the function is, and what to write in place of it."""
+    learned = [o for o in made.operands.values() if o.parameter in sources]
+    moved = len(learned) == 1 and bool(learned[0].of)
+    if moved and made.expr.op in ("param", "var"):
+        return (f"{text} in another arrangement (permute, reshape, slices, einsum)",
+                f"declare it in the arrangement in which it is used, of shape {made.shape}")
+    if moved and len(set(learned[0].of)) == min(made.shape, default=0):
+        return f"a matrix with {text} on its diagonal", f"write torch.diag({text}) @ q as {text} * q"
+    if moved:
+        return (f"elements of {text} among zeros or multiplied (triu, tril, masks)",
+                f"make {text} itself the matrix, of shape {made.shape}, whose other elements then learn too, or learn "
+                "those that are used as a vector t: (t * q[i] * q[j]).sum()")
     itself = f"write self.{sources[0]}" if len(made.operands) == 1 else "write one nn.Parameter"
-    return CompileError(
-        f"fit: the chip learns parameters, not functions of {' and '.join(sources)}{where}; {itself} in place of "
-        f"{made.name} and initialise it with this value, or freeze {' and '.join(sources)} with "
-        f"requires_grad_(False), not {made.name}")
+    return f"functions of {text}", f"{itself} in place of {made.name} and initialise it with this value"

@@ -21,7 +21,8 @@ MOVES = frozenset(
      "take", "cat", "stack", "split", "split_with_sizes", "chunk", "unbind", "unfold", "repeat", "tril", "triu",
      "constant_pad_nd", "movedim", "swapaxes", "narrow", "rot90", "view_as", "expand_as", "unsafe_split",
      "unsafe_chunk", "_reshape_alias", "as_strided", "diag_embed", "reflection_pad1d", "replication_pad1d",
-     "reflection_pad2d", "replication_pad2d", "masked_select", "select_scatter", "slice_scatter")
+     "reflection_pad2d", "replication_pad2d", "masked_select", "select_scatter", "slice_scatter",
+     "diagonal_copy")
 )  # fmt: skip
 
 FILLING = frozenset(("tril", "triu", "constant_pad_nd", "diag_embed"))  # those that also put zeros

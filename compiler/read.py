@@ -27,6 +27,12 @@ _REMEDIES = {
     "amax": "use logsumexp, a smooth maximum", "amin": "use -logsumexp(-q)", "sort": "use a fixed order of the units",
     "cumsum": "use a frozen triangular matrix: W @ q", "prod": "write the factors out",
     "nll_loss_forward": "let the target be a class number",
+    **dict.fromkeys(("argmax", "argmin", "topk", "argsort"), "use softmax or logsumexp"),
+    **dict.fromkeys(("round", "floor", "ceil", "trunc", "frac"), "leave it out: its derivative is 0 or none"),
+    **dict.fromkeys(("native_layer_norm", "native_group_norm"), "write it with mean and a square"),
+    "native_batch_norm": "write it as a factor and a shift",
+    "index_put": "use the elements where they are needed, e.g. (t * q[i] * q[j]).sum()",
+    **dict.fromkeys(("linalg_inv_ex", "linalg_matrix_exp"), "keep the result as a parameter or a buffer"),
 }  # fmt: skip
 
 

@@ -48,7 +48,7 @@ class Site:
         if length == 1:
             return expr
         if not self.store.nodes.given(expr) and self.store.width(expr) > 1:
-            raise self.of_parameters(expr)
+            raise self.of_parameters(expr, "leave it out if it moves no state (weight decay), ")
         return self.store.nodes.add(Reduce(kind, expr, length))
 
     def expression(self, value: Argument, shape: tuple[int, ...] | None = None) -> Expr | float:

@@ -20,6 +20,7 @@ from echolith.host.weights import read
 
 if TYPE_CHECKING:
     from echolith.compiler.design import Design
+    from echolith.compiler.search import Wanted
 
 __all__ = ["OPTIONS", "Job"]
 
@@ -41,6 +42,10 @@ OPTIONS: dict[str, tuple[object, object]] = {
     "lanes": (Annotated[str | None, typer.Option(help="lanes of two multipliers, or auto: fill the board [8]")], None),
     "precision": (Annotated[Path | None, typer.Option(help="a .json of formats by name, as `precision --formats` "
                                                            "writes it")], None),
+    "cosine": (Annotated[float | None, typer.Option(help="wanted cosine of the gradient with float64's: finer formats "
+                                                         "are tried until it is met [0.9995 with --loss]")], None),
+    "loss": (Annotated[float | None, typer.Option(help="points of accuracy, or percent of the outputs, that may be "
+                                                       "lost, likewise [0.5 with --cosine]")], None),
     "weights": (Annotated[Path | None, typer.Option(help="trained parameters, a .safetensors file")], None),
 }
 
@@ -59,6 +64,8 @@ class Job:
     board: str | None = None
     lanes: str | None = None
     precision: Path | None = None
+    cosine: float | None = None
+    loss: float | None = None
     weights: Path | None = None
 
     @cached_property
@@ -125,7 +132,17 @@ class Job:
         with spin("compiling"):
             return compile(model, dynamics=dynamics, rule=rule, calibrate=self.samples, steps=self.steps, board=board,
                            lanes=int(lanes) if lanes.lstrip("-").isdecimal() else lanes,  # type: ignore[arg-type]
-                           precision=_formats(self.precision))
+                           precision=self._precision())
+
+    def _precision(self) -> "dict[str, str] | str | Wanted":
+        """What `compile` takes: formats of a file, figures, or "auto"."""
+        from echolith.compiler.search import Wanted
+
+        figures = {name: value for name in ("cosine", "loss") if (value := getattr(self, name)) is not None}
+        if figures and self.precision is not None:
+            raise CompileError("--precision gives the formats that --cosine and --loss search for: leave out one of "
+                               f"them, not {self.precision}")
+        return Wanted(**figures) if figures else _formats(self.precision)
 
     def _model(self, file: ModuleType):
         name = self.model.rpartition(":")[2]

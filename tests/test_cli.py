@@ -105,6 +105,16 @@ def test_options_reach_the_compiler(model):
     assert "inference only" in found("explain", model, "--inference")["text"]
 
 
+def test_figures_are_wanted_of_the_precision(model, tmp_path):
+    fine = found("precision", model, "--cosine", 0.99, "--loss", 5)["formats"]
+    assert fine == found("precision", model)["formats"]  # which "auto" meets here
+    assert refusal("explain", model, "--cosine", 2) == "Wanted: cosine must be a number between 0 and 1, not 2.0"
+    assert "ask for less" in refusal("explain", model, "--cosine", 0.99999999999, "--loss", 0)
+    assert refusal("explain", model, "--loss", 1, "--precision", tmp_path / "f.json") == (
+        "--precision gives the formats that --cosine and --loss search for: leave out one of them, not "
+        f"{tmp_path / 'f.json'}")
+
+
 def test_a_model_is_compiled_trained_saved_and_trained_on(model, tmp_path):
     design, trained = tmp_path / "a.echolith", tmp_path / "b.echolith"
     assert found("compile", model, "-o", design)["units"] == 4

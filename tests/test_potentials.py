@@ -135,7 +135,7 @@ def test_inference_only(simulate, readout):
     x, _ = data(np.random.default_rng(0), 5, 4, 3, 4, "last")
     design = el.compile(model, dynamics=el.Leapfrog(0.25, 2), rule=None, calibrate=(x, None), lanes=2)
     one, two = design.open("int:"), el.Session(design, simulate(design))
-    two.load_state_dict(design.values)
+    two.set_values(design.values)
     np.testing.assert_array_equal(one.predict(x), two.predict(x))
     assert one.predict(x).shape == ((5, 4) if readout else (5, 6))
     with pytest.raises(el.RangeError, match=r"^this design was compiled with rule=None and cannot learn; compile it "
