@@ -17,6 +17,7 @@ from echolith.compiler.steps import ONE, Drive, Flow, dense
 __all__ = ["Samples", "affine", "calibrate", "force"]
 
 _DIVERGED = 1e6
+_CALM = 100.0  # below this, states that are not finite have not grown there
 _KEEP = 4096  # rows of samples kept per quantity
 
 Values = dict[str, np.ndarray]
@@ -104,9 +105,14 @@ def calibrate(graph: Graph, passes: Sequence[Pass], flow: Flow, x: np.ndarray, t
                 ys.append(affine(flow.readout, flow.values, q, len(x)))
             p = {s: v - kicks.get(s, 0.0) for s, v in p.items()}
             largest = max(largest, *(float(np.abs(v).max(initial=0.0)) for v in p.values()))
-            if not largest < _DIVERGED:
+            finite = all(np.isfinite(v).all() for v in (*q.values(), *p.values()))
+            if not finite and largest < _CALM:
                 raise CompileError(
-                    f"the dynamics diverge on the calibration data at input row {row}: make dt smaller "
+                    f"energy: its derivative must be finite where the states go, but at input row {row} of the "
+                    "calibration data it is not; keep what is under log, sqrt and powers positive, not nan")
+            if not (finite and largest < _DIVERGED):
+                raise CompileError(
+                    f"energy: the dynamics diverge on the calibration data at input row {row}; make dt smaller "
                     f"(leapfrog needs dt^2 * lambda_max < 4) or scale the weights, not dt={dt:g}")
     return Samples(_thin(seen), largest, _thin({"y": ys})["y"] if ys else np.zeros((1, 1)), x, targets)
 

@@ -36,20 +36,21 @@ def check(
     Raises CompileError where they disagree by more than `TOLERANCE`, and where the force is not finite at the origin.
     """
     _finite_at_rest(graph)
+    _kinetic_at_rest(graph)
     rng = rng or np.random.default_rng(0)
     units, calls = sum(graph.states.values()), _Calls(model)
     random = [(rng.normal(size=units), rng.normal(size=graph.inputs)) for _ in range(3)]
-    compared = 0
+    compared = np.zeros(2, int)  # energies, costs
     for flat, u in [*random, *points]:
         q = numeric.split(graph, np.asarray(flat, np.float64)[None])
-        compared += _energy(graph, calls, q, np.asarray(u, np.float64)[None])
-        if graph.cost:
-            _cost(graph, calls, q, rng)
+        compared[0] += _energy(graph, calls, q, np.asarray(u, np.float64)[None])
+        compared[1] += _cost(graph, calls, q, rng) if graph.cost else True
         if callable(getattr(model, "kinetic", None)):
             velocity, gradient = numeric.kinetic_gradient(graph, q)
             _compare(graph, calls, "kinetic", (numeric.kinetic(graph, q), velocity, gradient), q)
-    if not compared:
-        raise CompileError("energy: must be finite near q = 0, not inf or NaN at every point tried")
+    for method, count in zip(("energy", "cost"), compared, strict=True):
+        if not count:
+            raise CompileError(f"{method}: must be finite near q = 0, not inf or NaN at every point tried")
 
 
 def _finite_at_rest(graph: Graph) -> None:
@@ -61,19 +62,26 @@ def _finite_at_rest(graph: Graph) -> None:
         raise CompileError(f"energy: dV/dq must be finite at q = 0, u = 0, where every sample starts, not {bad}")
 
 
+def _kinetic_at_rest(graph: Graph) -> None:
+    velocity, _ = numeric.kinetic_gradient(graph, {name: np.zeros((1, n)) for name, n in graph.states.items()})
+    for bad in (v[~np.isfinite(v)] for v in velocity.values()):
+        if bad.size:
+            raise CompileError(f"kinetic: dT/dp must be finite at p = 0, where every sample starts, not {bad[0]}")
+
+
 def _energy(graph: Graph, calls: "_Calls", q: Arrays, u: np.ndarray) -> bool:
     found = numeric.energy(graph, q, u), numeric.Force(graph)(q, u), numeric.gradient(graph, q, u)
     return _compare(graph, calls, "energy", found, q, {"u": torch.tensor(u[0])})
 
 
-def _cost(graph: Graph, calls: "_Calls", q: Arrays, rng: np.random.Generator) -> None:
+def _cost(graph: Graph, calls: "_Calls", q: Arrays, rng: np.random.Generator) -> bool:
     target = rng.uniform(0.05, 0.95, (1, graph.outputs))
     given = torch.tensor(target[0])
     if graph.classes:
         target = rng.integers(graph.outputs, size=1)
         given = calls.target(q, torch.tensor(int(target[0])))
     found = numeric.cost(graph, q, target), *numeric.cost_gradient(graph, q, target)
-    _compare(graph, calls, "cost", found, q, {"y": given})
+    return _compare(graph, calls, "cost", found, q, {"y": given})
 
 
 _Derivatives = tuple[np.ndarray, Arrays, Arrays]  # value, by state, by parameter

@@ -73,7 +73,7 @@ def plan(graph: Graph, flow: Flow, passes: Sequence[Pass], lanes: int) -> Plan:
     for name, rows, count in shapes:
         blocks.append(Block(name, base, rows, count))
         base += -(-rows // lanes) * count
-    _check_once(columns, frozenset(name for p in passes for name, _ in p.learn))
+    _check_once(columns, frozenset(name for p in passes for name, _ in p.learn), graph.learned)
     return Plan(tuple(blocks), tuple(columns), {**names, "readout": "readout"}, base)
 
 
@@ -120,9 +120,9 @@ def _readout(graph: Graph, form: Affine, flow: Flow) -> list[Column]:
     return found + _affine("readout", Affine(form.length, (), form.biases), start, flow)
 
 
-def _check_once(columns: list[Column], vectors: frozenset[str]) -> None:
-    """No word of a parameter may be at two places; ``vectors`` are in the neuron unit."""
-    parts = [(name, window) for c in columns for name, _, window in c.parameters]
+def _check_once(columns: list[Column], vectors: frozenset[str], learned: frozenset[str]) -> None:
+    """No word of a parameter that learns may be at two places; ``vectors`` are in the neuron unit."""
+    parts = [(name, window) for c in columns for name, _, window in c.parameters if name in learned]
     twice = sorted({a for i, (a, u) in enumerate(parts) for b, v in parts[i + 1:] if a == b and overlap(u, v)})
     twice = sorted({*twice, *(name for name, _ in parts if name in vectors)})
     if twice:

@@ -110,7 +110,7 @@ class Lowering:
             outer = exchanged(expr, inner, var("x"))
             if names(outer) == {"x"}:
                 return self._of(outer, inner)
-        raise CompileError(f"an element-wise function of several vectors cannot be tabulated: write it as sums and "
+        raise CompileError("an element-wise function of several vectors cannot be tabulated; write it as sums and "
                            f"products of functions of one vector each, not {expr}")
 
     def _const(self, value: float) -> Fixed:

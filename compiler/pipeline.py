@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from echolith.compiler.errors import CompileError
 from echolith.sim import arith
 
 __all__ = ["LATENCY", "Builder", "Op", "Pipeline", "evaluate", "latency", "schedule"]
 
 # Register stages of each operation. A table reads memory, multiplies the slope, adds.
 LATENCY = {"input": 0, "const": 0, "shl": 0, "add": 1, "sub": 1, "mul": 1, "rnd": 1, "sat": 1, "unless": 1, "table": 3}
+_FARTHEST = 62  # bits of a shift that int64 holds
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,11 @@ class Builder:
         if kind == "shl" and n == 0:
             return args[0]
         op = Op(kind, args, n)
-        if args and all(self.ops[a].kind == "const" for a in args):
+        known = args and all(self.ops[a].kind == "const" for a in args)
+        if kind in ("rnd", "shl") and n > _FARTHEST and not known:
+            raise CompileError("numbers of very different size meet, which no word holds together; scale the terms "
+                               f"alike and leave out what moves nothing, not a shift by {n} bits")
+        if known:
             op = Op("const", n=apply(op, *(self.ops[a].n for a in args)))
         if op in self.ops:
             return self.ops.index(op)

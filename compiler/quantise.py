@@ -17,6 +17,7 @@ from echolith.compiler.formats import exact, fraction
 from echolith.compiler.isa import Opcode
 from echolith.compiler.kinetic import Drift, Drifts, drifts
 from echolith.compiler.layout import Plan
+from echolith.compiler.located import within
 from echolith.compiler.lower import Fixed, Lowering
 from echolith.compiler.masks import reserved
 from echolith.compiler.pipeline import Builder, Pipeline
@@ -91,6 +92,9 @@ def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({})) 
         delta = np.asarray(evaluate(slope(case.cost), {**values, **_tried(case.cost, samples.y, samples.targets)}))
         f["delta"] = fraction(max(float(np.abs(delta).max()), 2.0**-8), width - 1)
     f |= given
+    if f["state"] < 0:
+        raise CompileError(f"energy: the states grow beyond words of {width} bits on the calibration data; make dt "
+                           f"smaller or scale the weights, not {state:g}")
     f |= {s: f["state"] for s in case.positions} | _levels(case, f, given, width)
     bits = max(inputs.width, targets.width if case.cost is not None else 2)
     if samples.missing is not None and samples.targets.min() * 2.0**targets.frac <= reserved(bits):
@@ -188,9 +192,10 @@ def quantise(case: Case, formats: Formats) -> Quantised:
     coarser: dict[str, int] = {}
     passes = (*case.passes, *case.levels)
     while True:
-        found = circuits(passes, case.flow, graph.states, case.plan.names, formats.fractions | coarser, values,
-                         case.vectors, width=width, segments=segments, accumulator=accumulator, lanes=case.lanes,
-                         given=formats.lowered)
+        with within("energy"):
+            found = circuits(passes, case.flow, graph.states, case.plan.names, formats.fractions | coarser, values,
+                             case.vectors, width=width, segments=segments, accumulator=accumulator, lanes=case.lanes,
+                             given=formats.lowered)
         more = _aligned(case, found)
         if not more:
             break
@@ -202,13 +207,15 @@ def quantise(case: Case, formats: Formats) -> Quantised:
     errors = None
     if graph.readout is not None:
         low_tables: list[np.ndarray] = []
-        errors = _cost(case, formats, segments, accumulator, len(tables), low_tables, lowered)
+        with within("cost"):
+            errors = _cost(case, formats, segments, accumulator, len(tables), low_tables, lowered)
         tables += low_tables
     step = tuple(_renumbered(p, len(tables)) for p in found.step)
     tables += found.tables["step"]
-    moved = drifts(graph.kinetic, graph.states, case.flow.values, samples.p, case.vectors,
-                   graph.learned if case.learn else frozenset(), formats.fractions, found.gradients,
-                   dt=case.dynamics.dt, width=width, segments=segments, first=len(tables), given=formats.lowered)
+    with within("kinetic"):
+        moved = drifts(graph.kinetic, graph.states, case.flow.values, samples.p, case.vectors,
+                       graph.learned if case.learn else frozenset(), formats.fractions, found.gradients,
+                       dt=case.dynamics.dt, width=width, segments=segments, first=len(tables), given=formats.lowered)
     tables += moved.tables
     _point(case, found, moved)
     return Quantised(tuple(found.activate), errors, step, tuple(moved.pipelines), tuple(moved.places),

@@ -43,8 +43,9 @@ def ranged(design: Design, samples: Samples, like: Design | None) -> Design:
         error = out.response.bit_length() - 1 - target
         if out.wrapped:
             if out.first["phase"] != "echo":
-                raise RangeError(f"a state wraps on the calibration data: {out.first}; give a wider state format or "
-                                 f"a smaller dt, not {design.fractions['state']} fraction bits")
+                place = ", ".join(f"{name} {value}" for name, value in out.first.items())
+                raise RangeError(f"a state wraps on the calibration data at {place}; give a wider state format or a "
+                                 f"smaller dt, not {design.fractions['state']} fraction bits")
             error = max(error, 3)  # the nudge was far too strong
         elif out.response == 0 or error == 0:
             break

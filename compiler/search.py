@@ -88,7 +88,7 @@ def _candidates(case: Case) -> Iterator[Formats]:
         fractions = {name: formats[name] + (bits if bits < 0 or left >= bits + _SPARE else 0)
                      for name, left in spare.items()}
         key = (tuple(fractions.values()), pieces)
-        if key not in seen:
+        if key not in seen and fractions["state"] >= 0:
             seen.add(key)
             yield dataclasses.replace(choose_formats(case, fractions), segments=formats.segments + pieces)
 

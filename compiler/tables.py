@@ -46,8 +46,8 @@ def table(expr: Expr, argument_frac: int, used: float, width: int, segments: int
     if not np.isfinite(values[inside]).all():
         bad = knots[inside][~np.isfinite(values[inside])][0]
         raise CompileError(
-            f"the derivative of the energy must be finite for |{name}| <= {used:g}, the calibrated range, but "
-            f"{expr} is not at {name} = {bad:g}")
+            f"its derivative must be finite for |{name}| <= {used:g}, the calibrated range with a margin; keep "
+            f"what is under log, sqrt and quotients away from 0, and exponents small, not {expr} at {name} = {bad:g}")
     usable = np.flatnonzero(np.isfinite(values))
     values = np.interp(np.arange(len(knots)), usable, values[usable])
     frac = fraction(float(np.abs(values[inside]).max()), width, 1.0 + 2.0 ** (2 - width))

@@ -127,7 +127,8 @@ def test_bad_input_is_named_and_nothing_is_lost(design, call, text):
 
 
 @pytest.mark.parametrize("change, text", [
-    (dict(dynamics=el.Leapfrog(4.0)), r"^the dynamics diverge on the calibration data at input row \d+: make dt "),
+    (dict(dynamics=el.Leapfrog(4.0)), r"^energy: the dynamics diverge on the calibration data at input row \d+, "
+                                      r"at `.*`; make dt "),
     (dict(calibrate=(np.zeros((4, 3, 3)), np.zeros((4, 2)))), r"^X must have shape \(batch, steps, inputs\) = "
                                                              r"\(any, any, 2\), not \(4, 3, 3\)$"),
     (dict(calibrate=(np.full((4, 3, 2), np.inf), np.zeros((4, 2)))), r"^X must be finite; X\[0, 0, 0\] is inf$"),
