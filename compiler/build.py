@@ -75,6 +75,10 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
         return owned(design, model)
     except CompileError as error:
         raise located(error, model) from error
+    except RecursionError as error:
+        deep = CompileError("energy: functions are nested too deeply; keep hidden results as states of their own, or "
+                            "run the loop fewer times, not a chain of hundreds")
+        raise located(deep, model) from error
 
 
 def _compiled(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate, steps: int | None, board: str,

@@ -1,7 +1,7 @@
 """Why autograd on the user's method and its trace differ: what of it is the method's own doing."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch.utils._pytree import tree_leaves
@@ -34,7 +34,34 @@ def explained(model: torch.nn.Module, method: str, arguments: Mapping[str, torch
         return refusal(method, None, "numbers leave the tensors and come back as constants",
                        "compute with torch functions of the arguments alone",
                        f"{replayed.item():g} for {first.item():g}")  # fmt: skip
-    return _unseen(traced, model)
+    if _same_slopes(traced, model, given):
+        return None
+    return _unseen(traced, model) or refusal(
+        method, None, "autograd does not give the derivative of what the method computes",
+        "remove hooks on gradients", "hooks")  # fmt: skip
+
+
+def _same_slopes(traced: Trace, model: torch.nn.Module, given: Mapping[str, torch.Tensor]) -> bool:
+    """Whether autograd finds the derivatives of the trace on the method itself."""
+    copied = copy.deepcopy(model)
+    try:
+        found = _slopes(model, given, lambda values, *a: call(copied, traced.method, values, *a))
+    except RuntimeError:  # autograd refuses the method: tensors of inference_mode
+        return False
+    expected = _slopes(model, given, lambda values, *a: tree_leaves(traced.module(values, *a))[0])
+    return all(torch.allclose(a, b, rtol=_CLOSE, atol=_CLOSE) for a, b in zip(found, expected, strict=True))
+
+
+def _slopes(model: torch.nn.Module, given: Mapping[str, torch.Tensor], function: Callable[..., torch.Tensor]
+            ) -> list[torch.Tensor]:  # fmt: skip
+    """By arguments and learned parameters."""
+    learned = _learned(model)
+    values = {n: v.detach().clone().requires_grad_(n in learned) for n, v in parameters(model).items()}
+    leaves = [v.clone().requires_grad_(v.is_floating_point()) for v in given.values()]
+    moving = [v for v in (*leaves, *values.values()) if v.requires_grad]
+    with float64(), torch.enable_grad():
+        value = function(values, *(v * 1 for v in leaves))
+        return list(torch.autograd.grad(value, moving, allow_unused=True, materialize_grads=True))
 
 
 def _unseen(traced: Trace, model: torch.nn.Module) -> CompileError | None:

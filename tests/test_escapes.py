@@ -94,6 +94,12 @@ def inner(s, q, u):
     return (q * q).sum() + torch.autograd.grad((q**3).sum(), q)[0].sum()
 
 
+def hooked(s, q, u):
+    if q.requires_grad:
+        q.register_hook(lambda g: 2 * g)
+    return (q * q).sum()
+
+
 REMEDY = "compute with tensors, not a value known only at run time"
 ARRAY = "write it with torch functions, not a value known only at run time"
 BRANCH = "write a branch with torch.where, and run loops a fixed number of times, not a value known only at run time"
@@ -162,6 +168,9 @@ REFUSED = {
     "complex": (
         lambda s, q, u: (q * torch.tensor(1j)).abs().sum(),
         "complex numbers are not supported" + LINE + "write real and imaginary parts apart, not mul"),
+    "hook": (
+        hooked,
+        "autograd does not give the derivative of what the method computes; remove hooks on gradients, not hooks"),
     "typo": (
         lambda s, q, u: s.V(q).sum(), "the method raised AttributeError" + LINE + "correct it, not 'Model' object"),
     "list": (lambda s, q, u: [q.sum()], "the result is not a tensor; return one tensor .*, not a list of 1"),

@@ -36,6 +36,12 @@ def quotient(s, q):
                      q.roll(2) / third).sum()
 
 
+def nested(s, q):
+    for _ in range(400):
+        q = torch.tanh(q)
+    return q.sum()
+
+
 RANGE = r"energy: its derivative must be finite for \|\w+\| <= \S+, the calibrated range with a margin, "
 KEEP = "`; keep what is under log, sqrt and quotients away from 0, and exponents small, "
 CASES = {
@@ -58,6 +64,10 @@ CASES = {
         {"term": lambda s, q: -50 * q @ q},
         "energy: the states grow beyond words of 18 bits on the calibration data, " + LINE
         + r"def energy\(self, q, u\):`; make dt smaller or scale the weights, not \S+"),
+    "nested": (
+        {"term": nested},
+        "energy: functions are nested too deeply, " + LINE + r"def energy\(self, q, u\):`; keep hidden results as "
+        "states of their own, or run the loop fewer times, not a chain of hundreds"),
     "sizes": (
         {"energy": lambda s, q, u: 1e-30 * (q @ q + torch.tanh(s.W(q)).sum() + q @ s.B(u))},  # C
         "energy: numbers of very different size meet, which no word holds together, " + LINE
