@@ -29,7 +29,7 @@ def test_100_000_steps_return_bit_for_bit_in_rtl(simulate):
     design, x, _ = long_design(50_000, None)
     assert design.record > design.hardware.depths.data // 2, "the sample must not fit, so that its inputs stream"
     session = el.Session(design, simulate(design))
-    session.load_state_dict(design.values)
+    session.set_values(design.values)
     echo = session.echo(x)
     assert (echo.exact, echo.steps) == (True, 100_000)
 
@@ -40,7 +40,7 @@ def test_a_streamed_sample_learns_what_a_held_one_does(simulate):
     x = np.repeat(x, 3, axis=0) * np.array([1, -1, 0.5])[:, None, None]
     y = np.array([[1.0], [0.0], [1.0]])
     sessions = design.open("int:"), el.Session(design, simulate(design))
-    sessions[1].load_state_dict(design.values)
+    sessions[1].set_values(design.values)
     assert design.record > design.hardware.depths.data // 2
     one, two = (s.gradient(x, y) for s in sessions)
     for name, expected in one.items():

@@ -61,7 +61,7 @@ def test_the_rtl_equals_the_integer_model(every, simulate):
     _, design, (x, y, mask) = every
     twin = Twin(IntegerDevice(design), simulate(design))  # raises where they differ
     session = Session(design, twin)
-    session.load_state_dict(design.values)
+    session.set_values(design.values)
     session.fit(x[:7], y[:7], mask=mask[:7], batch_size=4, learning_rate=0.05, momentum=0.5)
     session.gradient(x[:3], y[:3], mask[:3])
     assert (session.state_dict()["W"] != design.values["W"]).any()
