@@ -154,7 +154,9 @@ def _operator(site: Site, node: torch.fx.Node, environment: Mapping[torch.fx.Nod
 
 
 def _float(node: torch.fx.Node) -> bool:
-    return node.meta["val"].dtype == torch.float64
+    """Whether a conversion keeps float64, or makes numbers of truth values."""
+    source, made = node.all_input_nodes[0].meta["val"].dtype, node.meta["val"].dtype
+    return made == torch.float64 or source == torch.bool and made.is_floating_point
 
 
 def _arguments(node: torch.fx.Node, environment: Mapping[torch.fx.Node, Any]) -> tuple[list, dict]:

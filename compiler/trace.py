@@ -19,6 +19,7 @@ import torch.fx.traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
+from echolith.compiler.decompose import DECOMPOSED, REPLACED
 from echolith.compiler.errors import CompileError
 
 __all__ = ["Trace", "call", "double", "float64", "parameters", "refusal", "shapes", "trace"]
@@ -105,7 +106,7 @@ class _Lines(TorchFunctionMode):
             frame = frame.f_back
         # make_fx on its own records only frames of functions called "forward".
         torch.fx.traceback.set_stack_trace([_source(frame.f_code.co_filename, frame.f_lineno)])
-        return func(*args, **(kwargs or {}))
+        return REPLACED.get(func, func)(*args, **(kwargs or {}))
 
 
 def _source(file: str, number: int) -> str:
@@ -144,7 +145,8 @@ def trace(model: torch.nn.Module, method: str, arguments: dict[str, torch.Tensor
     try:
         with float64(), torch.no_grad(), torch.fx.traceback.preserve_node_meta():
             samples = {name: value.clone() for name, value in values.items()}
-            module = make_fx(body, record_stack_traces=True)(samples, *(a.clone() for a in arguments.values()))
+            made = make_fx(body, decomposition_table=DECOMPOSED, record_stack_traces=True)
+            module = made(samples, *(a.clone() for a in arguments.values()))
     except CompileError:
         raise
     except Exception as error:  # whatever the user's code raises: report it with its place and the shapes it was given
