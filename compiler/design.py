@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from echolith.compiler.costs import Cost
-from echolith.compiler.derived import Derived, completed
+from echolith.compiler.derived import Derived, completed, unlearnable
 from echolith.compiler.formats import Format
 from echolith.compiler.ir import Expr
 from echolith.compiler.kinetic import Drift
@@ -202,6 +202,16 @@ class Design:
         kept = [s for s in (*self.sweeps, *self.levels) if s.value]
         return max([self.units + 1, *(s.place + (1 if s.maximum else s.length) for s in kept),
                     *(i + 1 for i in self.index)])
+
+    @property
+    def held(self) -> frozenset[str]:
+        """Parameters that the chip holds, derived ones among them."""
+        return frozenset(n for p in self.placements for n in p.parameters) | {v.parameter for v in self.vectors}
+
+    @property
+    def computed(self) -> bool:
+        """Whether the host computes parameters from others that learn, so that the chip cannot learn."""
+        return unlearnable(self.derived, self.held, self.learned) is not None
 
     @property
     def record(self) -> int:

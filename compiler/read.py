@@ -170,6 +170,14 @@ def _arguments(node: torch.fx.Node, environment: Mapping[torch.fx.Node, Any]) ->
     return [plain(a) for a in arguments], {k: plain(v) for k, v in options.items()}
 
 
+def _moved(site: Site, value: Fixed, result: Any, probes: list[Any]) -> Any:
+    """``value`` with elements moved to where its parts' probes are; a list of them for an operator of several results."""
+    if not isinstance(result, torch.Tensor):
+        return [_moved(site, value, r, [p[i] for p in probes]) for i, r in enumerate(result)]
+    parts = tuple(replace(p, probe=probe) for p, probe in zip(value.parts, probes, strict=True))
+    return replace(value, tensor=result, parts=parts, line=site.line if value.expr is None else value.line)
+
+
 def _compute(site: Site, node: torch.fx.Node, environment: Mapping[torch.fx.Node, Any]) -> Any:
     """An operator on known tensors: run it. None for learned ones beyond moves and element-wise functions."""
 
@@ -182,11 +190,9 @@ def _compute(site: Site, node: torch.fx.Node, environment: Mapping[torch.fx.Node
     named = [v for v in known if v.parts]
     with float64(), torch.no_grad():
         result = run(lambda v: v.tensor)
-        if site.operator in MOVES - FILLING and len(named) == 1 and isinstance(result, torch.Tensor):
-            parts = (replace(p, probe=run(lambda v, i=i: v.parts[i].probe if v.parts else v.tensor))
-                     for i, p in enumerate(named[0].parts))
-            line = site.line if named[0].expr is None else named[0].line
-            return replace(named[0], tensor=result, parts=tuple(parts), line=line)
+        if site.operator in MOVES - FILLING and len(named) == 1:
+            probes = [run(lambda v, i=i: v.parts[i].probe if v.parts else v.tensor) for i in range(len(named[0].parts))]
+            return _moved(site, named[0], result, probes)
         if not any(v.learned for v in known):
             return [Fixed(r) for r in result] if isinstance(result, list | tuple) else Fixed(result)
         args, options = _arguments(node, environment)
