@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.fx.node import map_arg
 
+from echolith.compiler.contractions import contraction
 from echolith.compiler.functions import combination, filled, function, settled
 from echolith.compiler.losses import CLASS_RULES
 from echolith.compiler.moves import FILLING, MOVES, move
@@ -198,4 +199,5 @@ def _compute(site: Site, node: torch.fx.Node, environment: Mapping[torch.fx.Node
         args, options = _arguments(node, environment)
         if site.operator in FILLING and len(known) == 1:
             return filled(site, known[0], args, lambda t: run(lambda _: t))
-    return combination(site, args, options, result) or function(site, args, options, result)
+    return (combination(site, args, options, result) or function(site, args, options, result)
+            or contraction(site, args, options, result))
