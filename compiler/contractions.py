@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from echolith.compiler.functions import combination, function
+from echolith.compiler.linear import LINEAR, matrix, run
 from echolith.compiler.moves import reindex
 from echolith.compiler.site import Site
 from echolith.compiler.values import Fixed
 
-__all__ = ["contraction"]
+__all__ = ["contraction", "linear"]
 
 
 def contraction(site: Site, args: Sequence[Any], options: Mapping[str, Any], result: Any) -> Fixed | None:
@@ -49,9 +50,11 @@ def _axes(x: Fixed, dim: Any) -> list[int]:
 def _reduced(site: Site, kind: str, x: Fixed, dim: Any, keepdim: bool) -> Fixed:
     axes = _axes(x, dim)
     kept = [d for d in range(len(x.shape)) if d not in axes]
+    shape = [1 if d in axes else n for d, n in enumerate(x.shape)] if keepdim else [x.shape[d] for d in kept]
+    if prod(x.shape[d] for d in axes) == 1:  # nothing to sum: it stays what the chip learns
+        return reindex(site.store, x, lambda t: t.reshape(shape))
     rows = reindex(site.store, x, lambda t: t.permute([*kept, *axes]).reshape(prod(t.shape[d] for d in kept), -1))
     result = rows.tensor.sum(1) if kind == "sum" else rows.tensor.amax(1)
-    shape = [1 if d in axes else n for d, n in enumerate(x.shape)] if keepdim else [x.shape[d] for d in kept]
     if not rows.learned:
         return Fixed(result.reshape(shape))
     return site.store.reduced(kind, rows, rows.shape[1], result.reshape(shape), site.line)
@@ -126,18 +129,24 @@ def _sum_of_product(site: Site, bias: Fixed, a: Fixed, b: Fixed, *, beta: float 
     return _each(site, "add", torch.add, left, _each(site, "mul", torch.mul, _product(site, a, b), float(alpha)))
 
 
-def _cumsum(site: Site, x: Fixed, dim: int, *, dtype: Any = None) -> Fixed:
-    turned = reindex(site.store, x, lambda t: t.movedim(dim, 0).reshape(t.shape[dim], -1))
-    size = turned.shape[0]
-    found = _product(site, Fixed(torch.ones(size, size, dtype=torch.float64).tril()), turned)
-    like = x.tensor.movedim(dim, 0).shape
-    return reindex(site.store, found, lambda t: t.reshape(like).movedim(0, dim))
+def linear(site: Site, operator: Callable[..., torch.Tensor], args: Sequence[Any], options: Mapping[str, Any],
+           result: torch.Tensor) -> Fixed | None:  # fmt: skip
+    """An operator that is linear in its one learned argument, as a product with its matrix; None for others."""
+    learned = [v for v in args if isinstance(v, Fixed) and v.learned]
+    if site.operator not in LINEAR or len(learned) != 1:
+        return None
+    base = run(operator, args, options, {})
+    if base.any():
+        return None
+    flat = reindex(site.store, learned[0], lambda t: t.reshape(-1, 1))
+    found = _product(site, Fixed(matrix(operator, args, options, learned[0], base)), flat)
+    return reindex(site.store, found, lambda t: t.reshape(result.shape))
 
 
 _RULES: dict[str, Callable[..., Fixed]] = {
     "sum": _sum, "mean": _mean, "var": _var, "std": _std, "linalg_vector_norm": _norm, "norm": _norm,
     "logsumexp": _logsumexp, "_softmax": _softmax, "_safe_softmax": _softmax, "_log_softmax": _log_softmax,
-    "amax": _max, "amin": _min, "max": _max, "min": _min, "cumsum": _cumsum,
+    "amax": _max, "amin": _min, "max": _max, "min": _min,
     "mm": _product, "mv": _product, "dot": _product, "vdot": _product, "bmm": _product,
     "addmm": _sum_of_product, "addmv": _sum_of_product, "baddbmm": _sum_of_product,
 }  # fmt: skip

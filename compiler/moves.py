@@ -46,8 +46,6 @@ def move(site: Site, operator: Callable[..., Any], args: Sequence[Any], options:
         start += array.size
         return numbers
 
-    if site.operator == "constant_pad_nd" and len(args) > 2 and args[2] != 0:
-        raise site.refuse("padding by a number", "pad with zeros and add the number", args[2])
     args, options = _each(args, probe), {k: _each(v, probe) for k, v in options.items()}
     result = operator(*args, **options)
     return _each(result, lambda t: Array(tuple(t.shape), site.store.moved(sources, t - 1)))

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch.fx.node import map_arg
 
-from echolith.compiler.contractions import contraction
+from echolith.compiler.contractions import contraction, linear
 from echolith.compiler.functions import combination, filled, function, settled
+from echolith.compiler.linear import LINEAR, linear_operator
 from echolith.compiler.losses import CLASS_RULES
 from echolith.compiler.moves import FILLING, MOVES, move
 from echolith.compiler.rules import RULES
@@ -25,7 +26,11 @@ _FLOAT = "keep float64: the compiler chooses the number format"
 _REMEDIES = {
     "_to_copy": _FLOAT, "max": "use logsumexp, a smooth maximum", "min": "use -logsumexp(-q)",
     "amax": "use logsumexp, a smooth maximum", "amin": "use -logsumexp(-q)", "sort": "use a fixed order of the units",
-    "cumsum": "use a frozen triangular matrix: W @ q", "prod": "write the factors out",
+    **dict.fromkeys(("linalg_matrix_exp", "linalg_inv_ex", "_linalg_solve_ex", "linalg_qr", "linalg_householder_product",
+                     "geqrf"), "freeze the parametrised weight with requires_grad_(False), or let it learn freely"),
+    **dict.fromkeys(("floor", "ceil", "round", "trunc", "remainder", "fmod"), "it has no slope: use a smooth function"),
+    "max_pool2d_with_indices": "use avg_pool or logsumexp, a smooth maximum", "hardsigmoid": "use relu6(q + 3) / 6",
+    "_native_multi_head_attention": "call model.train() or torch.backends.mha.set_fastpath_enabled(False)",
     "nll_loss_forward": "let the target be a class number",
 }  # fmt: skip
 
@@ -102,6 +107,8 @@ def _live(trace: Trace, store: Store) -> set[torch.fx.Node]:
         site = _site(trace, store, node)
         if not isinstance(node.target, torch._ops.OpOverload):
             continue
+        if "out" in node.kwargs:
+            raise site.refuse("an operator writes into a buffer", "call model.eval() (spectral_norm)", site.operator)
         if node in live and torch.Tag.nondeterministic_seeded in node.target.tags:
             raise site.refuse("randomness (dropout, noise)", "call model.eval() or remove it", site.operator)
         if node.target._schema.is_mutable and (node not in live or _given(node)):
@@ -143,8 +150,12 @@ def _operator(site: Site, node: torch.fx.Node, environment: Mapping[torch.fx.Nod
         if site.operator not in CLASS_RULES:
             raise site.class_as_number()
         return CLASS_RULES[site.operator](site, *arguments, **options)
+    if site.operator == "constant_pad_nd" and len(arguments) > 2 and arguments[2] != 0:
+        return linear_operator(site, _overload(node), arguments, options)
     if site.operator in MOVES:
         return move(site, _overload(node), arguments, options)
+    if site.operator in LINEAR:
+        return linear_operator(site, _overload(node), arguments, options)
     if site.operator not in RULES or (site.operator == "_to_copy" and not _float(node)):
         raise site.unsupported(node.target, _REMEDIES.get(site.operator, FORM))
     if site.operator in LOSSES:  # weights and reductions come in different places: read them by name
@@ -200,4 +211,4 @@ def _compute(site: Site, node: torch.fx.Node, environment: Mapping[torch.fx.Node
         if site.operator in FILLING and len(known) == 1:
             return filled(site, known[0], args, lambda t: run(lambda _: t))
     return (combination(site, args, options, result) or function(site, args, options, result)
-            or contraction(site, args, options, result))
+            or contraction(site, args, options, result) or linear(site, target, args, options, result))

@@ -9,7 +9,7 @@ import linecache
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,6 +17,7 @@ from types import TracebackType
 import torch
 import torch.fx.traceback
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from echolith.compiler.decompose import DECOMPOSED, REPLACED
@@ -52,7 +53,11 @@ def refusal(method: str, line: str | None, what: str, remedy: str, value: object
 
 def double(model: torch.nn.Module) -> torch.nn.Module:
     """A float64 copy of ``model``, including tensors kept as plain attributes. Refuses NaN, inf and complex values."""
-    duplicate = copy.deepcopy(model)
+    try:
+        duplicate = copy.deepcopy(model)
+    except RuntimeError as error:
+        raise CompileError(f"{type(model).__name__} must be a module that can be copied (with weights that are computed "
+                           f"by torch.nn.utils.parametrizations, not by torch.nn.utils.weight_norm), not {error}") from error
     for module in duplicate.modules():
         for name, value in vars(module).items():
             if isinstance(value, torch.Tensor) and value.is_floating_point():
@@ -109,6 +114,17 @@ class _Lines(TorchFunctionMode):
         return REPLACED.get(func, func)(*args, **(kwargs or {}))
 
 
+def _traced(body: Callable, *arguments: object) -> torch.fx.GraphModule:
+    """``body`` as a graph; if it writes into tensors that it made, as one that makes new ones."""
+    with sdpa_kernel(SDPBackend.MATH):
+        module = make_fx(body, decomposition_table=DECOMPOSED, record_stack_traces=True)(*arguments)
+        if not any(getattr(node.target, "_schema", None) and node.target._schema.is_mutable and not node.users
+                   for node in module.graph.nodes):
+            return module
+        whole = torch.func.functionalize(body, remove="mutations")
+        return make_fx(whole, decomposition_table=DECOMPOSED, record_stack_traces=True)(*arguments)
+
+
 def _source(file: str, number: int) -> str:
     return f"{os.path.basename(file)}:{number}: {linecache.getline(file, number).strip()}"
 
@@ -145,8 +161,7 @@ def trace(model: torch.nn.Module, method: str, arguments: dict[str, torch.Tensor
     try:
         with float64(), torch.no_grad(), torch.fx.traceback.preserve_node_meta():
             samples = {name: value.clone() for name, value in values.items()}
-            made = make_fx(body, decomposition_table=DECOMPOSED, record_stack_traces=True)
-            module = made(samples, *(a.clone() for a in arguments.values()))
+            module = _traced(body, samples, *(a.clone() for a in arguments.values()))
     except CompileError:
         raise
     except Exception as error:  # whatever the user's code raises: report it with its place and the shapes it was given
