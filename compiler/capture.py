@@ -15,6 +15,7 @@ from echolith.compiler.differentiate import names, substitute
 from echolith.compiler.errors import CompileError
 from echolith.compiler.graph import Graph, Sum
 from echolith.compiler.ir import Expr, const, var
+from echolith.compiler.loops import rolled
 from echolith.compiler.ops import add, intern, mul, power
 from echolith.compiler.prune import prune
 from echolith.compiler.read import read
@@ -154,7 +155,7 @@ def _sample(shape: tuple[int, ...]) -> torch.Tensor:
 
 def _energy(reader: _Reader) -> tuple[Sum, ...]:
     site, expr = reader.read("energy", reader.arguments() | {"u": reader.vector("u", reader.sizes.inputs)})
-    terms = split(reader.nodes, expr)
+    terms = rolled(reader.store, reader.nodes, split(reader.nodes, expr))
     moving = [t for t in terms if reader.nodes.given(t.expr) - {"u"}]
     if not moving:
         raise site.refuse("the energy does not depend on the states", "use the states", "a constant")

@@ -59,7 +59,7 @@ def circuits(passes: Sequence[Pass], flow: Flow, states: Mapping[str, int], bloc
     ``blocks`` names the block of every matrix and drive, ``fractions`` holds the formats of states, blocks, drives and
     vector parameters, ``values`` calibrated samples of every vector and parameter by name."""
     most = 0
-    for apart in (0, 1, 2, 4, width):  # bits by which formats may be coarser than their ranges need
+    for apart in (0, 1, 2, 4, 8, 99):  # bits by which formats may be coarser than their ranges need
         lower = _Lower(passes, flow, states, blocks, fractions, values, vectors, width, segments, accumulator, lanes,
                        given, apart)
         found = lower.run()

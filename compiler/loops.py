@@ -1,0 +1,125 @@
+"""Terms that a Python loop wrote one by one, of one form, as one vector.
+
+    sum(c[i] * cos(q[i] - q[i + 1]) for i in range(n))        (c * cos(q[:n] - q[1:n + 1])).sum()
+
+What differs from term to term may be numbers, elements of one vector, rows of one matrix.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from echolith.compiler.graph import Affine, Bias, Dense, Index, Matrix, Sum, Term
+from echolith.compiler.ir import Expr, const, param, var
+from echolith.compiler.ops import apply, intern
+from echolith.compiler.values import Nodes, Store
+
+__all__ = ["rolled"]
+
+_MANY = 4  # terms that are worth it
+
+_Form = tuple
+_Leaf = float | str
+
+
+def rolled(store: Store, nodes: Nodes, sums: Sequence[Sum]) -> tuple[Sum, ...]:
+    """``sums`` with those over one element that have one form united."""
+    groups: dict[object, list[tuple[Sum, list[_Leaf]]]] = {}
+    for term in sums:
+        leaves: list[_Leaf] = []
+        form = _form(nodes, term.expr, leaves) if term.length == 1 else id(term)
+        groups.setdefault(form, []).append((term, leaves))
+    found: list[Sum] = []
+    for group in groups.values():
+        united = _united(store, nodes, group) if len(group) >= _MANY else None
+        found += [united] if united is not None else [term for term, _ in group]
+    return tuple(found)
+
+
+def _form(nodes: Nodes, expr: Expr, leaves: list[_Leaf]) -> _Form:
+    """What is left of an expression without its numbers and vectors, which are added to ``leaves``."""
+    if expr.op == "const":
+        leaves.append(expr.value)
+        return ("const",)
+    if not expr.args:
+        leaves.append(expr.name)
+        node = nodes.nodes.get(expr.name)
+        apart = isinstance(node, Affine) and all(isinstance(t.matrix, Index | Dense) for t in node.terms)
+        return (_shape(node),) if isinstance(node, Affine) and apart and not node.biases else (expr,)
+    if expr.op == "pow":  # whose circuit depends on the exponent
+        return ("pow", _form(nodes, expr.args[0], leaves), expr.args[1])
+    return (expr.op, *(_form(nodes, a, leaves) for a in expr.args))
+
+
+def _shape(node: Affine) -> _Form:
+    """What nodes that can be united have in common."""
+    return tuple((_kind(t.matrix), id(t.source), t.scale) for t in node.terms)
+
+
+def _kind(matrix: Matrix) -> object:
+    assert isinstance(matrix, Index | Dense)
+    return "index" if isinstance(matrix, Index) else replace(matrix, **{_axis(matrix): None})
+
+
+def _axis(matrix: Dense) -> str:
+    """Where the rows of its product are."""
+    return "columns" if matrix.transposed else "rows"
+
+
+def _united(store: Store, nodes: Nodes, group: list[tuple[Sum, list[_Leaf]]]) -> Sum | None:
+    columns = [list(c) for c in zip(*(leaves for _, leaves in group), strict=True)]
+    leaves: list[Expr] = []
+    for column in columns:
+        leaf = _leaf(store, nodes, column)
+        if leaf is None:
+            return None
+        leaves.append(leaf)
+    return Sum(_rebuilt(group[0][0].expr, iter(leaves)), len(group))
+
+
+def _leaf(store: Store, nodes: Nodes, column: list[_Leaf]) -> Expr | None:
+    """The leaves at one place of all terms as one vector."""
+    first = column[0]
+    if isinstance(first, float):
+        same = all(c == first for c in column)
+        return const(first) if same else intern(param(store.constant(np.array(column, np.float64))))
+    if not isinstance(nodes.nodes.get(first), Affine):
+        return intern(param(first) if first in store.values else var(first))
+    if all(c == first for c in column):
+        return intern(var(first))
+    terms, biases = [], []
+    for same in zip(*(nodes.nodes[str(c)].terms for c in column), strict=True):  # pyright: ignore
+        matrix = _stacked([t.matrix for t in same])
+        if matrix is None:
+            return None
+        source = same[0].source
+        if source.op == "param" and matrix == Index(tuple(range(len(column)))) and store.size(source.name) == len(column):
+            biases.append(Bias(source.name, same[0].scale))
+        else:
+            terms.append(Term(matrix, source, same[0].scale))
+    if not biases and len(terms) == 1 and terms[0].matrix == Index(tuple(range(len(column)))):
+        if store.size(terms[0].source.name) == len(column) and terms[0].scale == 1 and not terms[0].source.args:
+            return terms[0].source
+    if not terms and len(biases) == 1 and biases[0].scale == 1:
+        return intern(param(biases[0].parameter))
+    return nodes.add(Affine(len(column), tuple(terms), tuple(biases)))
+
+
+def _stacked(matrices: Sequence[Matrix]) -> Matrix | None:
+    """One matrix of the rows of all, or None."""
+    if all(isinstance(m, Index) for m in matrices):
+        return Index(tuple(i for m in matrices if isinstance(m, Index) for i in m.of))
+    rows = [getattr(m, _axis(m)) for m in matrices if isinstance(m, Dense)]
+    if None in rows or any(b[0] != a[1] for a, b in zip(rows, rows[1:], strict=False)):
+        return None
+    assert isinstance(matrices[0], Dense)
+    return replace(matrices[0], **{_axis(matrices[0]): (rows[0][0], rows[-1][1])})
+
+
+def _rebuilt(expr: Expr, leaves: Iterator[Expr]) -> Expr:
+    if not expr.args:
+        return next(leaves)
+    if expr.op == "pow":
+        return apply("pow", _rebuilt(expr.args[0], leaves), expr.args[1])
+    return apply(expr.op, *[_rebuilt(a, leaves) for a in expr.args])
