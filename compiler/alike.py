@@ -72,8 +72,8 @@ class Alike:
         lengths = self._width(made) if max(sizes, default=1) > 1 else 0
         slots = tuple(self._slot(made, s) for s in ("x", *_SLOTS, "result") if s != "x" or made.acc)
         block = self.fixed[self.blocks[made.matrix]] if made.matrix else 0
-        return (made.opcode == Opcode.FORWARD, form, block, made.acc == made.result, made.value, made.rows, made.maximum,
-                bool(made.state), lengths, slots)
+        return (made.opcode == Opcode.FORWARD, form, block, made.acc == made.result, made.value, made.rows,
+                made.maximum, bool(made.state), lengths, slots)
 
     def _slot(self, made: Pass, slot: str) -> object:
         name = made.source(getattr(made, slot))

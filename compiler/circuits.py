@@ -86,12 +86,11 @@ class _Lower:
         self.indexed: dict[tuple[int, ...], int] = {}  # elements -> their place in the index memory
         self.alike: Alike | None = None
         if apart:
-            free = {p.acc for p in passes if p.opcode == Opcode.FORWARD and not p.drive and ":" not in p.acc} - {"z"}
+            free = {p.acc for p in passes if p.opcode == Opcode.FORWARD and not p.drive and ":" not in p.acc}
             fixed = {name: frac for name, frac in fractions.items() if name not in free}
-            alike = Alike(self.passes, values, fixed, blocks, lambda n: fractions[n] if n in fractions else self._own(n),
-                          apart)
-            self.found.fractions |= {name: alike.shared(name) for name in sorted(free)}
-            self.alike = alike
+            self.alike = Alike(self.passes, values, fixed, blocks,
+                               lambda n: fractions[n] if n in fractions else self._own(n), apart)
+            self.found.fractions |= {name: self.alike.shared(name) for name in sorted(free)}
 
     def run(self) -> Circuits:
         for made in self.passes:

@@ -88,33 +88,40 @@ def _leaf(store: Store, nodes: Nodes, column: list[_Leaf]) -> Expr | None:
         return intern(param(first) if first in store.values else var(first))
     if all(c == first for c in column):
         return intern(var(first))
-    terms, biases = [], []
-    for same in zip(*(nodes.nodes[str(c)].terms for c in column), strict=True):  # pyright: ignore
-        matrix = _stacked([t.matrix for t in same])
+    return _node(store, nodes, [nodes.nodes[str(c)].terms for c in column])  # pyright: ignore
+
+
+def _node(store: Store, nodes: Nodes, all_terms: Sequence[Sequence[Term]]) -> Expr | None:
+    """Nodes of one element as one of as many."""
+    every = Index(tuple(range(len(all_terms))))
+    terms: list[Term] = []
+    biases: list[Bias] = []
+    for same in zip(*all_terms, strict=True):
+        matrix, first = _stacked(store, [t.matrix for t in same]), same[0]
         if matrix is None:
             return None
-        source = same[0].source
-        if source.op == "param" and matrix == Index(tuple(range(len(column)))) and store.size(source.name) == len(column):
-            biases.append(Bias(source.name, same[0].scale))
+        whole = matrix == every and not first.source.args and store.size(first.source.name) == len(every.of)
+        if whole and len(all_terms[0]) == 1 and first.scale == 1:
+            return first.source
+        if whole and first.source.op == "param":
+            biases.append(Bias(first.source.name, first.scale))
         else:
-            terms.append(Term(matrix, source, same[0].scale))
-    if not biases and len(terms) == 1 and terms[0].matrix == Index(tuple(range(len(column)))):
-        if store.size(terms[0].source.name) == len(column) and terms[0].scale == 1 and not terms[0].source.args:
-            return terms[0].source
-    if not terms and len(biases) == 1 and biases[0].scale == 1:
-        return intern(param(biases[0].parameter))
-    return nodes.add(Affine(len(column), tuple(terms), tuple(biases)))
+            terms.append(Term(matrix, first.source, first.scale))
+    return nodes.add(Affine(len(every.of), tuple(terms), tuple(biases)))
 
 
-def _stacked(matrices: Sequence[Matrix]) -> Matrix | None:
+def _stacked(store: Store, matrices: Sequence[Matrix]) -> Matrix | None:
     """One matrix of the rows of all, or None."""
     if all(isinstance(m, Index) for m in matrices):
         return Index(tuple(i for m in matrices if isinstance(m, Index) for i in m.of))
-    rows = [getattr(m, _axis(m)) for m in matrices if isinstance(m, Dense)]
+    first = matrices[0]
+    assert isinstance(first, Dense)
+    rows = [getattr(m, _axis(first)) for m in matrices]
     if None in rows or any(b[0] != a[1] for a, b in zip(rows, rows[1:], strict=False)):
         return None
-    assert isinstance(matrices[0], Dense)
-    return replace(matrices[0], **{_axis(matrices[0]): (rows[0][0], rows[-1][1])})
+    span = (rows[0][0], rows[-1][1])
+    every = store.values[first.parameter].shape[1 if first.transposed else 0]
+    return replace(first, **{_axis(first): None if span == (0, every) else span})
 
 
 def _rebuilt(expr: Expr, leaves: Iterator[Expr]) -> Expr:

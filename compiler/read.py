@@ -25,9 +25,10 @@ _LIKE = {"zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0}
 _FLOAT = "keep float64: the compiler chooses the number format"
 _REMEDIES = {
     "_to_copy": _FLOAT, "max": "use logsumexp, a smooth maximum", "min": "use -logsumexp(-q)",
-    "amax": "use logsumexp, a smooth maximum", "amin": "use -logsumexp(-q)", "sort": "use a fixed order of the units",
-    **dict.fromkeys(("linalg_matrix_exp", "linalg_inv_ex", "_linalg_solve_ex", "linalg_qr", "linalg_householder_product",
-                     "geqrf"), "freeze the parametrised weight with requires_grad_(False), or let it learn freely"),
+    "amax": "use logsumexp, a smooth maximum", "amin": "use -logsumexp(-q)",
+    "sort": "use a fixed order of the units",
+    **dict.fromkeys(("linalg_matrix_exp", "linalg_inv_ex", "_linalg_solve_ex", "linalg_qr", "geqrf"),
+                    "freeze its parameters with requires_grad_(False), or let its result be a parameter"),
     **dict.fromkeys(("floor", "ceil", "round", "trunc", "remainder", "fmod"), "it has no slope: use a smooth function"),
     "max_pool2d_with_indices": "use avg_pool or logsumexp, a smooth maximum", "hardsigmoid": "use relu6(q + 3) / 6",
     "_native_multi_head_attention": "call model.train() or torch.backends.mha.set_fastpath_enabled(False)",
@@ -183,7 +184,7 @@ def _arguments(node: torch.fx.Node, environment: Mapping[torch.fx.Node, Any]) ->
 
 
 def _moved(site: Site, value: Fixed, result: Any, probes: list[Any]) -> Any:
-    """``value`` with elements moved to where its parts' probes are; a list of them for an operator of several results."""
+    """``value`` with elements moved to where its parts' probes are; a list of them for several results."""
     if not isinstance(result, torch.Tensor):
         return [_moved(site, value, r, [p[i] for p in probes]) for i, r in enumerate(result)]
     parts = tuple(replace(p, probe=probe) for p, probe in zip(value.parts, probes, strict=True))

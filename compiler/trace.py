@@ -56,8 +56,8 @@ def double(model: torch.nn.Module) -> torch.nn.Module:
     try:
         duplicate = copy.deepcopy(model)
     except RuntimeError as error:
-        raise CompileError(f"{type(model).__name__} must be a module that can be copied (with weights that are computed "
-                           f"by torch.nn.utils.parametrizations, not by torch.nn.utils.weight_norm), not {error}") from error
+        what = "a module that can be copied; compute weights with torch.nn.utils.parametrizations"
+        raise CompileError(f"{type(model).__name__} must be {what}, not {str(error).partition('.')[0]}") from error
     for module in duplicate.modules():
         for name, value in vars(module).items():
             if isinstance(value, torch.Tensor) and value.is_floating_point():

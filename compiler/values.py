@@ -230,7 +230,8 @@ class Store:
 
     def _part(self, part: Part, shape: tuple[int, ...]) -> Expr:
         part = replace(part, probe=part.probe.broadcast_to(shape))
-        if self.values[part.name].ndim > 1 and part.name in self.learned and not self.in_place(part):
+        stored = self.values[part.name]
+        if stored.ndim > 1 and len(stored) < stored.size and part.name in self.learned and not self.in_place(part):
             part = self._apart(part)
         array, leaf, number = self.values[part.name], intern(param(part.name)), self.repeated(part.name)
         if number is not None:
