@@ -11,7 +11,7 @@ import torch
 
 from echolith.compiler.canonical import Canonical, split
 from echolith.compiler.check import check
-from echolith.compiler.differentiate import names
+from echolith.compiler.differentiate import evaluate, names
 from echolith.compiler.errors import CompileError
 from echolith.compiler.graph import Graph, Sum
 from echolith.compiler.ir import Expr, const, var
@@ -164,7 +164,13 @@ def _energy(reader: _Reader) -> tuple[Sum, ...]:
         frozen = not names(term.expr) & {*reader.store.learned, "u", *reader.nodes.nodes}
         if not frozen and term not in moving:
             raise site.refuse("a term does not depend on the states", "remove it: it moves no state", term.expr)
-    return tuple(moving)
+    return tuple(t if t in moving else Sum(const(_number(reader.store, t)), 1) for t in terms)
+
+
+def _number(store: Store, term: Sum) -> float:
+    """The value of a term of frozen parameters."""
+    flat = {name: store.values[name].reshape(-1) for name in names(term.expr)}
+    return float(np.broadcast_to(evaluate(term.expr, flat), (term.length,)).sum())
 
 
 def _kinetic(reader: _Reader) -> dict[str, Expr]:

@@ -118,7 +118,8 @@ def _product(site: Site, a: Fixed, b: Fixed) -> Fixed:
     """``mm``, ``mv``, ``dot`` and ``bmm``."""
     result = torch.matmul(a.tensor, b.tensor)
     batch = a.shape[0] if len(a.shape) == 3 else 1
-    rows, inner, columns = (a.shape[-2] if len(a.shape) > 1 else 1, a.shape[-1], b.shape[-1] if len(b.shape) > 1 else 1)
+    rows, inner = (1, *a.shape)[-2:]
+    columns = b.shape[-1] if len(b.shape) > 1 else 1
     if not (a.learned or b.learned):
         return Fixed(result)
     return site.store.multiplied(a, b, (batch, rows, inner, columns), result, site.line)

@@ -19,7 +19,7 @@ def _scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     return y if bias is None else y + bias
 
 
-def _standard(x: Tensor, axes: Sequence[int], eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def _standard(x: Tensor, axes: tuple[int, ...], eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """``x`` without its mean, of variance 1 along ``axes``; the mean, and what it was multiplied by."""
     mean = x.mean(axes, keepdim=True)
     scale = ((x - mean).square().mean(axes, keepdim=True) + eps).rsqrt()

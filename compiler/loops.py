@@ -81,7 +81,7 @@ def _united(store: Store, nodes: Nodes, group: list[tuple[Sum, list[_Leaf]]]) ->
 def _leaf(store: Store, nodes: Nodes, column: list[_Leaf]) -> Expr | None:
     """The leaves at one place of all terms as one vector."""
     first = column[0]
-    if isinstance(first, float):
+    if not isinstance(first, str):
         same = all(c == first for c in column)
         return const(first) if same else intern(param(store.constant(np.array(column, np.float64))))
     if not isinstance(nodes.nodes.get(first), Affine):

@@ -111,7 +111,7 @@ class _Lines(TorchFunctionMode):
             frame = frame.f_back
         # make_fx on its own records only frames of functions called "forward".
         torch.fx.traceback.set_stack_trace([_source(frame.f_code.co_filename, frame.f_lineno)])
-        return REPLACED.get(func, func)(*args, **(kwargs or {}))
+        return (REPLACED.get(func) or func)(*args, **(kwargs or {}))
 
 
 def _traced(body: Callable, *arguments: object) -> torch.fx.GraphModule:
