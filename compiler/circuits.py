@@ -225,9 +225,11 @@ class _Lower:
         return len(kinds) - 1
 
     def _contents(self, unit: str, circuit: "_Circuit") -> tuple:
-        """A pipeline with its tables by their words."""
+        """A pipeline with its tables by their words; of two that add alike one is enough where they are short."""
         first = len(self.found.tables[unit])
         ops = tuple(replace(op, n=op.n - first) if op.kind == "table" else op for op in circuit.pipeline.ops)
+        if self.alike is not None:
+            ops = tuple(replace(op, args=tuple(sorted(op.args))) if op.kind in ("add", "mul") else op for op in ops)
         return replace(circuit.pipeline, ops=ops), tuple(t.tobytes() for t in circuit.low.tables)
 
     def _reach(self, unit: str, name: str, make: Callable[[str, float], "_Circuit"]) -> float:
