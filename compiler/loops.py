@@ -25,16 +25,34 @@ _Leaf = float | str
 
 def rolled(store: Store, nodes: Nodes, sums: Sequence[Sum]) -> tuple[Sum, ...]:
     """``sums`` with those over one element that have one form united."""
-    groups: dict[object, list[tuple[Sum, list[_Leaf]]]] = {}
+    groups: dict[object, list[tuple[Sum, Expr, list[_Leaf]]]] = {}
     for term in sums:
         leaves: list[_Leaf] = []
-        form = _form(nodes, term.expr, leaves) if term.length == 1 else id(term)
-        groups.setdefault(form, []).append((term, leaves))
+        expr = _ordered(nodes, term.expr) if term.length == 1 else term.expr
+        form = _form(nodes, expr, leaves) if term.length == 1 else id(term)
+        groups.setdefault(form, []).append((term, expr, leaves))
     found: list[Sum] = []
     for group in groups.values():
         united = _united(store, nodes, group) if len(group) >= _MANY else None
-        found += [united] if united is not None else [term for term, _ in group]
+        found += [united] if united is not None else [before for before, _, _ in group]
     return tuple(found)
+
+
+def _ordered(nodes: Nodes, expr: Expr) -> Expr:
+    """With factors and summands in the order of their forms: elsewhere it is that of the vectors' names."""
+    if not expr.args:
+        return expr
+    if expr.op not in ("mul", "add"):
+        return replace(expr, args=tuple(_ordered(nodes, a) for a in expr.args))
+    parts = sorted((_ordered(nodes, a) for a in _chained(expr, expr.op)), key=lambda a: str(_form(nodes, a, [])))
+    total = parts[0]
+    for part in parts[1:]:
+        total = Expr(expr.op, (total, part))
+    return total
+
+
+def _chained(expr: Expr, op: str) -> list[Expr]:
+    return [part for a in expr.args for part in _chained(a, op)] if expr.op == op else [expr]
 
 
 def _form(nodes: Nodes, expr: Expr, leaves: list[_Leaf]) -> _Form:
@@ -67,15 +85,15 @@ def _axis(matrix: Dense) -> str:
     return "columns" if matrix.transposed else "rows"
 
 
-def _united(store: Store, nodes: Nodes, group: list[tuple[Sum, list[_Leaf]]]) -> Sum | None:
-    columns = [list(c) for c in zip(*(leaves for _, leaves in group), strict=True)]
+def _united(store: Store, nodes: Nodes, group: list[tuple[Sum, Expr, list[_Leaf]]]) -> Sum | None:
+    columns = [list(c) for c in zip(*(leaves for *_, leaves in group), strict=True)]
     leaves: list[Expr] = []
     for column in columns:
         leaf = _leaf(store, nodes, column)
         if leaf is None:
             return None
         leaves.append(leaf)
-    return Sum(_rebuilt(group[0][0].expr, iter(leaves)), len(group))
+    return Sum(_rebuilt(group[0][1], iter(leaves)), len(group))
 
 
 def _leaf(store: Store, nodes: Nodes, column: list[_Leaf]) -> Expr | None:

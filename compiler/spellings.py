@@ -7,6 +7,7 @@ float64 for arguments up to 64.
 import math
 from collections.abc import Callable
 
+from echolith.compiler.differentiate import is_moving
 from echolith.compiler.ir import Expr
 from echolith.compiler.ops import OPS, Operand, add, apply, div, mul, neg, power, sub
 
@@ -42,6 +43,8 @@ def _hypot(x: Operand, y: Operand) -> Expr:
 
 
 def _logaddexp(x: Operand, y: Operand) -> Expr:
+    if isinstance(y, Expr) and not is_moving(y):  # a parameter alone would be a term that moves nothing
+        x, y = y, x
     return add(y, apply("softplus", sub(x, y)))
 
 
