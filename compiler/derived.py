@@ -142,7 +142,9 @@ def unlearnable(derived: Sequence[Derived], held: Collection[str], learned: Coll
         (operand,) = made.operands.values()
         mine = list(operand.of) or list(range(prod(made.shape)))
         if operand.parameter in held or set(used.setdefault(operand.parameter, [])) & set(mine):
-            return _refusal(made, derived, learned)
+            where = f", at `{made.line}`" if made.line else ""
+            return CompileError(f"fit: the chip learns an element of {operand.parameter} in one place{where}; use the "
+                                f"whole of it everywhere, or give each place a parameter of its own, not {made.name}")
         used[operand.parameter] += mine
     return None
 
