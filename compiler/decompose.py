@@ -96,6 +96,14 @@ def _cross(a: Tensor, b: Tensor, *, dim: int = -1) -> Tensor:
     return a.roll(-1, dim) * b.roll(1, dim) - a.roll(1, dim) * b.roll(-1, dim)
 
 
+def _block_diag(parts: Sequence[Tensor]) -> Tensor:
+    parts, width, start, rows = [p.reshape(-1, p.shape[-1]) for p in parts], sum(p.shape[-1] for p in parts), 0, []
+    for part in parts:
+        rows.append(functional.pad(part, (start, width - start - part.shape[1])))
+        start += part.shape[1]
+    return torch.cat(rows)
+
+
 def _pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     """`torch.nn.functional.pad`: PyTorch writes a circular one in place."""
     if mode != "circular":
@@ -117,6 +125,7 @@ DECOMPOSED: dict[torch._ops.OpOverload, Callable] = {
         *index.shape, weight.shape[1]),
     _ATEN.addr.default: lambda x, a, b, beta=1, alpha=1: beta * x + alpha * (a[:, None] * b),
     _ATEN.addbmm.default: lambda x, a, b, beta=1, alpha=1: beta * x + alpha * torch.bmm(a, b).sum(0),
+    _ATEN.block_diag.default: _block_diag,
     _ATEN.trace.default: lambda x: x.diagonal().sum(),
     _ATEN.dist.default: lambda a, b, p=2: torch.linalg.vector_norm(a - b, p),
     _ATEN.nan_to_num.default: lambda x, *_: x * 1,

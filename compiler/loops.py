@@ -9,11 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 
+from echolith.compiler.derived import Derived
 from echolith.compiler.graph import Affine, Bias, Dense, Index, Matrix, Sum, Term
 from echolith.compiler.ir import Expr, const, param, var
 from echolith.compiler.ops import apply, intern
-from echolith.compiler.values import Nodes, Store
+from echolith.compiler.values import Fixed, Nodes, Part, Store
 
 __all__ = ["rolled"]
 
@@ -28,8 +30,8 @@ def rolled(store: Store, nodes: Nodes, sums: Sequence[Sum]) -> tuple[Sum, ...]:
     groups: dict[object, list[tuple[Sum, Expr, list[_Leaf]]]] = {}
     for term in sums:
         leaves: list[_Leaf] = []
-        expr = _ordered(nodes, term.expr) if term.length == 1 else term.expr
-        form = _form(nodes, expr, leaves) if term.length == 1 else id(term)
+        expr = _ordered(store, nodes, term.expr) if term.length == 1 else term.expr
+        form = _form(store, nodes, expr, leaves) if term.length == 1 else id(term)
         groups.setdefault(form, []).append((term, expr, leaves))
     found: list[Sum] = []
     for group in groups.values():
@@ -38,13 +40,14 @@ def rolled(store: Store, nodes: Nodes, sums: Sequence[Sum]) -> tuple[Sum, ...]:
     return tuple(found)
 
 
-def _ordered(nodes: Nodes, expr: Expr) -> Expr:
+def _ordered(store: Store, nodes: Nodes, expr: Expr) -> Expr:
     """With factors and summands in the order of their forms: elsewhere it is that of the vectors' names."""
     if not expr.args:
         return expr
     if expr.op not in ("mul", "add"):
-        return replace(expr, args=tuple(_ordered(nodes, a) for a in expr.args))
-    parts = sorted((_ordered(nodes, a) for a in _chained(expr, expr.op)), key=lambda a: str(_form(nodes, a, [])))
+        return replace(expr, args=tuple(_ordered(store, nodes, a) for a in expr.args))
+    parts = [_ordered(store, nodes, a) for a in _chained(expr, expr.op)]
+    parts.sort(key=lambda a: str(_form(store, nodes, a, [])))
     total = parts[0]
     for part in parts[1:]:
         total = Expr(expr.op, (total, part))
@@ -55,19 +58,22 @@ def _chained(expr: Expr, op: str) -> list[Expr]:
     return [part for a in expr.args for part in _chained(a, op)] if expr.op == op else [expr]
 
 
-def _form(nodes: Nodes, expr: Expr, leaves: list[_Leaf]) -> _Form:
+def _form(store: Store, nodes: Nodes, expr: Expr, leaves: list[_Leaf]) -> _Form:
     """What is left of an expression without its numbers and vectors, which are added to ``leaves``."""
     if expr.op == "const":
         leaves.append(expr.value)
         return ("const",)
     if not expr.args:
         leaves.append(expr.name)
+        made = store.derived.get(expr.name)
+        if made is not None and _single(made):
+            return ("element", next(iter(made.operands.values())).parameter)
         node = nodes.nodes.get(expr.name)
         apart = isinstance(node, Affine) and all(isinstance(t.matrix, Index | Dense) for t in node.terms)
         return (_shape(node),) if isinstance(node, Affine) and apart and not node.biases else (expr,)
     if expr.op == "pow":  # whose circuit depends on the exponent
-        return ("pow", _form(nodes, expr.args[0], leaves), expr.args[1])
-    return (expr.op, *(_form(nodes, a, leaves) for a in expr.args))
+        return ("pow", _form(store, nodes, expr.args[0], leaves), expr.args[1])
+    return (expr.op, *(_form(store, nodes, a, leaves) for a in expr.args))
 
 
 def _shape(node: Affine) -> _Form:
@@ -102,11 +108,30 @@ def _leaf(store: Store, nodes: Nodes, column: list[_Leaf]) -> Expr | None:
     if not isinstance(first, str):
         same = all(c == first for c in column)
         return const(first) if same else intern(param(store.constant(np.array(column, np.float64))))
+    if first in store.derived and _single(store.derived[first]):
+        return _elements(store, [store.derived[str(c)] for c in column])
     if not isinstance(nodes.nodes.get(first), Affine):
         return intern(param(first) if first in store.values else var(first))
     if all(c == first for c in column):
         return intern(var(first))
     return _node(store, nodes, [nodes.nodes[str(c)].terms for c in column])  # pyright: ignore
+
+
+def _single(made: Derived) -> bool:
+    """Whether it is one element of a parameter."""
+    return made.moves and made.shape == () and len(next(iter(made.operands.values())).of) == 1
+
+
+def _elements(store: Store, found: Sequence[Derived]) -> Expr:
+    """Elements of a parameter as one vector."""
+    operands = [next(iter(made.operands.values())) for made in found]
+    of = torch.tensor([o.of[0] for o in operands])
+    if len(set(of.tolist())) == 1:
+        return intern(param(found[0].name))
+    name = operands[0].parameter
+    values = torch.as_tensor(store.values[name]).flatten()[of]
+    made = store.derived_from(Fixed(values, (Part(name, 1.0, of),), True, line=found[0].line))
+    return intern(param(made.parts[0].name))
 
 
 def _node(store: Store, nodes: Nodes, all_terms: Sequence[Sequence[Term]]) -> Expr | None:

@@ -9,7 +9,7 @@ import torch
 from torch.fx.node import map_arg
 
 from echolith.compiler.contractions import contraction, linear
-from echolith.compiler.functions import combination, filled, function, settled
+from echolith.compiler.functions import combination, filled, function, joined, settled
 from echolith.compiler.linear import LINEAR, linear_operator
 from echolith.compiler.losses import CLASS_RULES
 from echolith.compiler.moves import FILLING, MOVES, move
@@ -209,6 +209,8 @@ def _compute(site: Site, node: torch.fx.Node, environment: Mapping[torch.fx.Node
         if not any(v.learned for v in known):
             return [Fixed(r) for r in result] if isinstance(result, list | tuple) else Fixed(result)
         args, options = _arguments(node, environment)
+        if site.operator in ("cat", "stack") and any(v.learned and v.tensor.ndim > 1 for v in known):
+            return joined(site, args[0], lambda x: target(x, *args[1:], **options), result)
         if site.operator in FILLING and len(known) == 1:
             return filled(site, known[0], args, lambda t: run(lambda _: t))
     return (combination(site, args, options, result) or function(site, args, options, result)

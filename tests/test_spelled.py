@@ -141,6 +141,8 @@ PARAMETERS = {
     "hypernetwork": lambda s, a, b, u: ((F.linear(s.k, s.G[:, :N].T, s.k)) * a**2).sum()
     + (torch.tanh(s.S @ s.k + s.k) * a).cos().sum(),
     "batches": lambda s, a, b, u: (torch.einsum("hij,kj->hik", s.heads, s.S).sum(0) @ a).cos().sum(),
+    "beside each other": lambda s, a, b, u: (torch.cat([s.S, 2 * s.W.weight]) @ a).cos().sum()
+    + (torch.block_diag(s.S[:2, :2], s.S[2:, 2:]) @ a).sin().sum(),
     "toeplitz": lambda s, a, b, u: (s.k[(torch.arange(N)[:, None] - torch.arange(N)) % N] @ a).cos().sum(),
     "pooled kernel": lambda s, a, b, u: (F.avg_pool1d(s.S, 2) @ a[:3]).cos().sum(),
     "broadcast": lambda s, a, b, u: (b[:, None, :] * s.grid[None]).cos().sum() + (b[:, :, None] * s.S[:H]).cos().sum(),
@@ -171,3 +173,12 @@ def test_terms_of_a_loop_are_one_vector():
 
     graph = captured(type("Model", (More,), {"energy": energy})().double())
     assert sorted(t.length for t in graph.energy) == [N, N, N, M * H]
+
+
+def test_pairs_of_a_loop_are_one_vector():
+    def energy(s, a, b, u):
+        return sum(s.S[i, j] * torch.cos(a[i] - a[j]) for i in range(N) for j in range(i)) + (b**2).sum()
+
+    graph = captured(type("Model", (More,), {"energy": energy})().double())
+    assert sorted(t.length for t in graph.energy) == [N * (N - 1) // 2, M * H]
+    assert [made.moves for made in graph.derived] == [True]
