@@ -114,12 +114,21 @@ class _Lines(TorchFunctionMode):
         return (REPLACED.get(func) or func)(*args, **(kwargs or {}))
 
 
+def _lost(node: torch.fx.Node) -> bool:
+    """Whether a node writes where others would not see it: without being read itself, or into a view."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.is_mutable:
+        return False
+    seen = getattr(getattr(node.args[0], "target", None), "_schema", None) if node.args else None
+    alias = seen.returns[0].alias_info if seen is not None and seen.returns else None
+    return not node.users or alias is not None and not alias.is_write
+
+
 def _traced(body: Callable, *arguments: object) -> torch.fx.GraphModule:
     """``body`` as a graph; if it writes into tensors that it made, as one that makes new ones."""
     with sdpa_kernel(SDPBackend.MATH):
         module = make_fx(body, decomposition_table=DECOMPOSED, record_stack_traces=True)(*arguments)
-        if not any(getattr(node.target, "_schema", None) and node.target._schema.is_mutable and not node.users
-                   for node in module.graph.nodes):
+        if not any(map(_lost, module.graph.nodes)):
             return module
         whole = torch.func.functionalize(body, remove="mutations")
         return make_fx(whole, decomposition_table=DECOMPOSED, record_stack_traces=True)(*arguments)
