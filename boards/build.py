@@ -65,7 +65,7 @@ class Build:
 
 
 def build(design: Design, out_dir: str | Path, *, seed: int = 1, baud: int = BAUD,
-          progress: Callable[[str], None] | None = None) -> Build:
+          clock: float | None = None, progress: Callable[[str], None] | None = None) -> Build:
     """Build the bitstream of ``design``'s hardware for its board, or fetch an equal one from the cache.
 
     Parameters

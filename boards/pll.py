@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from amaranth.hdl import ClockDomain, ClockSignal, Instance, Module, ResetSignal, Signal
+from amaranth.hdl import ClockDomain, ClockSignal, Instance, Module, Signal
 from amaranth.lib import io
 from amaranth.lib.cdc import ResetSynchronizer
 
@@ -16,7 +16,7 @@ _SETTLED = 1 << 10  # cycles from lock to the end of reset: iCE40's block memori
 @dataclass(frozen=True)
 class Pll:
     """``output`` = ``oscillator`` * ``multiply`` / (``divide`` * ``post``) Hz, with an oscillator of the PLL running
-    at ``output`` * ``post``. On ECP5 ``post`` is in the feedback, so that ``output`` = oscillator * multiply / divide."""
+    at ``output`` * ``post``. On ECP5 ``post`` is in the feedback: ``output`` = oscillator * multiply / divide."""
 
     family: str
     oscillator: float

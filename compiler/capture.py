@@ -11,11 +11,13 @@ import torch
 
 from echolith.compiler.canonical import Canonical, split
 from echolith.compiler.check import check
-from echolith.compiler.differentiate import names, substitute
+from echolith.compiler.differentiate import evaluate, names
 from echolith.compiler.errors import CompileError
 from echolith.compiler.graph import Graph, Sum
 from echolith.compiler.ir import Expr, const, var
-from echolith.compiler.ops import add, intern, mul, power
+from echolith.compiler.loops import rolled
+from echolith.compiler.momenta import separated
+from echolith.compiler.ops import intern, mul, power
 from echolith.compiler.prune import prune
 from echolith.compiler.read import read
 from echolith.compiler.readout import Readout, find_readout, predicted
@@ -163,14 +165,21 @@ def _sample(shape: tuple[int, ...]) -> torch.Tensor:
 
 def _energy(reader: _Reader) -> tuple[Sum, ...]:
     site, expr = reader.read("energy", reader.arguments() | {"u": reader.vector("u", reader.sizes.inputs)})
-    terms = split(reader.nodes, expr)
+    terms = rolled(reader.store, reader.nodes, split(reader.nodes, expr))
     moving = [t for t in terms if reader.nodes.given(t.expr) - {"u"}]
     if not moving:
         raise site.refuse("the energy does not depend on the states", "use the states", "a constant")
     for term in terms:
-        if term.expr.op != "const" and term not in moving:
+        frozen = not names(term.expr) & {*reader.store.learned, "u", *reader.nodes.nodes}
+        if not frozen and term not in moving:
             raise site.refuse("a term does not depend on the states", "remove it: it moves no state", term.expr)
-    return terms
+    return tuple(t if t in moving else Sum(const(_number(reader.store, t)), 1) for t in terms)
+
+
+def _number(store: Store, term: Sum) -> float:
+    """The value of a term of frozen parameters."""
+    flat = {name: store.values[name].reshape(-1) for name in names(term.expr)}
+    return float(np.broadcast_to(evaluate(term.expr, flat), (term.length,)).sum())
 
 
 def _kinetic(reader: _Reader) -> dict[str, Expr]:
@@ -182,19 +191,11 @@ def _kinetic(reader: _Reader) -> dict[str, Expr]:
     if prefix == "p":
         arguments = {"p": next(iter(arguments.values()))}
     site, expr = reader.read("kinetic", arguments)
-    found: dict[str, Expr] = {}
-    for term in split(reader.nodes, expr):
-        of = [n for n in names(term.expr) if n in reader.sizes.states]
-        state = of[0] if of else next(iter(reader.sizes.states))
-        units = reader.nodes.lengths[state]
-        spread = const(term.expr.value / units) if term.expr.op == "const" else term.expr
-        apart = len(of) == 1 and term.length == units and not names(term.expr) & set(reader.nodes.nodes)
-        if not apart and term.expr.op != "const":
-            raise site.refuse(
-                "the kinetic energy is not separable", "sum functions of single momenta, e.g. (p**2 / m).sum() / 2",
-                term.expr,
-            )  # fmt: skip
-        found[state] = add(found.get(state, const(0)), substitute(spread, {state: var("p")}))
+    units = {name: reader.nodes.lengths[name] for name in reader.sizes.states}
+    found = separated(reader.store, reader.nodes, units, split(reader.nodes, expr), site.line)
+    if isinstance(found, Expr):
+        raise site.refuse("the kinetic energy is not separable",
+                          "sum functions of single momenta, e.g. (p**2 / m).sum() / 2", found)
     for state in reader.sizes.states:
         if "p" not in names(found.get(state, const(0))):
             raise site.refuse(f"the kinetic energy does not depend on the momenta of {state}", "add p**2 / 2", "it")

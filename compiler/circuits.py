@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from echolith.compiler.alike import Alike
 from echolith.compiler.errors import CompileError
 from echolith.compiler.formats import fraction
 from echolith.compiler.ir import Expr
@@ -57,15 +58,24 @@ def circuits(passes: Sequence[Pass], flow: Flow, states: Mapping[str, int], bloc
 
     ``blocks`` names the block of every matrix and drive, ``fractions`` holds the formats of states, blocks, drives and
     vector parameters, ``values`` calibrated samples of every vector and parameter by name."""
-    return _Lower(passes, flow, states, blocks, fractions, values, vectors, width, segments, accumulator, lanes,
-                  given).run()
+    most = 0
+    for apart in (0, 1, 2, 4, 8, 99):  # bits by which formats may be coarser than their ranges need
+        lower = _Lower(passes, flow, states, blocks, fractions, values, vectors, width, segments, accumulator, lanes,
+                       given, apart)
+        found = lower.run()
+        most = max(len(found.activate), len(found.step))
+        if most <= _KINDS:
+            return found
+    raise CompileError(f"energy: must need at most {_KINDS} element-wise circuits; use fewer different functions, or "
+                       f"one vector for terms of the same form, not {most}")
 
 
 class _Lower:
     def __init__(self, passes, flow, states, blocks, fractions, values, vectors, width, segments, accumulator, lanes,
-                 given):
+                 given, apart):
         self.flow, self.blocks, self.values = flow, blocks, values
         self.vectors, self.given = vectors, given
+        self.samples = values  # of the pass that is lowered
         self.width, self.segments, self.accumulator, self.lanes = width, segments, accumulator, lanes
         self.found, self.passes = Circuits(fractions=dict(fractions)), passes
         self.passes = [self._spaced(made) if made.rows else made for made in passes]
@@ -74,6 +84,13 @@ class _Lower:
         self.drives: dict[str, int] = {}
         self.contents: dict[str, list[tuple]] = {"activate": [], "step": []}  # of all kinds so far
         self.indexed: dict[tuple[int, ...], int] = {}  # elements -> their place in the index memory
+        self.alike: Alike | None = None
+        if apart:
+            free = {p.acc for p in passes if p.opcode == Opcode.FORWARD and not p.drive and ":" not in p.acc}
+            fixed = {name: frac for name, frac in fractions.items() if name not in free}
+            self.alike = Alike(self.passes, values, fixed, blocks,
+                               lambda n: fractions[n] if n in fractions else self._own(n), apart)
+            self.found.fractions |= {name: self.alike.shared(name) for name in sorted(free)}
 
     def run(self) -> Circuits:
         for made in self.passes:
@@ -83,9 +100,6 @@ class _Lower:
                 self._forward(made)
             else:
                 self._element(made)
-        if max(len(self.found.activate), len(self.found.step)) > _KINDS:
-            raise CompileError(f"energy: must need at most {_KINDS} element-wise circuits; use fewer different "
-                               f"functions, not {max(len(self.found.activate), len(self.found.step))}")
         return self.found
 
     # -- places ----------------------------------------------------------------------------------------------------
@@ -171,8 +185,7 @@ class _Lower:
         return self.found.fractions[self.blocks[made.matrix]] + self.found.fractions[made.source(made.x)]
 
     def _forward(self, made: Pass) -> None:
-        make = functools.partial(self._activate, made)
-        kind = 0 if made.kept else self._kind("activate", make)
+        kind = 0 if made.kept else self._kind("activate", made, functools.partial(self._activate, made))
         self.found.sweeps.append(Sweep(
             Opcode.FORWARD, made.length, self.blocks[made.matrix], kind, **self._columns(made),
             place=self.places.get(made.result, 0) if made.value else 0,
@@ -183,7 +196,7 @@ class _Lower:
         transposed = made.opcode == Opcode.TRANSPOSED
         kind = 0
         if made.expr is not None or made.learn:
-            kind = self._kind("step", functools.partial(self._step, made))
+            kind = self._kind("step", made, functools.partial(self._step, made))
         kicks = bool(made.state) and made.expr is not None
         (first, gather), (second, gather_second) = self._place(made, made.q or made.state), self._place(made, made.r)
         self.found.sweeps.append(Sweep(
@@ -196,9 +209,10 @@ class _Lower:
 
     # -- pipelines -------------------------------------------------------------------------------------------------
 
-    def _kind(self, unit: str, make: Callable[[str, float], "_Circuit"]) -> int:
+    def _kind(self, unit: str, made: Pass, make: Callable[[str, float], "_Circuit"]) -> int:
         """Number of the circuit, equal ones merged. Its words reach as far as its precision allows."""
         name = f"{unit}{len(self.found.sweeps)}"
+        self.samples = self.alike.samples(made) if self.alike else self.values
         circuit = make(name, self._reach(unit, name, make))
         kinds: list[Pipeline] = getattr(self.found, unit)
         self.found.lowered[name] = tuple(circuit.low.formats)
@@ -211,9 +225,11 @@ class _Lower:
         return len(kinds) - 1
 
     def _contents(self, unit: str, circuit: "_Circuit") -> tuple:
-        """A pipeline with its tables by their words."""
+        """A pipeline with its tables by their words; of two that add alike one is enough where they are short."""
         first = len(self.found.tables[unit])
         ops = tuple(replace(op, n=op.n - first) if op.kind == "table" else op for op in circuit.pipeline.ops)
+        if self.alike is not None:
+            ops = tuple(replace(op, args=tuple(sorted(op.args))) if op.kind in ("add", "mul") else op for op in ops)
         return replace(circuit.pipeline, ops=ops), tuple(t.tobytes() for t in circuit.low.tables)
 
     def _reach(self, unit: str, name: str, make: Callable[[str, float], "_Circuit"]) -> float:
@@ -223,7 +239,7 @@ class _Lower:
         for reach in () if name in self.given else REACHES:
             made = make(name, reach)
             errors[reach] = inaccuracy(made.pipeline, made.wanted, [*self.found.tables[unit], *made.low.tables],
-                                       made.operands, self.values, self.width, self.segments)
+                                       made.operands, self.samples, self.width, self.segments)
             self.found.fractions, self.found.gradients = dict(before[0]), dict(before[1])
             if errors[reach] <= 1.0:
                 break
@@ -291,6 +307,10 @@ class _Lower:
         return low.b("rnd", value.node, n=value.frac - f.setdefault(made.result, value.frac))
 
     def _vector_fraction(self, name: str) -> int:
+        return self.alike.shared(name) if self.alike else self._own(name)
+
+    def _own(self, name: str) -> int:
+        """The format that a vector's range needs."""
         largest = float(np.abs(self.values[name]).max(initial=0.0))
         return min(fraction(largest, self.width, 4.0), 2 * self.width)
 
@@ -304,7 +324,7 @@ class _Lower:
         outputs[output] = low.b("sat", node, n=2 * self.width - 1)
 
     def _lowering(self, name: str, b: Builder, leaves: dict[str, Fixed], unit: str, reach: float) -> Lowering:
-        stretched = {v: spread(self.values[v], x.frac, self.width, reach) if x.word and v not in self.vectors
-                     else self.values[v] for v, x in leaves.items()}
+        stretched = {v: spread(self.samples[v], x.frac, self.width, reach) if x.word and v not in self.vectors
+                     else self.samples[v] for v, x in leaves.items()}
         return Lowering(b, self.width, self.segments, leaves, stretched, len(self.found.tables[unit]),
                         self.given.get(name, ()))

@@ -45,6 +45,5 @@ def _stored(site: Site, weight: Fixed) -> tuple[str, float]:
         if torch.equal(part.probe, torch.arange(part.probe.numel()).reshape(weight.shape)):
             return part.name, part.scale
     if weight.learned:
-        remedy = "declare a parameter of the kernel's shape"
-        raise site.refuse("a kernel is not used as it is stored", remedy, f"a view of shape {weight.shape}")
+        return site.store.whole(site.store.derived_from(weight)).name, 1.0
     return site.store.constant(weight.tensor.to(torch.float64).numpy()), 1.0

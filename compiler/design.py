@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from echolith.compiler.costs import Cost
-from echolith.compiler.derived import Derived, completed
+from echolith.compiler.derived import Derived, completed, unlearnable
 from echolith.compiler.formats import Format
 from echolith.compiler.ir import Expr
 from echolith.compiler.kinetic import Drift
@@ -207,6 +207,16 @@ class Design:
                     *(i + 1 for i in self.index)])
 
     @property
+    def held(self) -> frozenset[str]:
+        """Parameters that the chip holds, derived ones among them."""
+        return frozenset(n for p in self.placements for n in p.parameters) | {v.parameter for v in self.vectors}
+
+    @property
+    def computed(self) -> bool:
+        """Whether the host computes parameters from others that learn, so that the chip cannot learn."""
+        return unlearnable(self.derived, self.held, self.learned) is not None
+
+    @property
     def record(self) -> int:
         """Data words of one sample: its input rows, then its target rows."""
         return self.dynamics.steps * self.inputs + self.target_rows * self.target_width
@@ -233,7 +243,7 @@ class Design:
         return dataclasses.replace(self, values=completed(self.derived, merged(self, self.values, weights)))
 
     @cached_property
-    def held(self) -> frozenset[str]:
+    def settable(self) -> frozenset[str]:
         """Parameters that the chip, or the host for it, computes with: those that may be given other values."""
         used = {name for p in self.placements for name in p.parameters} | {v.parameter for v in self.vectors}
         used |= {o.parameter for made in self.derived for o in made.operands.values()}

@@ -8,7 +8,7 @@ import numpy as np
 from echolith.compiler.ir import Expr, const
 from echolith.compiler.ops import OPS, add, apply, intern, mul
 
-__all__ = ["derivative", "evaluate", "exchanged", "is_univariate", "names", "substitute"]
+__all__ = ["derivative", "evaluate", "exchanged", "is_moving", "is_univariate", "names", "substitute"]
 
 
 def names(expr: Expr) -> frozenset[str]:
@@ -20,6 +20,11 @@ def is_univariate(expr: Expr) -> bool:
     """Whether ``expr`` depends on exactly one variable and on no parameter: the form a table can hold."""
     leaves = _leaves(expr)
     return len(leaves) == 1 and leaves[0].op == "var"
+
+
+def is_moving(expr: Expr) -> bool:
+    """Whether ``expr`` depends on a variable, not on parameters alone."""
+    return any(leaf.op == "var" for leaf in _leaves(expr))
 
 
 def _leaves(expr: Expr) -> list[Expr]:

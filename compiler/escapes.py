@@ -14,6 +14,7 @@ import torch.fx.traceback
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, get_proxy_slot
 from torch.overrides import TorchFunctionMode
 
+from echolith.compiler.decompose import REPLACED
 from echolith.compiler.lines import calling, refusal, source
 
 __all__ = ["Hidden", "Watch", "hidden"]
@@ -61,7 +62,7 @@ class Watch(TorchFunctionMode):
         if not torch.is_grad_enabled():
             meta["custom"] = {_KEY: Hidden(_function(frame), line)}
         with self._allowed(func, args, line):
-            return func(*args, **(kwargs or {}))
+            return (REPLACED.get(func) or func)(*args, **(kwargs or {}))
 
     def _allowed(self, func, args: tuple, line: str):
         """Refuses what takes numbers out of moving tensors; those of known ones, and of texts, are taken without a

@@ -53,7 +53,9 @@ def _network(design: Design) -> Iterator[tuple[str, str]]:
     yield "rule", (f"Hamiltonian echo, cost at {when}" if hw.learn else "none: inference only")
     yield "learned", ", ".join(design.learned) if hw.learn and design.learned else "nothing"
     for made in design.derived if hw.learn else ():
-        yield "computed on the host", f"{made.name}: gradient() goes through it, fit() refuses"
+        computed = "gradient() goes through it, fit() refuses"
+        moved = made.moves and not design.computed
+        yield "computed on the host", f"{made.name}: {'elements of a parameter' if moved else computed}"
     yield "board", f"{design.report['board']}, {hw.lanes} lanes"
 
 

@@ -13,7 +13,7 @@ from echolith.compiler.site import Site
 from echolith.compiler.spellings import ELEMENTWISE
 from echolith.compiler.values import Array, Fixed, Part, Store
 
-__all__ = ["combination", "filled", "function", "settled"]
+__all__ = ["combination", "filled", "function", "joined", "settled"]
 
 _RULES: dict[str, Callable[..., Expr]] = {
     **ELEMENTWISE, "masked_fill": lambda x, mask, value: apply("where", mask, value, x),
@@ -100,6 +100,23 @@ def filled(site: Site, value: Fixed, args: Sequence[Any], operator: Callable[[to
     inner = _operand(site, replace(value, tensor=marked, parts=tuple(moved)), marked.shape, parts)
     mask = _place(_constant(site.store, marked, marked.shape), parts)
     return Fixed(operator(value.tensor), tuple(parts), True, mul(mask, inner), site.line)
+
+
+def joined(site: Site, values: Sequence[Fixed], operator: Callable[[list[torch.Tensor]], torch.Tensor],
+           result: torch.Tensor) -> Fixed:  # fmt: skip
+    """Arrays of several axes beside each other: each in its places, 0 elsewhere, and their sum."""
+    parts: list[Part] = []
+    total = const(0)
+    for i, value in enumerate(values):
+        def moved(x: torch.Tensor, i: int = i) -> torch.Tensor:
+            return operator([x if j == i else torch.zeros(v.shape, dtype=x.dtype) for j, v in enumerate(values)])
+
+        marked = moved(torch.ones(value.shape, dtype=torch.float64))
+        own = [replace(p, probe=moved(p.probe)) for p in value.parts]
+        inner = _operand(site, replace(value, tensor=moved(value.tensor), parts=tuple(own)), result.shape, parts)
+        mask = _place(_constant(site.store, marked, result.shape), parts)
+        total = add(total, mul(mask, inner) if value.learned else inner)
+    return Fixed(result, tuple(parts), True, total, site.line)
 
 
 def settled(store: Store, value: Any) -> Any:

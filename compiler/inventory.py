@@ -28,7 +28,8 @@ def banks(hw: Hardware) -> list[Bank]:
     units = _room(d.units)
     vectors = [(f"vector {i}", 2 if shared else units) for i, shared in enumerate(hw.vectors)]
     found = [
-        Bank("weights", hw.lanes, d.weights, 2 * w), Bank("row operands", 2 * hw.lanes, 2 * _room(d.tiles) << hw.overlap, w),
+        Bank("weights", hw.lanes, d.weights, 2 * w),
+        Bank("row operands", 2 * hw.lanes, 2 * _room(d.tiles) << hw.overlap, w),
         Bank("positions", 4 if hw.overlap else 2, 4 * units, w), Bank("momenta", 1, 8 * units, w),
         Bank("drives", int(_driven(hw)), 2 * d.rows, w),
         Bank("index", int(d.index > 0), d.index, (units - 1).bit_length()),

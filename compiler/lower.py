@@ -14,6 +14,7 @@ from echolith.compiler.differentiate import evaluate, exchanged, is_univariate, 
 from echolith.compiler.errors import CompileError
 from echolith.compiler.formats import fraction
 from echolith.compiler.ir import Expr, var
+from echolith.compiler.ops import neg
 from echolith.compiler.pipeline import Builder
 from echolith.compiler.tables import table
 
@@ -107,7 +108,7 @@ class Lowering:
         if len([a for a in expr.args if a.op != "const"]) == 1:
             return self._of(*_chain(expr))
         for inner in _several(expr):
-            outer = exchanged(expr, inner, var("x"))
+            outer = _turned(exchanged(expr, inner, var("x")), inner)
             if names(outer) == {"x"}:
                 return self._of(outer, inner)
         raise CompileError("an element-wise function of several vectors cannot be tabulated; write it as sums and "
@@ -119,6 +120,8 @@ class Lowering:
 
     def _of(self, expr: Expr, inner: Expr) -> Fixed:
         """A function of one variable, applied to an expression that has several."""
+        if np.max(evaluate(inner, self.samples)) <= 0 and inner.op == "sub":  # known for one sign only, as in `least`
+            expr, inner = substitute(expr, {"x": neg(var("x"))}), neg(inner)
         largest = _reach(expr, self.largest(inner))
         return self._table(expr, self.word(inner, largest), largest, self.least(inner))
 
@@ -149,11 +152,16 @@ class Lowering:
 
 
 def _several(expr: Expr) -> Iterator[Expr]:
-    """Sub-expressions of several vectors, from the inside out."""
+    """Sub-expressions of several vectors inside ``expr``, from the inside out."""
     for arg in expr.args:
         yield from _several(arg)
-    if len(names(expr)) > 1:
-        yield expr
+        if len(names(arg)) > 1:
+            yield arg
+
+
+def _turned(outer: Expr, inner: Expr) -> Expr:
+    """``outer`` with a difference that is ``inner``'s negative as ``-x``."""
+    return exchanged(outer, Expr("sub", inner.args[::-1]), neg(var("x"))) if inner.op == "sub" else outer
 
 
 def _chain(expr: Expr) -> tuple[Expr, Expr]:

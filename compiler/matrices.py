@@ -73,8 +73,18 @@ def _row_sums(site: Site, x: Array) -> Array:
 
 
 def dot(site: Site, a: Argument, b: Argument, shape: tuple[int, ...] = ()) -> Array:
+    for row, vector in ((a, b), (b, a)):
+        if isinstance(row, Fixed) and isinstance(vector, Array) and _row(site, row):
+            turned = reindex(site.store, row, lambda t: t.reshape(1, -1))
+            return Array(shape, linear(site, turned, Array((vector.size,), vector.expr)).expr)
     x, y = site.array(a), site.array(b)
     return Array(shape, _row_sums(site, Array((1, x.size), mul(x.expr, y.expr))).expr)
+
+
+def _row(site: Site, value: Fixed) -> bool:
+    """Whether ``value`` is a row or a column of a learned matrix, or of several axes."""
+    return value.learned and value.expr is None and all(
+        site.store.values[p.name].ndim > 1 and not site.store.in_place(p) for p in value.parts)
 
 
 def linear(site: Site, matrix: Fixed, vector: Array) -> Array:

@@ -49,8 +49,6 @@ def move(site: Site, operator: Callable[..., Any], args: Sequence[Any], options:
         start += array.size
         return numbers
 
-    if site.operator == "constant_pad_nd" and len(args) > 2 and args[2] != 0:
-        raise site.refuse("padding by a number", "pad with zeros and add the number", args[2])
     if site.operator in _PICKING and any(isinstance(v, Array) for v in _flat(args[1:])):
         raise site.refuse("elements are picked by values of states or inputs",
                           "use torch.where(q > 0, q, 0) or fixed numbers", site.operator)  # fmt: skip

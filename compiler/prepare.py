@@ -5,13 +5,14 @@ from functools import reduce
 from echolith.compiler.broadcast import broadcast
 from echolith.compiler.fold import folded
 from echolith.compiler.graph import Graph
+from echolith.compiler.kinks import bent
 from echolith.compiler.pairs import refuse_all_pairs
 from echolith.compiler.reductions import summed
 from echolith.compiler.shares import shared
 
 __all__ = ["prepared"]
 
-_PASSES = (folded, refuse_all_pairs, summed, shared, broadcast)
+_PASSES = (folded, bent, refuse_all_pairs, summed, shared, broadcast)
 
 
 def prepared(graph: Graph) -> Graph:

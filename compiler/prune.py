@@ -24,8 +24,10 @@ def prune(graph: Graph) -> Graph:
     energy = tuple(replace(t, expr=substitute(t.expr, renamed)) for t in graph.energy)
     found = replace(graph, nodes=nodes, energy=energy, readout=readout)
     kept = _parameters(found)
+    for made in reversed(graph.derived):  # a function stands after those that it is of
+        if made.name in kept:
+            kept |= {o.parameter for o in made.operands.values()}
     derived = tuple(d for d in graph.derived if d.name in kept)
-    kept |= {o.parameter for d in derived for o in d.operands.values()}
     values = {name: value for name, value in graph.values.items() if name in kept}
     return replace(found, values=values, learned=graph.learned & frozenset(kept), derived=derived)
 

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch.fx.node import map_arg
 
-from echolith.compiler.functions import combination, filled, function, settled
+from echolith.compiler.contractions import contraction, linear
+from echolith.compiler.functions import combination, filled, function, joined, settled
+from echolith.compiler.linear import LINEAR, linear_operator
 from echolith.compiler.losses import CLASS_RULES
 from echolith.compiler.moves import FILLING, MOVES, move
 from echolith.compiler.rules import RULES
@@ -24,15 +26,19 @@ _FLOAT = "keep float64: the compiler chooses the number format"
 _NORMS = {"native_batch_norm": 5, "_native_batch_norm_legit": 5, "cudnn_batch_norm": 5}  # place of ``training``
 _REMEDIES = {
     "_to_copy": _FLOAT, "max": "use logsumexp, a smooth maximum", "min": "use -logsumexp(-q)",
-    "amax": "use logsumexp, a smooth maximum", "amin": "use -logsumexp(-q)", "sort": "use a fixed order of the units",
-    "cumsum": "use a frozen triangular matrix: W @ q", "prod": "write the factors out",
+    "amax": "use logsumexp, a smooth maximum", "amin": "use -logsumexp(-q)",
+    "sort": "use a fixed order of the units",
+    **dict.fromkeys(("linalg_matrix_exp", "linalg_inv_ex", "_linalg_solve_ex", "linalg_qr", "geqrf"),
+                    "freeze its parameters with requires_grad_(False), or let its result be a parameter"),
+    **dict.fromkeys(("floor", "ceil", "round", "trunc", "remainder", "fmod"), "it has no slope: use a smooth function"),
+    "max_pool2d_with_indices": "use avg_pool or logsumexp, a smooth maximum", "hardsigmoid": "use relu6(q + 3) / 6",
+    "_native_multi_head_attention": "call model.train() or torch.backends.mha.set_fastpath_enabled(False)",
     "nll_loss_forward": "let the target be a class number",
     **dict.fromkeys(("argmax", "argmin", "topk", "argsort"), "use softmax or logsumexp"),
-    **dict.fromkeys(("round", "floor", "ceil", "trunc", "frac"), "leave it out: its derivative is 0 or none"),
+    "frac": "leave it out: its derivative is 0 or none",
     **dict.fromkeys(("native_layer_norm", "native_group_norm"), "write it with mean and a square"),
     "native_batch_norm": "write it as a factor and a shift",
     "index_put": "use the elements where they are needed, e.g. (t * q[i] * q[j]).sum()",
-    **dict.fromkeys(("linalg_inv_ex", "linalg_matrix_exp"), "keep the result as a parameter or a buffer"),
 }  # fmt: skip
 
 
@@ -101,6 +107,8 @@ def _live(trace: Trace, store: Store) -> set[torch.fx.Node]:
             stack.extend(node.all_input_nodes)
     sites = [(n, _site(trace, store, n)) for n in trace.graph.nodes if isinstance(n.target, torch._ops.OpOverload)]
     for node, site in sites:
+        if "out" in node.kwargs:
+            raise site.refuse("an operator writes into a buffer", "call model.eval() (spectral_norm)", site.operator)
         if node in live:
             _evaluating(node, site)
     for node, site in sites:
@@ -154,8 +162,12 @@ def _operator(site: Site, node: torch.fx.Node, environment: Mapping[torch.fx.Nod
         if site.operator not in CLASS_RULES:
             raise site.class_as_number()
         return CLASS_RULES[site.operator](site, *arguments, **options)
+    if site.operator == "constant_pad_nd" and len(arguments) > 2 and arguments[2] != 0:
+        return linear_operator(site, _overload(node), arguments, options)
     if site.operator in MOVES:
         return move(site, _overload(node), arguments, options)
+    if site.operator in LINEAR:
+        return linear_operator(site, _overload(node), arguments, options)
     if site.operator not in RULES or (site.operator == "_to_copy" and not _float(node)):
         raise site.unsupported(node.target, _REMEDIES.get(site.operator, FORM))
     if site.operator in LOSSES:  # weights and reductions come in different places: read them by name
@@ -166,7 +178,9 @@ def _operator(site: Site, node: torch.fx.Node, environment: Mapping[torch.fx.Nod
 
 
 def _float(node: torch.fx.Node) -> bool:
-    return node.meta["val"].dtype == torch.float64
+    """Whether a conversion keeps float64, or makes numbers of truth values."""
+    source, made = node.all_input_nodes[0].meta["val"].dtype, node.meta["val"].dtype
+    return made == torch.float64 or source == torch.bool and made.is_floating_point
 
 
 def _arguments(node: torch.fx.Node, environment: Mapping[torch.fx.Node, Any]) -> tuple[list, dict]:
@@ -178,6 +192,14 @@ def _arguments(node: torch.fx.Node, environment: Mapping[torch.fx.Node, Any]) ->
 
     arguments, options = map_arg(node.args, value), map_arg(node.kwargs, value)
     return [plain(a) for a in arguments], {k: plain(v) for k, v in options.items()}
+
+
+def _moved(site: Site, value: Fixed, result: Any, probes: list[Any]) -> Any:
+    """``value`` with elements moved to where its parts' probes are; a list of them for several results."""
+    if not isinstance(result, torch.Tensor):
+        return [_moved(site, value, r, [p[i] for p in probes]) for i, r in enumerate(result)]
+    parts = tuple(replace(p, probe=probe) for p, probe in zip(value.parts, probes, strict=True))
+    return replace(value, tensor=result, parts=parts, line=site.line if value.expr is None else value.line)
 
 
 def _compute(site: Site, node: torch.fx.Node, environment: Mapping[torch.fx.Node, Any]) -> Any:
@@ -192,14 +214,15 @@ def _compute(site: Site, node: torch.fx.Node, environment: Mapping[torch.fx.Node
     named = [v for v in known if v.parts]
     with float64(), torch.no_grad():
         result = run(lambda v: v.tensor)
-        if site.operator in MOVES - FILLING and len(named) == 1 and isinstance(result, torch.Tensor):
-            parts = (replace(p, probe=run(lambda v, i=i: v.parts[i].probe if v.parts else v.tensor))
-                     for i, p in enumerate(named[0].parts))
-            line = site.line if named[0].expr is None else named[0].line
-            return replace(named[0], tensor=result, parts=tuple(parts), line=line)
+        if site.operator in MOVES - FILLING and len(named) == 1:
+            probes = [run(lambda v, i=i: v.parts[i].probe if v.parts else v.tensor) for i in range(len(named[0].parts))]
+            return _moved(site, named[0], result, probes)
         if not any(v.learned for v in known):
             return [Fixed(r) for r in result] if isinstance(result, list | tuple) else Fixed(result)
         args, options = _arguments(node, environment)
+        if site.operator in ("cat", "stack") and any(v.learned and v.tensor.ndim > 1 for v in known):
+            return joined(site, args[0], lambda x: target(x, *args[1:], **options), result)
         if site.operator in FILLING and len(known) == 1:
             return filled(site, known[0], args, lambda t: run(lambda _: t))
-    return combination(site, args, options, result) or function(site, args, options, result)
+    return (combination(site, args, options, result) or function(site, args, options, result)
+            or contraction(site, args, options, result) or linear(site, target, args, options, result))

@@ -3,17 +3,22 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import torch
+
 from echolith.compiler.convolutions import convolution
 from echolith.compiler.elementwise import elementwise, map_elements
+from echolith.compiler.ir import const
 from echolith.compiler.losses import loss
 from echolith.compiler.matrices import matmul
-from echolith.compiler.ops import apply, mul, neg, sub
+from echolith.compiler.ops import add, apply, mul, neg, power, sub
 from echolith.compiler.site import Argument, Site
 from echolith.compiler.spellings import ELEMENTWISE, LOSSES
 from echolith.compiler.sums import log_softmax, logsumexp, mean, norm, softmax, std, total, var
 from echolith.compiler.values import Array, Fixed
 
 __all__ = ["RULES"]
+
+_EXPONENTS = 4  # different ones in one power
 
 
 def _addmm(site: Site, bias: Argument, a: Fixed | Array, b: Fixed | Array, beta: float = 1, alpha: float = 1) -> Array:
@@ -29,13 +34,27 @@ def _masked(site: Site, x: Argument, mask: Argument, value: Argument) -> Array:
     return map_elements(site, lambda x, mask, value: apply("where", mask, value, x), x, mask, value)
 
 
+def _power(site: Site, x: Argument, exponent: Argument) -> Array:
+    """Of a few different frozen exponents each its own power: a negative base has no logarithm."""
+    if not isinstance(exponent, Fixed) or exponent.learned or exponent.number() is not None:
+        return elementwise(site, x, exponent)
+    numbers = torch.unique(exponent.tensor)
+    if len(numbers) > _EXPONENTS:
+        return elementwise(site, x, exponent)
+    base, total = site.expression(x), const(0)
+    for number in numbers:
+        here = site.store.expression(Fixed((exponent.tensor == number).to(torch.float64)), site.shape)
+        total = add(total, mul(here, power(base, float(number))))
+    return Array(site.shape, total)
+
+
 def _prelu(site: Site, x: Argument, weight: Argument) -> Array:
     return map_elements(site, lambda x, w: sub(apply("relu", x), mul(w, apply("relu", neg(x)))), x, weight)
 
 
 RULES: dict[str, Callable[..., Array]] = {
     **dict.fromkeys(ELEMENTWISE, elementwise),
-    **dict.fromkeys(LOSSES, loss),
+    **dict.fromkeys(LOSSES, loss), "pow": _power, "float_power": _power,
     "sum": total, "mean": mean, "linalg_vector_norm": norm, "norm": norm, "var": var, "std": std,
     "logsumexp": logsumexp, "_softmax": softmax, "_safe_softmax": softmax,
     "_log_softmax": log_softmax,

@@ -128,6 +128,7 @@ class _Selection:
     def __init__(self, steps: list[Step], flow: Flow, states: tuple[str, ...]):
         self.flow, self.states = flow, states
         self.passes: list[Pass] = []
+        self.pieces: dict[Expr, str] = {}  # sub-expressions that were cut out -> vectors
         self.gathers = {s.name: s for s in steps if isinstance(s, Gather)}
         self.steps = self._split(steps)
         self.done: set[int] = set()  # steps that a sweep carried
@@ -234,8 +235,10 @@ class _Selection:
             if inner is None:
                 raise CompileError("energy: one element-wise function of more than two vectors is not built; write it "
                                    f"as a sum or product of functions of fewer, not {expr}")
-            name = self._new(inner)
-            before += self._cut(Map(name, step.length, inner), backward)
+            name = self.pieces.get(substitute(inner, {}))
+            if name is None:
+                name = self.pieces[substitute(inner, {})] = self._new(inner)
+                before += self._cut(Map(name, step.length, inner), backward)
             expr = exchanged(expr, inner, var(name))
         return [*before, replace(step, expr=expr)]
 

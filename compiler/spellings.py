@@ -7,6 +7,7 @@ float64 for arguments up to 64.
 import math
 from collections.abc import Callable
 
+from echolith.compiler.differentiate import is_moving
 from echolith.compiler.ir import Expr
 from echolith.compiler.ops import OPS, Operand, add, apply, div, mul, neg, power, sub
 
@@ -42,6 +43,8 @@ def _hypot(x: Operand, y: Operand) -> Expr:
 
 
 def _logaddexp(x: Operand, y: Operand) -> Expr:
+    if isinstance(y, Expr) and not is_moving(y):  # a parameter alone would be a term that moves nothing
+        x, y = y, x
     return add(y, apply("softplus", sub(x, y)))
 
 
@@ -100,6 +103,41 @@ def _softshrink(x: Operand, lambd: float = 0.5) -> Expr:
     return sub(apply("relu", sub(x, lambd)), apply("relu", sub(neg(x), lambd)))
 
 
+def _either(a: Operand, b: Operand) -> Expr:
+    """Of truth values, which are 0 and 1."""
+    return sub(add(a, b), mul(a, b))
+
+
+def _other(a: Operand, b: Operand) -> Expr:
+    return sub(add(a, b), mul(2, mul(a, b)))
+
+
+def _atan2(y: Operand, x: Operand) -> Expr:
+    # 2 atan(y / (r + x)): one form for the whole plane but the negative half-axis
+    return mul(2, apply("atan", div(y, add(x, _hypot(x, y)))))
+
+
+def _sinc(x: Operand) -> Expr:
+    x = mul(math.pi, x)
+    return apply("where", apply("le", apply("abs", x), 1e-4), sub(1, div(power(x, 2), 6)), div(apply("sin", x), x))
+
+
+def _threshold(x: Operand, threshold: float, value: float) -> Expr:
+    return apply("where", apply("gt", x, threshold), x, value)
+
+
+def _hardshrink(x: Operand, lambd: float = 0.5) -> Expr:
+    return apply("where", apply("gt", apply("abs", x), lambd), x, 0)
+
+
+def _copysign(x: Operand, y: Operand) -> Expr:
+    return mul(apply("abs", x), sub(mul(2, apply("ge", y, 0)), 1))
+
+
+def _logaddexp2(x: Operand, y: Operand) -> Expr:
+    return div(_logaddexp(mul(math.log(2), x), mul(math.log(2), y)), math.log(2))
+
+
 def _xlogy(x: Operand, y: Operand) -> Expr:
     return apply("where", apply("le", apply("abs", x), 0), 0, mul(x, apply("log", y)))
 
@@ -145,7 +183,14 @@ ELEMENTWISE: dict[str, Callable[..., Expr]] = {
     "softplus": _softplus, "log_sigmoid_forward": _log_sigmoid, "gelu": _gelu, "silu": _silu, "mish": _mish,
     "elu": _elu, "celu": _celu, "leaky_relu": _leaky_relu, "clamp": _clamp, "clamp_min": _clamp,
     "clamp_max": lambda x, max: _clamp(x, None, max), "hardtanh": _hardtanh,
-    "hardswish": _hardswish, "softshrink": _softshrink,
+    "hardswish": _hardswish, "softshrink": _softshrink, "hardshrink": _hardshrink, "threshold": _threshold,
+    "atan2": _atan2, "sinc": _sinc, "special_sinc": _sinc, "copysign": _copysign, "logaddexp2": _logaddexp2,
+    "deg2rad": lambda x: mul(math.pi / 180, x), "rad2deg": lambda x: mul(180 / math.pi, x),
+    "fmax": _operation("maximum"), "fmin": _operation("minimum"),
+    **dict.fromkeys(("bitwise_and", "logical_and", "__and__"), lambda a, b: mul(a, b)),
+    **dict.fromkeys(("bitwise_or", "logical_or", "__or__"), _either),
+    **dict.fromkeys(("bitwise_xor", "logical_xor", "__xor__"), _other),
+    **dict.fromkeys(("bitwise_not", "logical_not"), lambda a: sub(1, a)),
 }  # fmt: skip
 
 # the same for losses, before their ``reduction`` argument is applied; ``weight`` arguments are not part of the form

@@ -67,13 +67,12 @@ def mean(site: Site, x: Argument, dim: object = None, keepdim: bool = False, dty
 
 
 def var(site: Site, x: Argument, dim: object = None, *, correction: float | None = 1, keepdim: bool = False) -> Array:
-    x = site.array(x)
-    count = _rows(x, _axes(x, dim)).shape[1]
-    if count != x.size:
-        raise site.unsupported(f"the variance along an axis of shape {x.shape}", "write it with mean and a square")
-    centre = mul(1 / count, site.reduce("sum", x.expr, count))
-    squares = site.reduce("sum", power(sub(x.expr, centre), 2), count)
-    return Array(site.shape, div(squares, count - (1 if correction is None else correction)))
+    x, axes = site.array(x), _axes(site.array(x), dim)
+    count = _rows(x, axes).shape[1]
+    kept = tuple(1 if d in axes else n for d, n in enumerate(x.shape))
+    centre = site.store.expression(mean(replace(site, shape=kept), x, dim), x.shape)
+    squares = total(site, Array(x.shape, power(sub(x.expr, centre), 2)), dim)
+    return Array(site.shape, div(squares.expr, count - (1 if correction is None else correction)))
 
 
 def std(site: Site, *args: Argument, **kwargs: object) -> Array:

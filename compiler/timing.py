@@ -155,7 +155,8 @@ class _Flight:
         if opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.DRIVE:
             operands = 0
         return max(self.still, *{
-            Opcode.FORWARD: (there, operands, self.taken, self.rows - columns), Opcode.OUTER: (there, operands, self.lanes),
+            Opcode.FORWARD: (there, operands, self.taken, self.rows - columns),
+            Opcode.OUTER: (there, operands, self.lanes),
             Opcode.TRANSPOSED: (operands, self.units), Opcode.UNITS: (self.units,)}[Opcode(opcode)])
 
     def launch(self, word: int, start: int, s: list[int], hw: Hardware, t: Tails) -> None:
@@ -170,7 +171,8 @@ class _Flight:
         elif opcode == Opcode.FORWARD:
             self.rows = end
             if word >> Field.DEST & 3 != Dest.DRIVE:
-                self.written = (self.written[0], end) if context == Context.ECHO_B else (end, self.written[1])
+                first, second = self.written
+                self.written = (first, end) if context == Context.ECHO_B else (end, second)
         elif opcode == Opcode.OUTER:
             self.lanes = end
         else:
@@ -226,12 +228,12 @@ class _Walk:
     def _loop(self, pc: int, count: int) -> int:
         """As many rounds as it takes to find what all others take: settings inside a loop are constants, and what is
         on its way when a round begins is soon the same in each."""
-        before, end = None, pc
+        before, spent, end = None, 0, pc
         while count:
             begun, state = self.now, (self.flight.after(self.now), list(self.settings))
             if state == before:
                 self._skip(count * spent)
-                return end
+                break
             end, before = self.run(pc), state
             spent, count = self.now - begun, count - 1
         return end

@@ -5,14 +5,16 @@ The model is copied and converted to float64 first; its parameters and buffers b
 
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.fx.traceback
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from echolith.compiler.decompose import DECOMPOSED
 from echolith.compiler.errors import CompileError
 from echolith.compiler.escapes import Watch
 from echolith.compiler.lines import raising, refusal
@@ -36,7 +38,11 @@ class Trace:
 
 def double(model: torch.nn.Module) -> torch.nn.Module:
     """A float64 copy of ``model``, including tensors kept as plain attributes. Refuses NaN, inf and complex values."""
-    duplicate = copy.deepcopy(model)
+    try:
+        duplicate = copy.deepcopy(model)
+    except RuntimeError as error:
+        what = "a module that can be copied; compute weights with torch.nn.utils.parametrizations"
+        raise CompileError(f"{type(model).__name__} must be {what}, not {str(error).partition('.')[0]}") from error
     for name, value in parameters(duplicate).items():
         if value.is_meta or torch.nn.parameter.is_lazy(value):
             raise CompileError(f"{name} must hold numbers; initialise the model before it is compiled, not a tensor "
@@ -84,6 +90,26 @@ def call(
     return torch.func.functional_call(_Method(model, method), replaced, arguments)
 
 
+def _lost(node: torch.fx.Node) -> bool:
+    """Whether a node writes where others would not see it: without being read itself, or into a view."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.is_mutable:
+        return False
+    seen = getattr(getattr(node.args[0], "target", None), "_schema", None) if node.args else None
+    alias = seen.returns[0].alias_info if seen is not None and seen.returns else None
+    return not node.users or alias is not None and not alias.is_write
+
+
+def _traced(body: Callable, *arguments: object) -> torch.fx.GraphModule:
+    """``body`` as a graph; if it writes into tensors that it made, as one that makes new ones."""
+    with sdpa_kernel(SDPBackend.MATH):
+        module = make_fx(body, decomposition_table=DECOMPOSED, record_stack_traces=True)(*arguments)
+        if not any(map(_lost, module.graph.nodes)):
+            return module
+        whole = torch.func.functionalize(body, remove="mutations")
+        return make_fx(whole, decomposition_table=DECOMPOSED, record_stack_traces=True)(*arguments)
+
+
 @contextmanager
 def float64() -> Iterator[None]:
     """Constants written inside a method, such as ``torch.tensor(0.1)``, are float64 as everything else."""
@@ -107,12 +133,13 @@ def trace(model: torch.nn.Module, method: str, arguments: dict[str, torch.Tensor
     def body(values: dict[str, torch.Tensor], *args: torch.Tensor) -> torch.Tensor:
         moving = {name: value for name, value in values.items() if name in learned}
         with Watch(method, {**moving, **dict(zip(arguments, args, strict=True))}):
-            return _tensor(method, call(model, method, values, *args))
+            result = call(model, method, values, *args)
+        return _tensor(method, result)
 
     try:
         with float64(), torch.enable_grad(), torch.fx.traceback.preserve_node_meta():
             samples = {name: value.clone() for name, value in values.items()}
-            module = make_fx(body, record_stack_traces=True)(samples, *(a.clone() for a in arguments.values()))
+            module = _traced(body, samples, *(a.clone() for a in arguments.values()))
     except CompileError:
         raise
     except Exception as error:  # whatever the user's code raises: report it with its place and the shapes it was given

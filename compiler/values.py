@@ -5,8 +5,8 @@
     Classes  the class number that is the target of a cost
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -88,8 +88,8 @@ class Classes:
 Value = Fixed | Array | Classes | Sequence[Array]
 
 
-def derive(store: "Store", value: Fixed) -> Derived:
-    """The function ``value`` with a name of its own."""
+def derive(store: "Store", value: Fixed, kind: str, sizes: tuple[int, ...], shape: tuple[int, ...]) -> Derived:
+    """The function ``value``, or its sums or largest elements, with a name of its own."""
     operands: dict[str, Operand] = {}
     texts: dict[str, Expr] = {}
     for i, part in enumerate(value.parts):
@@ -100,9 +100,26 @@ def derive(store: "Store", value: Fixed) -> Derived:
     expr = substitute(value.form, texts)
     operands = {text: operand for text, operand in operands.items() if text in names(expr)}
     name = str(expr)[1:-1] if str(expr).startswith("(") else str(expr)
+    name = name if kind == "map" else f"{kind}({name})"
+    return Derived(_named(store, name, operands), expr, operands, shape, value.line or "", kind, sizes)
+
+
+def multiply(store: "Store", a: Fixed, b: Fixed, sizes: tuple[int, ...], shape: tuple[int, ...], line: str | None
+             ) -> Derived:  # fmt: skip
+    """The products of the matrices in ``a`` and ``b``; see `Derived`."""
+    operands: dict[str, Operand] = {}
+    for value in (a, b):
+        part = store.whole(value)
+        of = () if store.in_place(part) and store.values[part.name].size > 1 else tuple(part.probe.flatten().tolist())
+        operands[_unique(_text(store, part), operands)] = Operand(part.name, of)
+    name = " @ ".join(f"({text})" if " " in text else text for text in operands)
+    return Derived(_named(store, name, operands), const(0), operands, shape, line or "", "product", sizes)
+
+
+def _named(store: "Store", name: str, operands: dict[str, Operand]) -> str:
     name = name if len(name) <= _LONGEST else f"f({', '.join(dict.fromkeys(o.parameter for o in operands.values()))})"
-    return Derived(_unique(name, {**store.values, **store.nodes.lengths}), expr, operands, value.shape,
-                   value.line or "")  # fmt: skip
+    name = name if len(name) <= _LONGEST else f"f({len(operands)})"
+    return _unique(name, {**store.values, **store.nodes.lengths})
 
 
 def _text(store: "Store", part: Part) -> str:
@@ -118,6 +135,10 @@ def _unique(name: str, taken: Collection[str]) -> str:
     while name in taken:
         name += "_"
     return name
+
+
+def _identity(parts: Sequence[Part]) -> list[tuple[str, tuple[int, ...]]]:
+    return [(p.name, tuple(p.probe.flatten().tolist())) for p in parts]
 
 
 class Nodes:
@@ -208,10 +229,14 @@ class Store:
         return total
 
     def _part(self, part: Part, shape: tuple[int, ...]) -> Expr:
+        part = replace(part, probe=part.probe.broadcast_to(shape))
+        stored = self.values[part.name]
+        if stored.ndim > 1 and len(stored) < stored.size and part.name in self.learned and not self.in_place(part):
+            part = self._apart(part)
         array, leaf, number = self.values[part.name], intern(param(part.name)), self.repeated(part.name)
         if number is not None:
             return const(number)
-        return self.moved([(leaf, array.size)], part.probe.broadcast_to(shape)) if array.size > 1 else leaf
+        return self.moved([(leaf, array.size)], part.probe) if array.size > 1 else leaf
 
     def repeated(self, name: str) -> float | None:
         """The one number that a frozen parameter repeats, or None."""
@@ -225,15 +250,50 @@ class Store:
 
     def derived_from(self, value: Fixed) -> Fixed:
         """A function of learned parameters as one derived parameter; equal functions are one."""
+        return self._derived(value, "map", (), value.tensor)
+
+    def reduced(self, kind: str, value: Fixed, count: int, result: torch.Tensor, line: str | None) -> Fixed:
+        """Sums or largest of so many neighbouring elements as a derived parameter."""
+        return self._derived(replace(value, line=line), kind, (value.tensor.numel() // count, count), result)
+
+    def _derived(self, value: Fixed, kind: str, sizes: tuple[int, ...], result: torch.Tensor) -> Fixed:
         form = value.form
-        key = (id(form), value.shape, *((p.name, tuple(p.probe.flatten().tolist())) for p in value.parts))
+        key = (id(form), kind, tuple(result.shape), sizes, *_identity(value.parts))
+        return self._once(key, form, lambda: derive(self, value, kind, sizes, tuple(result.shape)), result, value.line)
+
+    def multiplied(self, a: Fixed, b: Fixed, sizes: tuple[int, ...], result: torch.Tensor, line: str | None) -> Fixed:
+        """Matrix products as a derived parameter; see `Derived`."""
+        a, b = (replace(v, parts=(self.whole(v),), expr=None) for v in (a, b))
+        key = ("product", tuple(result.shape), sizes, *_identity(a.parts), *_identity(b.parts))
+        return self._once(key, const(0), lambda: multiply(self, a, b, sizes, tuple(result.shape), line), result, line)
+
+    def _once(self, key: tuple, form: Expr, make: Callable[[], Derived], result: torch.Tensor, line: str | None
+              ) -> Fixed:  # fmt: skip
         if key not in self._functions:
-            made = derive(self, value)
-            self.values[made.name], self.derived[made.name] = value.tensor.to(torch.float64).numpy(), made
+            made = make()
+            self.values[made.name], self.derived[made.name] = result.to(torch.float64).numpy(), made
             self.learned |= {made.name}
             self._functions[key] = made.name, form  # which keeps its id
-        probe = torch.arange(value.tensor.numel()).reshape(value.shape)
-        return Fixed(value.tensor, (Part(self._functions[key][0], 1.0, probe),), True, line=value.line)
+        probe = torch.arange(result.numel()).reshape(result.shape)
+        return Fixed(result, (Part(self._functions[key][0], 1.0, probe),), True, line=line)
+
+    def whole(self, value: Fixed) -> Part:
+        """A known tensor as one array, moved."""
+        if value.learned and value.expr is None and len(value.parts) == 1 and value.parts[0].scale == 1:
+            return value.parts[0]
+        if value.learned:
+            return self.derived_from(value).parts[0]
+        array = value.tensor.to(torch.float64).contiguous()
+        return Part(self.constant(array.numpy()), 1.0, torch.arange(array.numel()).reshape(array.shape))
+
+    def _apart(self, part: Part) -> Part:
+        """Elements of a learned array of several axes as elements of a learned vector that has no others."""
+        used, places = torch.unique(part.probe, return_inverse=True)
+        if len(used) == part.probe.numel():
+            used, places = part.probe, torch.arange(len(used)).reshape(part.probe.shape)
+        values = torch.as_tensor(self.values[part.name]).flatten()[used]
+        made = self.derived_from(Fixed(values, (Part(part.name, 1.0, used),), True))
+        return Part(made.parts[0].name, part.scale, places)
 
     def _frozen(self, flat: np.ndarray) -> str:
         for name, value in self.values.items():

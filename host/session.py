@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from echolith.compiler.derived import chained, completed, unlearnable
+from echolith.compiler.derived import chained, completed, restored, unlearnable
 from echolith.compiler.design import Design
 from echolith.compiler.errors import DesignMismatch, FileError, LinkError, RangeError
 from echolith.compiler.files import load, read_tensors, write_tensors
@@ -89,14 +89,15 @@ class Session:
 
     def values(self) -> dict[str, np.ndarray]:
         """What the chip computes with, by the names of `Design.values`."""
-        return to_values(self.design, self._known(), self._base)
+        return restored(self.design.derived, to_values(self.design, self._known(), self._base))
 
     def _known(self) -> Words:
         """Master words, of which the host must know the parameters that they were computed from."""
         words = self.device.read()
-        expected = from_values(self.design, self._base) if self.design.derived else words
+        computed = [made for made in self.design.derived if not made.moves]
+        expected = from_values(self.design, self._base) if computed else words
         if any((words[name] != expected[name]).any() for name in words):
-            made = self.design.derived[0]
+            made = computed[0]
             raise DesignMismatch("the chip holds weights of another session, and parameters cannot be read back from "
                                  f"functions of them: load_state_dict or restore a checkpoint, not {made.name} alone")
         return words
@@ -104,7 +105,8 @@ class Session:
     def load_state_dict(self, weights: Weights) -> None:
         """Set parameters by name, from arrays, tensors or a ``.safetensors`` file; those not named keep their values.
         Clears momentum."""
-        self.set_values(merged(self.design, to_values(self.design, self.device.read(), self._base), weights))
+        known = restored(self.design.derived, to_values(self.design, self.device.read(), self._base))
+        self.set_values(merged(self.design, known, weights))
 
     def set_values(self, values: Mapping[str, np.ndarray]) -> None:
         """The opposite of `values`; functions of parameters follow from what they are made of. Clears momentum."""
@@ -206,8 +208,9 @@ class Session:
             weights are those before it.
         """
         self._learns()
-        for made in self.design.derived:
-            raise unlearnable(made, self.design.learned)
+        refused = unlearnable(self.design.derived, self.design.held, self.design.learned)
+        if refused is not None:
+            raise refused
         check_settings(epochs, batch_size, learning_rate, momentum, schedule, seed)
         x, y = self._words(X, Y, mask)
         self.device.clear()

@@ -44,7 +44,8 @@ def merged(design: Design, base: Mapping[str, np.ndarray], weights: Weights) -> 
             raise RangeError(f"{name} must have shape {values[kept].shape}, not {array.shape}")
         if not np.isfinite(array).all():
             raise RangeError(f"{name} must be finite, not {array[~np.isfinite(array)][0]}")
-        if kept not in design.held and kept not in design.unused and not np.allclose(array, values[kept], rtol=1e-6):
+        known = kept in design.settable or kept in design.unused
+        if not known and not np.allclose(array, values[kept], rtol=1e-6):
             raise RangeError(f"{name} is frozen and part of the program: compile the model with its new value, not "
                              f"{array.flat[np.abs(array - values[kept]).argmax()]:g}")
         values[kept] = array

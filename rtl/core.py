@@ -185,7 +185,8 @@ class Core(wiring.Component):
         m.d.comb += [
             u.first.eq(s.setting_first), u.second.eq(s.setting_second),
             r.mapped_valid.eq(u.mapped_valid & s.command.rows), r.mapped.eq(u.mapped),
-            v.start.eq(s.start & Mux(self._is(Opcode.FORWARD), s.command.dest == Dest.VALUE, s.command.value)), v.first.eq(s.setting_place), v.context.eq(s.command.context),
+            v.start.eq(s.start & Mux(self._is(Opcode.FORWARD), s.command.dest == Dest.VALUE, s.command.value)),
+            v.first.eq(s.setting_place), v.context.eq(s.command.context),
             v.maximum.eq(s.command.maximum),
             v.summed_valid.eq(r.value_valid), v.summed.eq(r.value),
             v.mapped_valid.eq(u.mapped_valid & s.command.value), v.mapped.eq(u.mapped),
@@ -354,7 +355,8 @@ class Core(wiring.Component):
             m.d.sync += place.eq(place + 1)
         m.d.comb += [
             bank.w_en.eq(valid & (place < hw.depths.results)), bank.w_addr.eq(place),
-            bank.w_data.eq(delay(m, Mux(u.emit_valid, u.emit, r.result), 1, "result")), bank.r_addr.eq(w.host_index), bank.r_en.eq(1),
+            bank.w_data.eq(delay(m, Mux(u.emit_valid, u.emit, r.result), 1, "result")),
+            bank.r_addr.eq(w.host_index), bank.r_en.eq(1),
         ]
 
     def _flags(self, m: Module) -> None:

@@ -43,7 +43,8 @@ def row_write(hw: Hardware) -> data.StructLayout:
     part reads as zero in the rest."""
     return data.StructLayout({
         "enable": 1, "scaled": 1, "lane": max(1, (hw.lanes - 1).bit_length()),
-        "tile": (hw.depths.tiles - 1).bit_length() + hw.overlap, "data": signed(hw.width), **({"fill": 1} if hw.general else {}),
+        "tile": (hw.depths.tiles - 1).bit_length() + hw.overlap, "data": signed(hw.width),
+        **({"fill": 1} if hw.general else {}),
     })
 
 

@@ -37,7 +37,8 @@ class Scale(wiring.Component):
         self.hw = hw
         word = signed(hw.width)
         super().__init__({
-            "value": In(word), "held": Out(word), "exponent": In(EXPONENT_BITS), "gain": In(EXPONENT_BITS), "down": In(1), "echo": In(1),
+            "value": In(word), "held": Out(word), "exponent": In(EXPONENT_BITS), "gain": In(EXPONENT_BITS),
+            "down": In(1), "echo": In(1),
             "lowered": Out(word), "nudge": Out(word), "own": Out(signed(hw.width - 1)),
         })
 

@@ -84,8 +84,8 @@ class Sweep(wiring.Component):
         with m.If(self.ended):
             m.d.sync += [self.running.eq(0), live.eq(0)]
         with m.If(self.start):
-            m.d.sync += [self.running.eq(1), live.eq(1), self.first.eq(1), self.inner_index.eq(0), self.outer_index.eq(0),
-                         row.eq(self.base), self.address.eq(self.base)]
+            m.d.sync += [self.running.eq(1), live.eq(1), self.first.eq(1), self.inner_index.eq(0),
+                         self.outer_index.eq(0), row.eq(self.base), self.address.eq(self.base)]
         return m
 
     def _last(self, m: Module):

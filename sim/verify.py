@@ -118,7 +118,7 @@ def verify(design: Design, x, y=None, *, mask=None, url: str = "sim:", progress:
 
 def _rate(design: Design, x: np.ndarray) -> float:
     """The largest of some learning rates that the design's formats can represent, wherever the gain moves."""
-    if design.derived:
+    if design.computed:
         return 0.0
     updates = -(-len(x) // 2)
     for rate in (0.05, 0.005, 0.0005):
@@ -180,7 +180,7 @@ class _Play:
             self.session.gradient(self.x[pair], y[pair], mask[pair])
 
     def _fit(self, pair: slice) -> None:
-        if self.given is not None and self.rate is not None and not self.session.design.derived:
+        if self.given is not None and self.rate is not None and not self.session.design.computed:
             y, mask = self.given
             self.session.fit(self.x, y, mask=mask, batch_size=2, learning_rate=self.rate, momentum=0.5)
 

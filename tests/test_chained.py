@@ -208,12 +208,3 @@ def test_a_symmetric_part_is_learned_on_the_chip(problem):
         assert not design.derived
         history = chip.fit(x, y, epochs=3, batch_size=8, learning_rate=0.02)
         assert history.loss[-1] < history.loss[0] and (chip.state_dict()["A"] != design.values["A"]).any()
-
-
-def test_products_of_learned_matrices_are_refused(problem):
-    *_, x, y = problem
-    net = type("LowRank", (Stiff,), {"energy": lambda s, q, u: q @ q + log_cosh((s.W.T @ s.W) @ q)})()
-    with pytest.raises(el.CompileError, match=r"^energy: `mm` makes a function of learned parameters, at `.*`; apply "
-                       r"one matrix after the other, A @ \(B @ q\), make the result itself the nn.Parameter, or freeze "
-                       r"its parts with requires_grad_\(False\), not \['W'\]$"):
-        compiled(net, x, y)

@@ -109,10 +109,6 @@ def test_nothing_that_learns_is_an_error_of_its_own():
 
 
 ARRANGED = {
-    "einsum": (lambda s, q: torch.einsum("ijk,i,j,k->", s.T, q, q.cos(), q.sin()),
-               "not T in another arrangement \\(permute, reshape, slices, einsum\\), at `.*`; declare it in the "
-               "arrangement in which it is used, of shape \\(36, 6\\), or freeze T with "
-               "requires_grad_\\(False\\), not T\\[..\\]"),
     "diag": (lambda s, q: ((torch.diag(s.k) @ q) ** 2).sum(),
              "not a matrix with k on its diagonal, at `.*`; write torch.diag\\(k\\) @ q as k \\* q, or freeze k with "
              "requires_grad_\\(False\\), not "),

@@ -1,7 +1,5 @@
 """What the compiler cannot lower is refused with method, operation, source line and remedy."""
 
-import re
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +9,6 @@ from echolith.compiler.capture import capture
 from echolith.compiler.errors import CompileError
 
 N, M, R, Y = 6, 3, 4, 2
-FORM = re.escape("use element-wise functions, sums, logsumexp, moves of elements, matrices and convolutions")
 LINE = r"at `test_refusals\.py:\d+: .*`; "
 
 
@@ -44,13 +41,6 @@ def branch(s, q, u):
     return 2 * q @ q
 
 
-def written(s, q, u):
-    z = torch.zeros(N)
-    z[0] = q[0]
-    return (z**2).sum()
-
-
-LEARNED = r"make the result itself the nn\.Parameter, or freeze its parts with requires_grad_\(False\), not "
 ENERGIES = {
     "detach": (lambda s, q, u: q.detach() @ q, r"detach \(or \.data\) hides a dependence, " + LINE + "remove it"),
     "data": (lambda s, q, u: q.data @ q, r"detach \(or \.data\) hides a dependence, " + LINE + "remove it"),
@@ -71,14 +61,12 @@ ENERGIES = {
     ),
     "number": (lambda s, q, u: 3.0, "the result is not a tensor; .*, not 3.0"),
     "float32": (lambda s, q, u: q.float().sum(), "`_to_copy` is not supported.*keep float64"),
-    "written in place": (written, r"a tensor is written in place, at `.*: z\[0\] = q\[0\]`; build a new tensor"),
     "norm": (lambda s, q, u: torch.norm(q), r"dV/dq must be finite at q = 0, u = 0"),
     "maximum": (lambda s, q, u: q.max(), "`max` is not supported, " + LINE + "use logsumexp, a smooth maximum"),
     "sort": (lambda s, q, u: (q.sort()[0] * s.k).sum(), "`sort` is not supported, " + LINE + "use a fixed order"),
-    "product": (lambda s, q, u: q.prod(), "`prod` is not supported, " + LINE + "write the factors out, not aten.prod"),
     "inverse": (
         lambda s, q, u: q @ torch.linalg.solve(s.S, q),
-        "`_linalg_solve_ex` is not supported, " + LINE + FORM,
+        "`_linalg_solve_ex` is not supported, " + LINE + "freeze its parameters",
     ),
     "singular values": (lambda s, q, u: torch.linalg.svdvals(s.S + q).sum(), "`_linalg_svd` is not supported, " + LINE),
     "complex": (lambda s, q, u: torch.fft.rfft(q).abs().sum(), r"`_fft_r2c` is not supported, " + LINE),
@@ -87,7 +75,6 @@ ENERGIES = {
         lambda s, q, u: torch.tanh(torch.cat([q] * 50)[:, None] - torch.cat([q] * 50)).sum(1).tanh().sum(),
         r"`sum` makes all pairs of two vectors, .*cos a cos b \+ sin a sin b, not shape \(300, 300\)",
     ),
-    "padding": (lambda s, q, u: F.pad(q, (1, 1), value=2.0).cos().sum(), "padding by a number, " + LINE + ".*, not 2"),
     "state as a kernel": (
         lambda s, q, u: F.conv1d(u[None, None], q[None, None, :2]).cos().sum(), "a kernel depends on the states, ",
     ),
@@ -96,21 +83,12 @@ ENERGIES = {
     ),
     "weight decay": (
         lambda s, q, u: q @ q + (s.k**2).sum(),
-        "`sum` makes a function of learned parameters.*" + LEARNED + r"pow\(k, 2\)",
+        r"a term does not depend on the states, .*; remove it: it moves no state, not sum\(pow\(k, 2\)\)",
     ),
     "parameters alone": (lambda s, q, u: q @ q + s.a**2, "a term does not depend on the states, .*, not pow"),
     "constant": (lambda s, q, u: 0 * q.sum(), "the energy does not depend on the states, "),
     "written state": (lambda s, q, u: (q.mul_(2) ** 2).sum(), "a tensor is written in place, " + LINE + "build a new"),
     "written view": (lambda s, q, u: (q[:2].add_(1) ** 2).sum(), "a tensor is written in place, " + LINE + "build a"),
-    "learned norms": (
-        lambda s, q, u: ((s.S / s.S.norm(dim=1, keepdim=True)) @ q).cos().sum(),
-        "`linalg_vector_norm` makes a function of learned parameters, " + LINE + LEARNED,
-    ),
-    "learned dot": (lambda s, q, u: (s.k @ s.k2) * (q @ q), "`dot` makes a function of learned parameters"),
-    "learned matrices": (
-        lambda s, q, u: (s.D @ s.A @ q).cos().sum(),
-        "`mm` makes a function of.*" + LEARNED + r"\['A', 'D'\]",
-    ),
     "input only": (lambda s, q, u: q @ q + s.B(u).cos().sum(), "a term does not depend on the states.*remove it"),
     "shape of u": (
         lambda s, q, u: s.B(q).cos().sum(),
@@ -201,7 +179,7 @@ def test_cost_and_predict(name):
             r"^kinetic: the kinetic energy is not separable, .*sum functions of single momenta, .*, not pow\(z0, 2\)$",
         ),
         ({"kinetic": lambda s, p: (s.A @ p).cos().sum()}, r"^kinetic: the kinetic energy is not separable, "),
-        ({"kinetic": lambda s, p: (s.k * s.k2).sum() + 0 * p.sum()}, r"^kinetic: `sum` makes a function of learned"),
+        ({"kinetic": lambda s, p: (s.k * s.k2).sum() + 0 * p.sum()}, r"^kinetic: .* not separable, .*, not sum\(k\*k2"),
         (
             {"kinetic": lambda s, p, u: p @ p},
             r"^kinetic: wrong arguments; declare it as kinetic\(self, p\), not \(p, u\)$",
