@@ -17,9 +17,24 @@ from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.ops import add, mul
 from echolith.compiler.reductions import below_one, logarithm
 from echolith.compiler.repeats import Repeats
-from echolith.compiler.steps import Accumulate, Drive, Flow, Kick, Linear, Map, Matrix, Maximum, Outer, dense
+from echolith.compiler.steps import (
+    DELTA,
+    ERROR,
+    OUTPUT,
+    SLOPE,
+    Accumulate,
+    Drive,
+    Flow,
+    Kick,
+    Linear,
+    Map,
+    Matrix,
+    Maximum,
+    Outer,
+    dense,
+)
 
-__all__ = ["derive"]
+__all__ = ["derive", "derive_reading"]
 
 _ZERO = const(0)
 
@@ -27,6 +42,11 @@ _ZERO = const(0)
 def derive(graph: Graph, dt: float, learn: bool) -> Flow:
     """Forces and, with ``learn``, local updates of an energy."""
     return _Derivation(graph, dt, learn).run()
+
+
+def derive_reading(graph: Graph, dt: float, learn: bool, first: Flow) -> Flow:
+    """The flow of a read-out; see `reads`. It has the words and vectors of ``first``, the energy's flow, too."""
+    return _Reading(graph, dt, learn, first).run()
 
 
 class _Derivation:
@@ -37,17 +57,13 @@ class _Derivation:
         self.oriented: dict[Matrix, Matrix] = {}  # untransposed -> as first used
         self.adjoints: dict[str, Expr] = {}
         self.repeats = Repeats(self.flow)
+        self.driving: dict[str, str] = {}  # node -> its drive
         self.nodes: dict[str, Affine] = {}  # with frozen matrices of one source merged
 
     def run(self) -> Flow:
         for name, node in self.graph.nodes.items():
             self._forward(name, node)
-        for total in self.graph.energy:
-            scaled = mul(self.dt, total.expr)
-            for vector in sorted(self._vectors(total.expr)):
-                self._add(vector, derivative(scaled, vector))
-        for name in reversed(self.graph.nodes):
-            self._backward(name)
+        self._adjoint(self.dt)
         for state, units in self.graph.states.items():
             kick = self.adjoints.get(state, _ZERO)
             if kick != _ZERO:
@@ -57,10 +73,20 @@ class _Derivation:
         self._readout()
         return self.flow
 
+    def _adjoint(self, factor: float) -> None:
+        """Of ``factor`` times the energy."""
+        for total in self.graph.energy:
+            scaled = mul(factor, total.expr)
+            for vector in sorted(self._vectors(total.expr)):
+                self._add(vector, derivative(scaled, vector))
+        for name in reversed(self.graph.nodes):
+            self._backward(name)
+
     def _readout(self) -> None:
         form = self.graph.readout
         if form is not None:
-            terms = tuple(replace(t, matrix=self._dense(t, form.length, self._length(t.source))) for t in form.terms)
+            terms = tuple(t if isinstance(t.matrix, Dense) else
+                          replace(t, matrix=self._dense(t, form.length, self._length(t.source))) for t in form.terms)
             self.flow.readout = replace(form, terms=terms)
 
     # -- forward ---------------------------------------------------------------------------------------------------
@@ -75,6 +101,8 @@ class _Derivation:
         fixed = [i for i, t in enumerate(node.terms) if self._moves_learned(t)]
         driving = tuple(t for i, t in enumerate(node.terms) if i not in moving + fixed)
         drive = self._drive(name, node, driving) if driving or node.biases else None
+        if drive is not None:
+            self.driving[name] = drive
         total = _ZERO
         matrices = [i for i in moving if isinstance(node.terms[i].matrix, Dense)]
         for place, i in enumerate(matrices):
@@ -260,7 +288,7 @@ class _Derivation:
 
     def _driven(self, name: str, node: Affine, t: str) -> None:
         """Gradients of input weights and biases."""
-        drive = next((d for d in self.flow.drives.values() if d.name == f"{name}_drive"), None)
+        drive = self.flow.drives.get(self.driving.get(name, ""))
         learned = drive and any(self._learns(x.matrix.parameter) for x in drive.terms)  # type: ignore[union-attr]
         if drive and (learned or any(self._learns(b.parameter) for b in drive.biases)):
             self.flow.steps.append(Outer(drive.name, t, "u"))
@@ -286,11 +314,11 @@ class _Derivation:
                 slope = mul(1 / self.dt, derivative(source, parameter))
                 self._accumulate(parameter, length, mul(back, slope))
 
-    def _parameters(self) -> None:
+    def _parameters(self, factor: float = 1.0) -> None:
         """Gradients of the parameters inside the energy's element-wise terms."""
         for total in self.graph.energy:
             for parameter in sorted(names(total.expr) & self.graph.learned):
-                self._accumulate(parameter, total.length, derivative(total.expr, parameter))
+                self._accumulate(parameter, total.length, mul(factor, derivative(total.expr, parameter)))
 
     def _accumulate(self, parameter: str, length: int, expr: Expr) -> None:
         if expr != _ZERO:
@@ -343,3 +371,44 @@ class _Derivation:
 
     def _length(self, expr: Expr) -> int:
         return max(self.flow.lengths[v] for v in self._vectors(expr))
+
+
+class _Reading(_Derivation):
+    """Of a graph whose energy is the read-out times the vector `ERROR`: no kicks, but the derivatives as vectors."""
+
+    def __init__(self, graph: Graph, dt: float, learn: bool, first: Flow):
+        super().__init__(graph, dt, learn)
+        first.lengths |= graph.states
+        self.flow = replace(first, steps=[])
+        self.oriented = {replace(m, transposed=False): m for m in first.matrices.values()}
+        self.repeats = Repeats(self.flow)
+
+    def run(self) -> Flow:
+        for name, node in self.graph.nodes.items():
+            self._forward(name, node)
+        (total,) = self.graph.energy
+        self.flow.map(OUTPUT, total.length, derivative(total.expr, ERROR))
+        if self.learn:
+            self._echoed(total.length)
+        return self.flow
+
+    def _echoed(self, outputs: int) -> None:
+        """Back from the row operands that the cost leaves: twice the negative derivative, which is the contrast of the
+        echoes that it moves."""
+        sums = self.flow.new(f"{ERROR}_sums", outputs)
+        self.flow.steps += [Linear(sums, outputs, "readout", True, DELTA), Map(ERROR, outputs, mul(-2, var(sums)))]
+        self._adjoint(1.0)
+        for state, units in self.graph.states.items():
+            if state != ERROR and self.adjoints.get(state, _ZERO) != _ZERO:
+                self.flow.map(f"{SLOPE}{state}", units, self.adjoints[state])
+        self._parameters(1 / self.dt)
+
+    def _drive(self, name: str, node: Affine, terms: tuple[Term, ...]) -> str:
+        """One that the energy has too is the same block."""
+        made = super()._drive(name, node, terms)
+        drive = self.flow.drives[made]
+        for other in self.flow.drives.values():
+            if replace(other, name=made) == drive and other.name != made:
+                del self.flow.drives[made]
+                return other.name
+        return made

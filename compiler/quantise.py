@@ -20,9 +20,11 @@ from echolith.compiler.layout import Plan
 from echolith.compiler.lower import Fixed, Lowering
 from echolith.compiler.masks import reserved
 from echolith.compiler.pipeline import Builder, Pipeline
+from echolith.compiler.reads import FULL, NUDGES
 from echolith.compiler.resolution import STRETCH, spread
+from echolith.compiler.steps import DELTA, ERROR, OUTPUT, SLOPE
 
-__all__ = ["Formats", "Quantised", "choose_formats", "quantise"]
+__all__ = ["Formats", "Quantised", "choose_formats", "operand", "quantise"]
 
 
 _GROWTH = 4.0
@@ -90,12 +92,34 @@ def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({})) 
     if case.cost is not None:
         delta = np.asarray(evaluate(slope(case.cost), {**values, **_tried(case.cost, samples.y, samples.targets)}))
         f["delta"] = fraction(max(float(np.abs(delta).max()), 2.0**-8), width - 1)
+    f |= _reading(case, f, width)
     f |= given
     f |= {s: f["state"] for s in case.positions} | _levels(case, f, given, width)
     bits = max(inputs.width, targets.width if case.cost is not None else 2)
     if samples.missing is not None and samples.targets.min() * 2.0**targets.frac <= reserved(bits):
         bits = min(bits + 1, width)
     return Formats(f, bits, case.accumulator, case.board.segments)
+
+
+def _reading(case: Case, f: Mapping[str, int], width: int) -> dict[str, int]:
+    """Of a read-out's own vectors: y, what the cost leaves, the slopes side by side."""
+    if case.reading is None:
+        return {}
+    found = {OUTPUT: f["output"]}
+    if case.learn:
+        full = operand(case)
+        slopes = [v for s in case.graph.states if (v := case.samples.values.get(f"{SLOPE}{s}")) is not None]
+        largest = max(float(np.abs(v).max(initial=0.0)) for v in slopes)
+        found |= {DELTA: full, ERROR: full - 1}
+        found |= {name: fraction(largest, width, 4.0) for p in case.reading.backward for name in (p.q, p.result)
+                  if name.startswith((SLOPE, NUDGES))}
+    return found
+
+
+def operand(case: Case) -> int:
+    """Fraction bits of the row operands that the cost of a read-out with passes of its own leaves."""
+    assert case.reading is not None
+    return case.board.width - 1 - int(np.log2(FULL)) + case.reading.weaker
 
 
 def _levels(case: Case, f: Mapping[str, int], given: Mapping[str, int], width: int) -> dict[str, int]:
@@ -139,9 +163,10 @@ def _reached(cost: Cost, samples: Samples, frac: int, width: int) -> dict[str, n
 
 def _sums(case: Case, width: int, learns: bool) -> dict[str, int]:
     """Of forward sweeps' sums; those with a drive share the drives' one format, z."""
-    ranges = {p.acc: float(np.abs(case.samples.values[p.acc]).max(initial=0.0)) for p in case.passes
+    passes = (*case.passes, *(case.reading.passes if case.reading else ()))
+    ranges = {p.acc: float(np.abs(case.samples.values[p.acc]).max(initial=0.0)) for p in passes
               if p.opcode == Opcode.FORWARD}
-    driven = {p.acc for p in case.passes if p.opcode == Opcode.FORWARD and p.drive}
+    driven = {p.acc for p in passes if p.opcode == Opcode.FORWARD and p.drive}
 
     def bits(largest: float) -> int:
         return min(fraction(_room(largest, learns), width, 1.0), width - 3)
@@ -186,16 +211,16 @@ def quantise(case: Case, formats: Formats) -> Quantised:
     values = {name: np.asarray(v).reshape(-1) for name, v in case.flow.values.items()} | samples.values
     values |= _stretched(case, formats.fractions)
     coarser: dict[str, int] = {}
-    passes = (*case.passes, *case.levels)
+    passes = case.everything
     while True:
         found = circuits(passes, case.flow, graph.states, case.plan.names, formats.fractions | coarser, values,
                          case.vectors, width=width, segments=segments, accumulator=accumulator, lanes=case.lanes,
-                         given=formats.lowered)
+                         given=formats.lowered, narrow=case.reading.passes if case.reading else ())
         more = _aligned(case, found)
         if not more:
             break
         coarser |= more
-    found.sweeps, found.levels = found.sweeps[:len(case.passes)], found.sweeps[len(case.passes):]
+    _parted(case, found)
     found.activate = found.activate or [_nothing("acc", accumulator, "t")]
     found.step = found.step or [_nothing("q", width, "force")]
     tables = list(found.tables["activate"])
@@ -213,6 +238,14 @@ def quantise(case: Case, formats: Formats) -> Quantised:
     _point(case, found, moved)
     return Quantised(tuple(found.activate), errors, step, tuple(moved.pipelines), tuple(moved.places),
                      tuple(tables), found, lowered | found.lowered | moved.lowered)
+
+
+def _parted(case: Case, found: Circuits) -> None:
+    """Sweeps of the force, of the read-out, behind its cost, of the level."""
+    ends = np.cumsum([len(case.passes), *((len(case.reading.forward), len(case.reading.backward))
+                                          if case.reading else (0, 0))])
+    found.sweeps, found.reads, found.backs, found.levels = (
+        found.sweeps[a:b] for a, b in zip((0, *ends), (*ends, None), strict=True))
 
 
 def _point(case: Case, found: Circuits, moved: Drifts) -> None:
@@ -236,7 +269,7 @@ def _nothing(source: str, width: int, result: str) -> Pipeline:
 def _aligned(case: Case, found: Circuits) -> dict[str, int]:
     """Coarser formats of row operands, so that all uses of one block add to its gradient in one format."""
     f, uses = found.fractions, {}
-    for made in case.passes:
+    for made in case.everything:
         if made.opcode == Opcode.OUTER:
             uses.setdefault(made.matrix, []).append(made)
     for passes in uses.values():
@@ -265,7 +298,8 @@ def _cost(case: Case, formats: Formats, segments: int, accumulator: int, first: 
     less, so that its negative fits."""
     samples, width = case.samples, case.board.width
     b = Builder(("acc", accumulator), ("target", formats.data_width), *[("drive", width)] * bool(case.levels))
-    y = b("sat", b("rnd", b.input("acc"), n=formats["readout"] + formats["state"] - formats["output"]), n=width)
+    read = formats["state"] if case.reading is None else formats[OUTPUT]
+    y = b("sat", b("rnd", b.input("acc"), n=formats["readout"] + read - formats["output"]), n=width)
     if not case.learn:
         return b.build(y=y)
     assert case.cost is not None

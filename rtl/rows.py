@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.isa import Dest
+from echolith.compiler.isa import Context, Dest
 from echolith.rtl.command import Command, slot_sample
 from echolith.rtl.kinds import Kinds, feed, kinds
 from echolith.rtl.lane import row_write
@@ -201,12 +201,14 @@ class RowUnit(wiring.Component):
             valid = at[0] & (self.command.dest != Dest.DRIVE)
         at, t = self._results(m, Cat(valid, real), real, t)
         m.submodules.scale = scale = Scale(self.hw)
-        own, operand, other = Signal(w), Signal(w), Signal(w)
+        own, operand, other, lowered = Signal(w), Signal(w), Signal(w), scale.lowered
+        if self.hw.adding:  # the lanes subtract: in PAIR slot b's operands are negative, and never the least word
+            lowered = Mux(slot & (self.command.context == Context.PAIR), ~(lowered - 1), lowered)
         m.d.comb += [
             scale.value.eq(Mux(costing, delta, t)), scale.down.eq(~costing), scale.echo.eq(echo),
             scale.exponent.eq(Mux(sample, self.exponent_b, self.exponent_a)), scale.gain.eq(self.gain),
             own.eq(Mux(slot, ~(scale.own - 1), scale.own)),
-            operand.eq(Mux(costing, scale.nudge, t)), other.eq(Mux(costing, own, scale.lowered)),
+            operand.eq(Mux(costing, scale.nudge, t)), other.eq(Mux(costing, own, lowered)),
         ]
         self._write(m, at, operand, other, echo ^ costing, ~costing | echo, slot)
         m.submodules.leading = leading = Leading(width=self.hw.width)
