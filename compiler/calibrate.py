@@ -16,7 +16,7 @@ from echolith.compiler.steps import DELTA, ONE, Drive, Flow, dense
 
 __all__ = ["ERRORS", "Samples", "affine", "calibrate", "force"]
 
-ERRORS = 2.0  # range of made-up cost derivatives, in row operands that are full at 16
+ERRORS = 0.5  # range of made-up cost derivatives, in row operands that are full at 16
 _DIVERGED = 1e6
 _KEEP = 4096  # rows of samples kept per quantity
 
