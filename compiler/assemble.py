@@ -97,7 +97,7 @@ def _report(case: Case) -> dict:
     ranges = {name: float(np.abs(v).max(initial=0.0)) for name, v in case.samples.values.items()}
     return {
         "board": case.board.name,
-        **describe(case.graph, case.cost, case.learn),
+        **describe(case.graph, case.cost, case.learn, case.reading and case.reading.graph),
         "ranges": {**ranges, "q": max(ranges[s] for s in case.graph.states), "p": case.samples.p,
                    "z": max([ranges[p.acc] for p in case.passes if p.opcode == Opcode.FORWARD], default=0.0),
                    "y": float(np.abs(case.samples.y).max())},

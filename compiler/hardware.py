@@ -43,7 +43,8 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
                       for name in case.vectors) if like is None or case.units > 1 else like.hardware.vectors,
         repeat=any(map(_repeats, _sweeps(q.circuits))) or bool(q.circuits.backs and case.units > case.lanes)
         or bool(like and like.hardware.repeat),
-        adding=any(s.learn or s.opcode == Opcode.OUTER for s in q.circuits.backs) or bool(like and like.hardware.adding),
+        adding=any(s.learn or s.opcode == Opcode.OUTER for s in q.circuits.backs)
+        or bool(like and like.hardware.adding),
     )
 
 

@@ -57,6 +57,9 @@ def _chosen(site: Site, expr: Expr, size: int) -> Expr:
 
 
 def _nll(site: Site, x: Argument, target: Argument, weight: Argument, reduction: int, ignore: int) -> Array:
+    if 0 <= ignore < site.store.nodes.lengths["target"]:
+        raise site.refuse("a class is ignored", "leave its samples out with mask=, as in fit(X, Y, mask=M)",
+                          f"ignore_index={ignore}")
     scores = _scores(site, x)  # one sample: its weighted mean does not depend on the weight
     found = neg(_chosen(site, scores.expr, scores.size))
     if weight is not None and reduction != _MEAN:

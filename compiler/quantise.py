@@ -10,7 +10,7 @@ import numpy as np
 from echolith.compiler.calibrate import Samples
 from echolith.compiler.case import Case
 from echolith.compiler.circuits import Circuits, circuits
-from echolith.compiler.costs import KEPT, LEVEL, LEVELS, Cost, sampled, slope
+from echolith.compiler.costs import KEPT, LEVEL, LEVELS, WEIGHED, WEIGHT, WEIGHTS, Cost, sampled, slope
 from echolith.compiler.differentiate import derivative, evaluate
 from echolith.compiler.errors import CompileError
 from echolith.compiler.formats import exact, fraction
@@ -124,6 +124,8 @@ def operand(case: Case) -> int:
 
 def _levels(case: Case, f: Mapping[str, int], given: Mapping[str, int], width: int) -> dict[str, int]:
     """Of the vectors of a softmax, for outputs anywhere in their format; those kept follow from the others."""
+    if case.cost is not None and case.cost.weights:
+        return _weights_beside(case, f, given, width)
     if not case.levels:
         return {}
     shift, kept = f["drive"] + f["u"] - f["z"], case.plan.names[KEPT]
@@ -131,6 +133,15 @@ def _levels(case: Case, f: Mapping[str, int], given: Mapping[str, int], width: i
     found |= {"softmax:y": f["output"], kept: min(max(shift, 0), width - 2)}
     found |= {name: frac for name, frac in given.items() if name in found}
     return found | {LEVELS: found[kept] + found[LEVEL] - shift}
+
+
+def _weights_beside(case: Case, f: Mapping[str, int], given: Mapping[str, int], width: int) -> dict[str, int]:
+    """Of the weights of outputs: as a block, times one, and as they are kept."""
+    assert case.cost is not None
+    shift, block = f["drive"] + f["u"] - f["z"], case.plan.names[WEIGHTS]
+    finest = fraction(max(np.abs(case.cost.weights)), width, 1.01)
+    own = given.get(block, min(finest, finest + shift - f["state"]))
+    return {block: own, WEIGHED: own + f["state"] - shift}
 
 
 def _stretched(case: Case, f: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -143,8 +154,8 @@ def _stretched(case: Case, f: Mapping[str, int]) -> dict[str, np.ndarray]:
 
 def _tried(cost: Cost, y: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
     """Outputs (samples, outputs, 1) against extreme targets, and their level."""
-    level = {name: v[:, :, None] for name, v in sampled(cost, y).items() if name == LEVEL}
-    return {"y": y[:, :, None], "target": _ends(targets), **level}
+    given = {name: v[..., None] for name, v in cost.given(y, np.zeros(())).items() if name != "target"}
+    return {**given, "target": _ends(targets)}
 
 
 def _reached(cost: Cost, samples: Samples, frac: int, width: int) -> dict[str, np.ndarray]:
@@ -304,7 +315,9 @@ def _cost(case: Case, formats: Formats, segments: int, accumulator: int, first: 
         return b.build(y=y)
     assert case.cost is not None
     leaves = {"y": Fixed(y, formats["output"], True), "target": Fixed(b.input("target"), formats["target"], True)}
-    if case.levels:
+    if case.cost.weights:
+        leaves[WEIGHT] = Fixed(b.input("drive"), formats[WEIGHED], True)
+    elif case.levels:
         leaves[LEVEL] = Fixed(b.input("drive"), formats[LEVELS], True)
     values = _reached(case.cost, samples, formats["output"], width)
     low = Lowering(b, width, segments, leaves, values, first, formats.lowered.get("cost", ()))

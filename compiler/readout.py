@@ -76,8 +76,8 @@ def find_readout(site: Site, nodes: Nodes, expr: Expr, predict: Prediction | Non
                  classes: bool) -> Readout:  # fmt: skip
     """The readout that the cost ``expr`` uses, and the cost over y and target.
 
-    Without predict it is the smallest part of the cost that has all states and learned parameters and leaves a cost that
-    the chip computes."""
+    Without predict it is the smallest part of the cost that has all states and learned parameters and leaves a cost
+    that the chip computes."""
     vectors = sorted(_vectors(nodes, expr) - {"target"})
     for name in vectors:
         if "target" in nodes.given(var(name)):
@@ -128,8 +128,8 @@ def _smallest(site: Site, nodes: Nodes, expr: Expr, outputs: int, store: Store, 
 def _parts(nodes: Nodes, expr: Expr, outputs: int) -> set[Expr]:
     """Vectors of outputs elements that depend on states and not on targets."""
     found: set[Expr] = set()
-    for arg in (*expr.args, *(nodes.nodes[n].expr for n in names(expr) & set(nodes.nodes)
-                              if isinstance(nodes.nodes[n], Reduce) and expr.op == "var")):
+    node = nodes.nodes.get(expr.name) if expr.op == "var" else None
+    for arg in (*expr.args, *((node.expr,) if isinstance(node, Reduce) else ())):
         found |= _parts(nodes, arg, outputs)
     given = nodes.given(expr)
     wide = any(nodes.lengths.get(n) == outputs for n in names(expr))

@@ -15,7 +15,7 @@ import numpy as np
 
 from echolith.compiler.agree import updates
 from echolith.compiler.calibrate import force
-from echolith.compiler.costs import LEVEL, Cost, sampled, slope
+from echolith.compiler.costs import Cost, slope
 from echolith.compiler.derived import chained, completed
 from echolith.compiler.design import Design
 from echolith.compiler.differentiate import derivative, evaluate, names
@@ -23,7 +23,8 @@ from echolith.compiler.kinetic import velocity
 from echolith.compiler.layout import part
 from echolith.compiler.steps import DELTA, OUTPUT, SLOPE
 
-__all__ = ["Run", "cost_slope", "forward", "gradient", "kicks", "outputs", "read", "reading", "readout", "slopes", "speed"]
+__all__ = ["Run", "cost_slope", "forward", "gradient", "kicks", "outputs", "read", "reading", "readout", "slopes",
+           "speed"]
 
 _STEP = 1e-5  # of the largest element that is moved
 
@@ -175,8 +176,7 @@ def slopes(design: Design, env: Mapping[str, np.ndarray], q: np.ndarray) -> np.n
 
 def cost_slope(cost: Cost, y: np.ndarray, target: np.ndarray) -> np.ndarray:
     """dcost/dy of all outputs, on the last axis; 0 where the target is NaN: not there."""
-    level = {name: v for name, v in sampled(cost, y).items() if name == LEVEL}
-    found = evaluate(slope(cost), {"y": y, "target": np.nan_to_num(target), **level})
+    found = evaluate(slope(cost), cost.given(y, np.nan_to_num(target)))
     return np.where(np.isnan(target), 0.0, found)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from echolith.compiler.agree import updates
 from echolith.compiler.calibrate import force
-from echolith.compiler.costs import sampled, slope
+from echolith.compiler.costs import slope
 from echolith.compiler.derived import chained
 from echolith.compiler.design import Design
 from echolith.compiler.differentiate import derivative, evaluate, names
@@ -77,7 +77,7 @@ class Real:
         """dcost/dy of every output; none for a missing target, NaN."""
         y, cost = self.readout(q), self.design.cost
         assert cost is not None
-        known = {"y": y, "target": np.nan_to_num(target), **sampled(cost, y)}
+        known = cost.given(y, np.nan_to_num(target))
         return np.where(np.isnan(target), 0.0, np.broadcast_to(evaluate(slope(cost), known), y.shape))
 
     def nudge(self, q: np.ndarray, target: np.ndarray) -> np.ndarray:
