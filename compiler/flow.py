@@ -20,6 +20,7 @@ from echolith.compiler.repeats import Repeats
 from echolith.compiler.steps import (
     DELTA,
     ERROR,
+    FINE,
     OUTPUT,
     SLOPE,
     Accumulate,
@@ -402,6 +403,23 @@ class _Reading(_Derivation):
             if state != ERROR and self.adjoints.get(state, _ZERO) != _ZERO:
                 self.flow.map(f"{SLOPE}{state}", units, self.adjoints[state])
         self._parameters(1 / self.dt)
+        self._refine()
+
+    def _refine(self) -> None:
+        """Row operands of gradients apart from those of sweeps: fewer bits of range, more below."""
+        known, steps = set(self.flow.lengths), []
+        back = next(i for i, s in enumerate(self.flow.steps) if isinstance(s, Map) and s.name == ERROR)
+        made = {getattr(s, "name", "") for s in self.flow.steps[back:]}
+        for step in self.flow.steps:
+            if isinstance(step, Outer) and step.rows in made and step.positions == 1:
+                name = f"{step.rows}{FINE}"
+                if name not in known:
+                    known.add(name)
+                    self.flow.lengths[name] = self.flow.lengths[step.rows]
+                    steps.append(Map(name, self.flow.lengths[name], var(step.rows)))
+                step = replace(step, rows=name)
+            steps.append(step)
+        self.flow.steps = steps
 
     def _drive(self, name: str, node: Affine, terms: tuple[Term, ...]) -> str:
         """One that the energy has too is the same block."""

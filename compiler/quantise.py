@@ -22,7 +22,7 @@ from echolith.compiler.masks import reserved
 from echolith.compiler.pipeline import Builder, Pipeline
 from echolith.compiler.reads import FULL, NUDGES
 from echolith.compiler.resolution import STRETCH, spread
-from echolith.compiler.steps import DELTA, ERROR, OUTPUT, SLOPE
+from echolith.compiler.steps import DELTA, ERROR, FINE, OUTPUT, SLOPE
 
 __all__ = ["Formats", "Quantised", "choose_formats", "operand", "quantise"]
 
@@ -113,6 +113,8 @@ def _reading(case: Case, f: Mapping[str, int], width: int) -> dict[str, int]:
         found |= {DELTA: full, ERROR: full - 1}
         found |= {name: fraction(largest, width, 4.0) for p in case.reading.backward for name in (p.q, p.result)
                   if name.startswith((SLOPE, NUDGES))}
+        found |= {p.result: fraction(float(np.abs(case.samples.values[p.result]).max(initial=0.0)), width - 1, 2.0)
+                  for p in case.reading.backward if p.result.endswith(FINE)}
     return found
 
 

@@ -13,7 +13,7 @@ from echolith.compiler.errors import CompileError
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.isa import Opcode
 from echolith.compiler.ops import add, neg
-from echolith.compiler.steps import ONE, Accumulate, Flow, Gather, Kick, Linear, Map, Maximum, Outer, Step
+from echolith.compiler.steps import FINE, ONE, Accumulate, Flow, Gather, Kick, Linear, Map, Maximum, Outer, Step
 
 __all__ = ["Pass", "select", "select_reading"]
 
@@ -93,7 +93,7 @@ def _inlined(steps: list[Step], flow: Flow, wanted: frozenset[str] = frozenset()
     while changed:
         changed = False
         for step in steps:
-            if not isinstance(step, Map | Linear | Gather | Maximum) or step.name in wanted:
+            if not isinstance(step, Map | Linear | Gather | Maximum) or step.name in wanted or step.name.endswith(FINE):
                 continue
             readers = [s for s in steps if step.name in _reads(s, flow)]
             if not readers:
