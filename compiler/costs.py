@@ -21,7 +21,8 @@ from echolith.compiler.reductions import below_one, logarithm
 from echolith.compiler.select import Pass
 from echolith.compiler.steps import ONE, Flow, Matrix
 
-__all__ = ["KEPT", "LEVEL", "LEVELS", "WEIGHED", "WEIGHT", "WEIGHTS", "Cost", "cost", "encoded", "levels", "sampled", "slope"]
+__all__ = ["KEPT", "LEVEL", "LEVELS", "WEIGHED", "WEIGHT", "WEIGHTS", "Cost", "cost", "encoded", "levels", "sampled",
+           "slope"]
 
 # A user's names have no colon.
 WEIGHT = "cost:weight"  # a frozen number of every output
@@ -73,7 +74,8 @@ def cost(graph: Graph) -> Cost | None:
     (name, node), *others = graph.cost_nodes.items()
     if others or node.kind != "logsumexp" or names(node.expr) != {"y"}:
         raise CompileError("cost: of reductions over the outputs, one logsumexp of a function of y (softmax "
-                           "cross-entropy) is built on the chip; use that or a cost per output, not "
+                           "cross-entropy) is built on the chip; use that, or a cost per output, as is a margin "
+                           "relu(1 - (2 * y - 1) * z) of every class, not "
                            f"{', '.join(n.kind for n in graph.cost_nodes.values())}")
     total = substitute(total, {name: var(LEVEL)})
     share, kind = _share(derivative(total, LEVEL), graph)
@@ -106,7 +108,8 @@ def _share(expr: Expr, graph: Graph) -> tuple[float, str]:
         if not per_target.value:
             return float(fixed) * graph.outputs, "classes" if graph.classes else "values"
     raise CompileError("cost: the logsumexp of the outputs may be added or multiplied by the target, as in softmax "
-                       f"cross-entropy; without weights of classes, not with the factor {expr}")
+                       "cross-entropy; let predict return what else depends on all outputs, e.g. softmax(R q), not "
+                       f"with the factor {expr}")
 
 
 def slope(found: Cost) -> Expr:

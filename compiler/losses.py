@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from echolith.compiler.elementwise import map_elements
-from echolith.compiler.ir import Expr, var
+from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.ops import add, apply, intern, mul, neg, power, sub
 from echolith.compiler.site import Argument, Site
 from echolith.compiler.spellings import LOSSES
@@ -86,6 +86,8 @@ def _gather(site: Site, x: Argument, *others: Any) -> Array:
 def _eq(site: Site, a: Argument, b: Argument) -> Array:
     known = a if isinstance(a, Fixed) else b
     outputs = site.store.nodes.lengths["target"]
+    if isinstance(known, int) and known < 0:  # an ignore_index that is no class
+        return Array(site.shape, const(0))
     if not isinstance(known, Fixed) or known.tensor.flatten().tolist() != list(range(outputs)):
         raise site.refuse("a class number is compared", "compare it with torch.arange(outputs)", site.operator)
     return Array(site.shape, _one_hot())

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -10,14 +10,14 @@ import numpy as np
 from echolith.compiler.calibrate import Samples
 from echolith.compiler.case import Case
 from echolith.compiler.circuits import Circuits, circuits
-from echolith.compiler.costs import KEPT, LEVEL, LEVELS, WEIGHED, WEIGHT, WEIGHTS, Cost, sampled, slope
+from echolith.compiler.costing import CostCircuit, tried
+from echolith.compiler.costs import KEPT, LEVEL, LEVELS, WEIGHED, WEIGHTS, Cost, sampled, slope
 from echolith.compiler.differentiate import derivative, evaluate
 from echolith.compiler.errors import CompileError
-from echolith.compiler.formats import exact, fraction
+from echolith.compiler.formats import Formats, exact, fraction
 from echolith.compiler.isa import Opcode
 from echolith.compiler.kinetic import Drift, Drifts, drifts
 from echolith.compiler.layout import Plan
-from echolith.compiler.lower import Fixed, Lowering
 from echolith.compiler.masks import reserved
 from echolith.compiler.pipeline import Builder, Pipeline
 from echolith.compiler.reads import FULL, NUDGES
@@ -28,24 +28,6 @@ __all__ = ["Formats", "Quantised", "choose_formats", "operand", "quantise"]
 
 
 _GROWTH = 4.0
-_STEEP = 64.0  # times the calibrated cost derivatives
-
-
-@dataclass(frozen=True)
-class Formats:
-    """Fraction bits by name: state, input, target, u (the inputs as operands), every block, every sum of a forward
-    sweep, output, delta, and one per vector parameter; ``lowered`` are those chosen inside the pipelines.
-
-    ``accumulator`` is the bits of a sum of products, ``segments`` log2 of the pieces of a table."""
-
-    fractions: dict[str, int]
-    data_width: int
-    accumulator: int
-    segments: int
-    lowered: dict[str, tuple[int, ...]] = field(default_factory=dict)
-
-    def __getitem__(self, name: str) -> int:
-        return self.fractions[name]
 
 
 @dataclass(frozen=True)
@@ -90,7 +72,7 @@ def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({})) 
         largest = max(float(np.abs(values[name]).max()), 0.25)
         f[f"vector{index}"] = fraction(largest, width, 4.0 if name in learned else 1.01)
     if case.cost is not None:
-        delta = np.asarray(evaluate(slope(case.cost), {**values, **_tried(case.cost, samples.y, samples.targets)}))
+        delta = np.asarray(evaluate(slope(case.cost), tried(case.cost, samples.y, samples.targets)))
         f["delta"] = fraction(max(float(np.abs(delta).max()), 2.0**-8), width - 1)
     f |= _reading(case, f, width)
     f |= given
@@ -154,26 +136,6 @@ def _stretched(case: Case, f: Mapping[str, int]) -> dict[str, np.ndarray]:
     return found
 
 
-def _tried(cost: Cost, y: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """Outputs (samples, outputs, 1) against extreme targets, and their level."""
-    given = {name: v[..., None] for name, v in cost.given(y, np.zeros(())).items() if name != "target"}
-    return {**given, "target": _ends(targets)}
-
-
-def _reached(cost: Cost, samples: Samples, frac: int, width: int) -> dict[str, np.ndarray]:
-    """Outputs over their whole format, or only as far as the cost derivative stays near the calibrated ones: that of an
-    exponential would leave those no bits."""
-    def largest(tried: dict[str, np.ndarray]) -> float:
-        return float(np.abs(evaluate(slope(cost), tried)).max(initial=0.0))
-
-    wanted = _STEEP * largest(_tried(cost, samples.y, samples.targets))
-    for reach in (np.inf, 8.0, 4.0, 2.0):
-        tried = _tried(cost, spread(samples.y, frac, width, reach), samples.targets)
-        if largest(tried) <= wanted:
-            break
-    return tried
-
-
 def _sums(case: Case, width: int, learns: bool) -> dict[str, int]:
     """Of forward sweeps' sums; those with a drive share the drives' one format, z."""
     passes = (*case.passes, *(case.reading.passes if case.reading else ()))
@@ -200,11 +162,6 @@ def _outputs(cost: Cost | None, samples: Samples) -> float:
         return max(largest, 2.0**-8)
     bend = derivative(slope(cost), "y")
     return max(largest, 2.0**-8 if bend.op == "const" else 16.0)
-
-
-def _ends(targets: np.ndarray) -> np.ndarray:
-    """Extreme targets, against which every output is tried."""
-    return np.array([targets.min(initial=0), targets.max(initial=0)])
 
 
 def _weights(plan: Plan, values: Mapping[str, np.ndarray], learned: frozenset[str], blocks: tuple[str, ...], width: int,
@@ -309,24 +266,9 @@ def _cost(case: Case, formats: Formats, segments: int, accumulator: int, first: 
           lowered: dict[str, tuple[int, ...]]) -> Pipeline:
     """acc, target and, of a softmax, the level where drives are kept -> y, and the cost derivative clipped to one bit
     less, so that its negative fits."""
-    samples, width = case.samples, case.board.width
-    b = Builder(("acc", accumulator), ("target", formats.data_width), *[("drive", width)] * bool(case.levels))
-    read = formats["state"] if case.reading is None else formats[OUTPUT]
-    y = b("sat", b("rnd", b.input("acc"), n=formats["readout"] + read - formats["output"]), n=width)
+    made = CostCircuit(case, formats, segments, accumulator, first)
     if not case.learn:
-        return b.build(y=y)
-    assert case.cost is not None
-    leaves = {"y": Fixed(y, formats["output"], True), "target": Fixed(b.input("target"), formats["target"], True)}
-    if case.cost.weights:
-        leaves[WEIGHT] = Fixed(b.input("drive"), formats[WEIGHED], True)
-    elif case.levels:
-        leaves[LEVEL] = Fixed(b.input("drive"), formats[LEVELS], True)
-    values = _reached(case.cost, samples, formats["output"], width)
-    low = Lowering(b, width, segments, leaves, values, first, formats.lowered.get("cost", ()))
-    value = low(slope(case.cost))
-    delta = b("sat", b("rnd", value.node, n=value.frac - formats["delta"]), n=width - 1)
-    if samples.missing is not None:
-        delta = b("unless", delta, b.input("target"), n=reserved(formats.data_width))
-    lowered["cost"] = tuple(low.formats)
-    tables += low.tables
-    return b.build(y=y, delta=delta)
+        return made.outputs()
+    lowered["cost"] = tuple(made.low.formats)
+    tables += made.low.tables
+    return made.pipeline

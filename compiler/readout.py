@@ -76,8 +76,8 @@ def find_readout(site: Site, nodes: Nodes, expr: Expr, predict: Prediction | Non
                  classes: bool) -> Readout:  # fmt: skip
     """The readout that the cost ``expr`` uses, and the cost over y and target.
 
-    Without predict it is the smallest part of the cost that has all states and learned parameters and leaves a cost
-    that the chip computes."""
+    Without predict it is a part of the cost that has all states and learned parameters and leaves a cost that the chip
+    computes."""
     vectors = sorted(_vectors(nodes, expr) - {"target"})
     for name in vectors:
         if "target" in nodes.given(var(name)):
@@ -89,7 +89,7 @@ def find_readout(site: Site, nodes: Nodes, expr: Expr, predict: Prediction | Non
         if _strange(nodes, found):
             raise _different(site, nodes, vectors, predict)
     else:
-        found = _smallest(site, nodes, expr, outputs, store, classes)
+        found = _chosen(site, nodes, expr, outputs, store, classes)
     if found is None or _strange(nodes, found):
         raise _unread(site, nodes, vectors, outputs)
     if extra := sorted(_parameters(found.cost, found.cost_nodes) & store.learned):
@@ -112,11 +112,11 @@ def _unread(site: Site, nodes: Nodes, vectors: list[str], outputs: int) -> Compi
     return site.refuse("the cost disagrees with outputs", f"compare y with {outputs} outputs", found)
 
 
-def _smallest(site: Site, nodes: Nodes, expr: Expr, outputs: int, store: Store, classes: bool) -> Readout | None:
-    """Over the first part that will do; else over the first that has all states."""
+def _chosen(site: Site, nodes: Nodes, expr: Expr, outputs: int, store: Store, classes: bool) -> Readout | None:
+    """A vector that will do, else what leaves the shortest cost; else the first that has all states."""
     first: Readout | None = None
-    for part in sorted(_parts(nodes, expr, outputs), key=_size):
-        found = _over(nodes, expr, part, outputs, None)
+    tried = [(part, _over(nodes, expr, part, outputs, None)) for part in _parts(nodes, expr, outputs)]
+    for _, found in sorted(tried, key=lambda pair: (pair[0].op != "var", _size(pair[1]), str(pair[0]))):
         if _strange(nodes, found):
             continue
         first = first or found
@@ -136,8 +136,8 @@ def _parts(nodes: Nodes, expr: Expr, outputs: int) -> set[Expr]:
     return found | {expr} if given and "target" not in given and wide else found
 
 
-def _size(expr: Expr) -> tuple[int, str]:
-    return len(str(expr)), str(expr)
+def _size(found: Readout) -> int:
+    return sum(len(str(t.expr)) for t in found.cost) + sum(len(str(n.expr)) for n in found.cost_nodes.values())
 
 
 def _built(found: Readout, outputs: int, store: Store, classes: bool) -> bool:
