@@ -28,6 +28,7 @@ __all__ = ["Formats", "Quantised", "choose_formats", "operand", "quantise"]
 
 
 _GROWTH = 4.0
+_ROUNDS = 8
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _reading(case: Case, f: Mapping[str, int], width: int) -> dict[str, int]:
         found |= {DELTA: full, ERROR: full - 1}
         found |= {name: fraction(largest, width, 4.0) for p in case.reading.backward for name in (p.q, p.result)
                   if name.startswith((SLOPE, NUDGES))}
-        found |= {p.result: fraction(float(np.abs(case.samples.values[p.result]).max(initial=0.0)), width - 1, 2.0)
+        found |= {p.result: fraction(float(np.abs(case.samples.values[p.result]).max(initial=0.0)), width - 1, 4.0)
                   for p in case.reading.backward if p.result.endswith(FINE)}
     return found
 
@@ -181,12 +182,13 @@ def quantise(case: Case, formats: Formats) -> Quantised:
     values = {name: np.asarray(v).reshape(-1) for name, v in case.flow.values.items()} | samples.values
     values |= _stretched(case, formats.fractions)
     coarser: dict[str, int] = {}
+    rounds = 0
     passes = case.everything
     while True:
         found = circuits(passes, case.flow, graph.states, case.plan.names, formats.fractions | coarser, values,
                          case.vectors, width=width, segments=segments, accumulator=accumulator, lanes=case.lanes,
                          given=formats.lowered, narrow=case.reading.passes if case.reading else ())
-        more = _aligned(case, found)
+        more, rounds = _aligned(case, found, rounds > _ROUNDS), rounds + 1
         if not more:
             break
         coarser |= more
@@ -236,8 +238,9 @@ def _nothing(source: str, width: int, result: str) -> Pipeline:
     return b.build(**{result: b("const", n=0)})
 
 
-def _aligned(case: Case, found: Circuits) -> dict[str, int]:
-    """Coarser formats of row operands, so that all uses of one block add to its gradient in one format."""
+def _aligned(case: Case, found: Circuits, stuck: bool) -> dict[str, int]:
+    """Coarser formats of row operands, so that all uses of one block add to its gradient in one format; of columns
+    where ``stuck``: rows that several blocks share cannot please them all."""
     f, uses = found.fractions, {}
     for made in case.everything:
         if made.opcode == Opcode.OUTER:
@@ -248,6 +251,7 @@ def _aligned(case: Case, found: Circuits) -> dict[str, int]:
             x = made.source(made.x)
             excess = f[made.t] + f[x] - least
             fixed = made.t in case.positions or any(p.t == made.t and f[p.source(p.x)] != f[x] for p in passes)
+            fixed = fixed or stuck and x not in case.positions
             if excess and fixed and x in case.positions:
                 raise CompileError(f"energy: one learned matrix is applied to {x} and to vectors of a much wider "
                                    f"range; give each a matrix of its own, or scale them alike, not {made.matrix}")

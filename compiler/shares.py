@@ -1,13 +1,13 @@
 """A learned parameter that enters in several places is one set of words: what would be a copy of it is rewritten.
 
-    W u beside another use of W   becomes   W x, x a node that holds the inputs: one block, several sweeps
+    W u beside another use of W, a learned convolution of u   becomes   W x, x a node that holds the inputs: one block, several sweeps
     + b in several nodes, or one number b in several rows   becomes   a move of b, which is one column of ones
 """
 
 import dataclasses
 from collections import Counter
 
-from echolith.compiler.graph import Affine, Bias, Dense, Graph, Index, Reduce, Term
+from echolith.compiler.graph import Affine, Bias, Convolution, Dense, Graph, Index, Reduce, Term
 from echolith.compiler.ir import param, var
 from echolith.compiler.layout import overlap
 from echolith.compiler.ops import intern
@@ -43,7 +43,9 @@ def shared(graph: Graph) -> Graph:
 
 
 def _twice(term: Term, blocks: list[Dense], graph: Graph) -> bool:
-    """Whether a matrix of the inputs has words that another use has too."""
+    """Whether a matrix of the inputs has words that another use has too, as a kernel has in every place."""
+    if isinstance(term.matrix, Convolution):
+        return term.source == var("u") and term.matrix.parameter in graph.learned
     if term.source != var("u") or not isinstance(term.matrix, Dense) or term.matrix.parameter not in graph.learned:
         return False
     shape = graph.values[term.matrix.parameter].shape
