@@ -4,6 +4,7 @@ The energy is differentiated times dt, so that every adjoint and every kick carr
 twice is one block: its second use runs over the same words, in the other direction if it enters transposed.
 """
 
+from collections import Counter
 from dataclasses import replace
 from functools import reduce
 
@@ -406,13 +407,16 @@ class _Reading(_Derivation):
         self._refine()
 
     def _refine(self) -> None:
-        """Row operands of gradients apart from those of sweeps: fewer bits of range, more below."""
+        """Row operands of gradients apart from those of sweeps: fewer bits of range, more below. Those of several
+        columns of one block are apart too, since rows and columns together have one format."""
         known, steps = set(self.flow.lengths), []
         back = next(i for i, s in enumerate(self.flow.steps) if isinstance(s, Map) and s.name == ERROR)
         made = {getattr(s, "name", "") for s in self.flow.steps[back:]}
+        uses: Counter[tuple[str, str]] = Counter()
         for step in self.flow.steps:
             if isinstance(step, Outer) and step.rows in made and step.positions == 1:
-                name = f"{step.rows}{FINE}"
+                uses[step.rows, step.matrix] += 1
+                name = step.rows + FINE * uses[step.rows, step.matrix]
                 if name not in known:
                     known.add(name)
                     self.flow.lengths[name] = self.flow.lengths[step.rows]
