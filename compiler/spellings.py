@@ -146,7 +146,6 @@ ELEMENTWISE: dict[str, Callable[..., Expr]] = {
     "elu": _elu, "celu": _celu, "leaky_relu": _leaky_relu, "clamp": _clamp, "clamp_min": _clamp,
     "clamp_max": lambda x, max: _clamp(x, None, max), "hardtanh": _hardtanh,
     "hardswish": _hardswish, "softshrink": _softshrink,
-    **dict.fromkeys(("bitwise_not", "logical_not"), lambda x: sub(1, x)),  # of a comparison
 }  # fmt: skip
 
 # the same for losses, before their ``reduction`` argument is applied; ``weight`` arguments are not part of the form
