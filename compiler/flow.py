@@ -4,7 +4,6 @@ The energy is differentiated times dt, so that every adjoint and every kick carr
 twice is one block: its second use runs over the same words, in the other direction if it enters transposed.
 """
 
-from collections import Counter
 from dataclasses import replace
 from functools import reduce
 
@@ -18,40 +17,21 @@ from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.ops import add, mul
 from echolith.compiler.reductions import below_one, logarithm
 from echolith.compiler.repeats import Repeats
-from echolith.compiler.steps import (
-    DELTA,
-    ERROR,
-    FINE,
-    OUTPUT,
-    SLOPE,
-    Accumulate,
-    Drive,
-    Flow,
-    Kick,
-    Linear,
-    Map,
-    Matrix,
-    Maximum,
-    Outer,
-    dense,
-)
+from echolith.compiler.steps import Accumulate, Drive, Flow, Kick, Linear, Map, Matrix, Maximum, Outer, dense
 
-__all__ = ["derive", "derive_reading"]
+__all__ = ["Derivation", "derive"]
 
 _ZERO = const(0)
 
 
 def derive(graph: Graph, dt: float, learn: bool) -> Flow:
     """Forces and, with ``learn``, local updates of an energy."""
-    return _Derivation(graph, dt, learn).run()
+    return Derivation(graph, dt, learn).run()
 
 
-def derive_reading(graph: Graph, dt: float, learn: bool, first: Flow) -> Flow:
-    """The flow of a read-out; see `reads`. It has the words and vectors of ``first``, the energy's flow, too."""
-    return _Reading(graph, dt, learn, first).run()
+class Derivation:
+    """Steps of an energy's forces and updates; `reading` derives those of a read-out."""
 
-
-class _Derivation:
     def __init__(self, graph: Graph, dt: float, learn: bool):
         self.graph, self.dt, self.learn = graph, dt, learn
         self.flow = Flow(lengths={**graph.states, "u": graph.inputs}, values=dict(graph.values))
@@ -373,64 +353,3 @@ class _Derivation:
 
     def _length(self, expr: Expr) -> int:
         return max(self.flow.lengths[v] for v in self._vectors(expr))
-
-
-class _Reading(_Derivation):
-    """Of a graph whose energy is the read-out times the vector `ERROR`: no kicks, but the derivatives as vectors."""
-
-    def __init__(self, graph: Graph, dt: float, learn: bool, first: Flow):
-        super().__init__(graph, dt, learn)
-        first.lengths |= graph.states
-        self.flow = replace(first, steps=[])
-        self.oriented = {replace(m, transposed=False): m for m in first.matrices.values()}
-        self.repeats = Repeats(self.flow)
-
-    def run(self) -> Flow:
-        for name, node in self.graph.nodes.items():
-            self._forward(name, node)
-        (total,) = self.graph.energy
-        self.flow.map(OUTPUT, total.length, derivative(total.expr, ERROR))
-        if self.learn:
-            self._echoed(total.length)
-        return self.flow
-
-    def _echoed(self, outputs: int) -> None:
-        """Back from the row operands that the cost leaves: twice the negative derivative, which is the contrast of the
-        echoes that it moves."""
-        sums = self.flow.new(f"{ERROR}_sums", outputs)
-        self.flow.steps += [Linear(sums, outputs, "readout", True, DELTA), Map(ERROR, outputs, mul(-2, var(sums)))]
-        self._adjoint(1.0)
-        for state, units in self.graph.states.items():
-            if state != ERROR and self.adjoints.get(state, _ZERO) != _ZERO:
-                self.flow.map(f"{SLOPE}{state}", units, self.adjoints[state])
-        self._parameters(1 / self.dt)
-        self._refine()
-
-    def _refine(self) -> None:
-        """Row operands of gradients apart from those of sweeps: fewer bits of range, more below. Those of several
-        columns of one block are apart too, since rows and columns together have one format."""
-        known, steps = set(self.flow.lengths), []
-        back = next(i for i, s in enumerate(self.flow.steps) if isinstance(s, Map) and s.name == ERROR)
-        made = {getattr(s, "name", "") for s in self.flow.steps[back:]}
-        uses: Counter[tuple[str, str]] = Counter()
-        for step in self.flow.steps:
-            if isinstance(step, Outer) and step.rows in made and step.positions == 1:
-                uses[step.rows, step.matrix] += 1
-                name = step.rows + FINE * uses[step.rows, step.matrix]
-                if name not in known:
-                    known.add(name)
-                    self.flow.lengths[name] = self.flow.lengths[step.rows]
-                    steps.append(Map(name, self.flow.lengths[name], var(step.rows)))
-                step = replace(step, rows=name)
-            steps.append(step)
-        self.flow.steps = steps
-
-    def _drive(self, name: str, node: Affine, terms: tuple[Term, ...]) -> str:
-        """One that the energy has too is the same block."""
-        made = super()._drive(name, node, terms)
-        drive = self.flow.drives[made]
-        for other in self.flow.drives.values():
-            if replace(other, name=made) == drive and other.name != made:
-                del self.flow.drives[made]
-                return other.name
-        return made

@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from echolith.compiler.differentiate import names, substitute
-from echolith.compiler.flow import derive_reading
 from echolith.compiler.graph import Affine, Convolution, Dense, Graph, Index, Reduce, Sum, Term
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.isa import Opcode
 from echolith.compiler.layout import overlap
 from echolith.compiler.ops import intern, mul
+from echolith.compiler.reading import derive_reading
 from echolith.compiler.select import Pass, select_reading
 from echolith.compiler.steps import DELTA, ERROR, LANES, OUTPUT, SLOPE, Flow, Matrix, window
 

@@ -65,10 +65,7 @@ class Pass:
 
 def select(flow: Flow, states: tuple[str, ...]) -> list[Pass]:
     """Passes of one evaluation of the force, in order; the last one that needs a state's position moves it."""
-    selection = _Selection(_inlined(flow.steps, flow), flow, states)
-    selection.run()
-    selection.drift()
-    return selection.passes
+    return _Selection(_inlined(flow.steps, flow), flow, states).drifting()
 
 
 def select_reading(flow: Flow, states: tuple[str, ...], given: frozenset[str], wanted: frozenset[str]) -> list[Pass]:
@@ -384,8 +381,9 @@ class _Selection:
         """A vector as row operands."""
         return Pass(Opcode.UNITS, length, q=name, expr=var(name), result=name, rows=True)
 
-    def drift(self) -> None:
+    def drifting(self) -> list[Pass]:
         """A state moves in its last kick if nothing reads its position later, else behind everything."""
+        self.run()
         for state in self.states:
             last = max((i for i, p in enumerate(self.passes) if p.state == state), default=-1)
             later = self.passes[last + 1:]
@@ -394,7 +392,7 @@ class _Selection:
                 self.passes[last].drift = True
             else:
                 self.passes.append(Pass(Opcode.UNITS, self.flow.lengths[state], q=state, state=state, drift=True))
-
+        return self.passes
 
     @staticmethod
     def _drifts(made: Pass) -> bool:
