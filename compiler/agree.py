@@ -17,9 +17,9 @@ from echolith.compiler.graph import Dense, Graph
 from echolith.compiler.isa import Opcode
 from echolith.compiler.layout import part
 from echolith.compiler.select import Pass
-from echolith.compiler.steps import Flow, window
+from echolith.compiler.steps import DELTA, ERROR, OUTPUT, SLOPE, Flow, window
 
-__all__ = ["agree", "updates"]
+__all__ = ["agree", "agree_reading", "updates"]
 
 _SAMPLES = 8
 _TOLERANCE = 1e-9  # of the largest element
@@ -38,6 +38,25 @@ def agree(graph: Graph, flow: Flow, passes: Sequence[Pass], samples: Samples, dt
     for name, expected in numeric.gradient(graph, q, u).items():
         if name in graph.learned:
             _same(f"update of {name}", found.get(name, np.zeros(expected.shape)), dt * expected)
+
+
+def agree_reading(graph: Graph, flow: Flow, passes: Sequence[Pass], samples: Samples, dt: float, learn: bool) -> None:
+    """The same of a read-out's passes; see `reads`."""
+    rows = np.linspace(0, len(samples.values["u"]) - 1, _SAMPLES).astype(int)
+    given = {n: v[rows] for n, v in samples.values.items() if n in (*graph.states, "u", DELTA)}
+    given.setdefault(DELTA, np.zeros((len(rows), graph.states[ERROR])))
+    env, _ = force(passes, flow, given, flow.values)
+    q, u = {**given, ERROR: -2 * given[DELTA]}, given["u"]
+    expected = numeric.Force(graph)({s: q[s] for s in graph.states}, u)
+    _same("read-out", env[OUTPUT], expected[ERROR])
+    if not learn:
+        return
+    for state in graph.states.keys() - {ERROR}:
+        _same(f"nudge of {state}", env.get(f"{SLOPE}{state}", np.zeros_like(expected[state])), expected[state])
+    found = updates(flow, passes, env, dt)
+    for name, gradient in numeric.gradient(graph, {s: q[s] for s in graph.states}, u).items():
+        if name in graph.learned:
+            _same(f"update of {name}", found.get(name, np.zeros(gradient.shape)), gradient)
 
 
 def updates(flow: Flow | Design, passes: Sequence[Pass], env: Mapping[str, np.ndarray], dt: float

@@ -10,6 +10,8 @@ from echolith.compiler.hardware import NUDGE
 from echolith.compiler.isa import Opcode
 from echolith.compiler.program import Program, Schedule, build
 from echolith.compiler.quantise import Formats, Quantised
+from echolith.compiler.select import Pass
+from echolith.compiler.steps import DELTA, OUTPUT
 
 __all__ = ["assembled", "program"]
 
@@ -22,13 +24,23 @@ def program(case: Case, hardware: Hardware, q: Quantised) -> Program:
     vectors = tuple(int(np.size(case.flow.values[name])) for name in case.vectors)
     return build(Schedule(hardware, case.dynamics, case.units, case.graph.inputs, case.graph.outputs, blocks,
                           tuple(q.circuits.sweeps), tuple(q.circuits.levels), q.drifts, _drives(case, q.circuits),
-                          updates, vectors if case.learn else (), case.plan.used))
+                          updates, vectors if case.learn else (), case.plan.used,
+                          tuple(q.circuits.reads), tuple(q.circuits.backs), _source(case, q.circuits)))
+
+
+def _source(case: Case, circuits: Circuits) -> int:
+    """Where the vector is that the readout block is applied to."""
+    return next((s.place for s, p in zip(circuits.reads, _reading(case), strict=False) if p.result == OUTPUT), 0)
+
+
+def _reading(case: Case) -> tuple[Pass, ...]:
+    return case.reading.passes if case.reading else ()
 
 
 def _drives(case: Case, circuits: Circuits) -> dict[str, int]:
     """Blocks whose sums are kept over the substeps, with their first row."""
-    return {case.plan.names[p.drive]: s.drive for p, s in zip(case.passes, circuits.sweeps, strict=True)
-            if p.drive}
+    passes, sweeps = (*case.passes, *_reading(case)), (*circuits.sweeps, *circuits.reads, *circuits.backs)
+    return {case.plan.names[p.drive]: s.drive for p, s in zip(passes, sweeps, strict=True) if p.drive}
 
 
 def assembled(case: Case, formats: Formats, q: Quantised, hw: Hardware, words: Program) -> Design:
@@ -53,16 +65,18 @@ def assembled(case: Case, formats: Formats, q: Quantised, hw: Hardware, words: P
         program=words.words, entries=words.entries, rates=words.rates, tables=q.tables,
         values={k: np.asarray(v, np.float64) for k, v in case.flow.values.items() if k in used}, fractions=f,
         lowered=q.lowered, response=hw.width - NUDGE + hw.delta_shift, gain=0,
-        cost=case.cost, index=tuple(q.circuits.index), report=_report(case))
+        cost=case.cost, index=tuple(q.circuits.index), report=_report(case),
+        reads=tuple(q.circuits.reads), backs=tuple(q.circuits.backs), reading=_reading(case))
 
 
 def _half(f: dict[str, int], hw: Hardware) -> float:
     """1 / (2 * eps) of a sample with exponent 0: eps = 2^(exponent) / (2 * this)."""
-    return 0.5 * 2.0 ** -(f["readout"] + f["delta"] - hw.delta_shift - hw.nudge_shift - f["state"])
+    operand = f[DELTA] if DELTA in f else hw.nudge_shift + f["state"] - f["readout"]
+    return 0.5 * 2.0 ** -(f["delta"] - hw.delta_shift - operand)
 
 
 def _placements(case: Case, f: dict[str, int], q: Quantised, hw: Hardware) -> tuple[Placement, ...]:
-    grain = {case.plan.names[p.matrix]: f[p.t] + f[p.source(p.x)] for p in case.passes
+    grain = {case.plan.names[p.matrix]: f[p.t] + f[p.source(p.x)] for p in case.everything
              if p.opcode == Opcode.OUTER}
     placements, scale = [], case.dynamics.cost_scale
     for c in case.plan.columns:
@@ -83,7 +97,7 @@ def _report(case: Case) -> dict:
     ranges = {name: float(np.abs(v).max(initial=0.0)) for name, v in case.samples.values.items()}
     return {
         "board": case.board.name,
-        **describe(case.graph, case.cost, case.learn),
+        **describe(case.graph, case.cost, case.learn, case.reading and case.reading.graph),
         "ranges": {**ranges, "q": max(ranges[s] for s in case.graph.states), "p": case.samples.p,
                    "z": max([ranges[p.acc] for p in case.passes if p.opcode == Opcode.FORWARD], default=0.0),
                    "y": float(np.abs(case.samples.y).max())},

@@ -16,7 +16,7 @@ from echolith.compiler.case import case as find_case
 from echolith.compiler.design import Design, Hardware
 from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
 from echolith.compiler.errors import CompileError, DesignMismatch
-from echolith.compiler.hardware import differences
+from echolith.compiler.hardware import NUDGE, differences
 from echolith.compiler.hardware import hardware as find_hardware
 from echolith.compiler.lanes import fullest
 from echolith.compiler.layout import size
@@ -24,12 +24,15 @@ from echolith.compiler.located import located
 from echolith.compiler.own import owned
 from echolith.compiler.precision import chosen
 from echolith.compiler.program import Program
-from echolith.compiler.quantise import Formats, Quantised, quantise
+from echolith.compiler.quantise import Formats, Quantised, operand, quantise
 from echolith.compiler.ranged import ranged
 from echolith.compiler.search import Wanted, search
+from echolith.compiler.steps import DELTA
 from echolith.compiler.timing import cycles
 
 __all__ = ["compile"]
+
+_GUESSES = 4
 
 
 def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate=None, steps: int | None = None,
@@ -95,11 +98,30 @@ def _compiled(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate
     def formats(spread: Case) -> Formats:
         return chosen(spread, given, like, calibrate is None)
 
+    if case.reading is not None and case.learn:
+        case = _settled(case, formats, like)
     if lanes == "auto" and like is None:
         case = _filled(case, formats)
     if isinstance(precision, Wanted):
         return search(case, precision, lambda formats: _lowered(case, formats, None))
     return _lowered(case, formats(case), like)
+
+
+def _settled(case: Case, formats: Callable[[Case], Formats], like: Design | None) -> Case:
+    """The case with as much as the row operands of its read-out must stand for: as given, or until ranging leaves the
+    response where it is."""
+    given = (like.fractions if like is not None else formats(case).fractions)[DELTA]
+    if off := given - operand(case):
+        return case.weakened(off)
+    if like is not None:
+        return case
+    for _ in range(_GUESSES):
+        design = _lowered(case, formats(case), None)
+        off = design.hardware.width - NUDGE + design.hardware.delta_shift - design.response
+        if abs(off) <= 1:
+            break
+        case = case.weakened(off)
+    return case
 
 
 def _lowered(case: Case, formats: Formats, like: Design | None) -> Design:

@@ -12,10 +12,11 @@ from echolith.compiler.graph import Affine, Dense, Graph
 from echolith.compiler.isa import Opcode
 from echolith.compiler.kinetic import velocity
 from echolith.compiler.select import Pass
-from echolith.compiler.steps import ONE, Drive, Flow, dense
+from echolith.compiler.steps import DELTA, ONE, Drive, Flow, dense
 
-__all__ = ["Samples", "affine", "calibrate", "force"]
+__all__ = ["ERRORS", "Samples", "affine", "calibrate", "force"]
 
+ERRORS = 0.5  # range of made-up cost derivatives, in row operands that are full at 16
 _DIVERGED = 1e6
 _CALM = 100.0  # below this, states that are not finite have not grown there
 _KEEP = 4096  # rows of samples kept per quantity
@@ -58,6 +59,8 @@ def force(passes: Sequence[Pass], flow: Flow | Design, vectors: Values, values: 
     env[ONE] = np.ones((samples, 1))
     for made in passes:
         env |= {g.name: g(env[g.x]) for g in made.gathers}
+        if made.parts:
+            env[made.q] = np.concatenate([env[n] for n in made.parts], axis=1)
         if made.opcode == Opcode.OUTER:
             continue
         if made.acc:
@@ -86,8 +89,9 @@ def _sum(made: Pass, flow: Flow | Design, env: Values, values: Mapping[str, np.n
 
 
 def calibrate(graph: Graph, passes: Sequence[Pass], flow: Flow, x: np.ndarray, targets: np.ndarray, dt: float,
-              substeps: int, cost_at: str | None) -> Samples:
-    """Run forward in float64 from rest; ``x`` is (batch, steps, inputs)."""
+              substeps: int, cost_at: str | None, read: Sequence[Pass] = ()) -> Samples:
+    """Run forward in float64 from rest; ``x`` is (batch, steps, inputs), ``read`` are the passes of a read-out."""
+    generator = np.random.default_rng(0)
     q = {s: np.zeros((len(x), n)) for s, n in graph.states.items()}
     p = {s: np.zeros((len(x), n)) for s, n in graph.states.items()}
     seen: dict[str, list[np.ndarray]] = {}
@@ -98,11 +102,14 @@ def calibrate(graph: Graph, passes: Sequence[Pass], flow: Flow, x: np.ndarray, t
             moved = velocity(graph.kinetic, flow.values, p)
             q = {s: v + dt * moved[s] for s, v in q.items()}
             env, kicks = force(passes, flow, {**q, "u": x[:, row]}, flow.values)
+            if read:
+                delta = {DELTA: generator.uniform(-ERRORS, ERRORS, (len(x), graph.outputs))}
+                env |= force(read, flow, {**q, "u": x[:, row], **delta}, flow.values)[0]
             for name, value in env.items():
                 if name not in flow.values:
                     seen.setdefault(name, []).append(value)
             if flow.readout and substep == substeps - 1 and (cost_at == "every" or row == x.shape[1] - 1):
-                ys.append(affine(flow.readout, flow.values, q, len(x)))
+                ys.append(affine(flow.readout, flow.values, env, len(x)))
             p = {s: v - kicks.get(s, 0.0) for s, v in p.items()}
             largest = max(largest, *(float(np.abs(v).max(initial=0.0)) for v in p.values()))
             finite = all(np.isfinite(v).all() for v in (*q.values(), *p.values()))

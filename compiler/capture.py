@@ -219,7 +219,8 @@ def _cost(reader: _Reader) -> tuple[Readout, bool]:
         except CompileError as error:
             errors.append(error)
             continue
-        found = find_readout(site, reader.nodes, expr, predict, reader.sizes.outputs, reader.store.learned)
+        found = find_readout(site, reader.nodes, expr, predict, reader.sizes.outputs, reader.store,
+                             isinstance(target[1], Classes))
         return found, isinstance(target[1], Classes)
     read = [e for e in errors[1:] if e.__cause__ is None]  # PyTorch wants a class, and the reader says what is missing
     raise read[0] if errors[0].__cause__ is not None and read and "as a number" not in str(read[0]) else errors[0]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from echolith.boards.catalog import Board
-from echolith.compiler.agree import agree
-from echolith.compiler.calibrate import Samples, calibrate
+from echolith.compiler.agree import agree, agree_reading
+from echolith.compiler.calibrate import Samples, calibrate, force
 from echolith.compiler.capture import capture
 from echolith.compiler.costs import Cost, cost, encoded, levels
 from echolith.compiler.design import Design, Dynamics
@@ -16,20 +16,21 @@ from echolith.compiler.differentiate import names
 from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
 from echolith.compiler.errors import CompileError
 from echolith.compiler.flow import derive
+from echolith.compiler.fold import biased
 from echolith.compiler.graph import Graph
 from echolith.compiler.hints import input_hint, target_hint
-from echolith.compiler.ir import var
 from echolith.compiler.layout import Plan, plan
 from echolith.compiler.masks import filled, missing, placed
 from echolith.compiler.plain import plain, shaped
 from echolith.compiler.prepare import prepared
+from echolith.compiler.reads import Reading, joined, laned, parted, reading, simple
 from echolith.compiler.select import Pass, select
-from echolith.compiler.steps import ONE, Flow
+from echolith.compiler.steps import DELTA, LANES, ONE, OUTPUT, Flow
 
 __all__ = ["Case", "case"]
 
 _SAMPLES = 32  # made up where none are given
-_TAKEN = r"(hidden|drive|vector)\d*|readout|state|input|target|output|delta|z"  # names of formats and blocks
+_TAKEN = r"(hidden|drive|vector)\d*|readout|state|input|nudge|target|output|delta|z"  # names of formats and blocks
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Case:
     graph: Graph
     flow: Flow
     passes: tuple[Pass, ...]
+    reading: Reading | None  # None: the readout is the states times a matrix
     cost: Cost | None  # None too without a rule
     levels: tuple[Pass, ...]  # of a softmax, before every cost
     vectors: tuple[str, ...]  # parameters of the neuron unit
@@ -68,20 +70,33 @@ class Case:
 
     def spread(self, lanes: int) -> "Case":
         """The same over another number of lanes."""
-        return replace(self, lanes=lanes, plan=plan(self.graph, self.flow, (*self.passes, *self.levels), lanes))
+        flow = laned(self.flow, lanes) if LANES in self.flow.values else self.flow
+        return replace(self, lanes=lanes, flow=flow, plan=plan(self.graph, flow, self.everything, lanes))
+
+    def weakened(self, bits: int) -> "Case":
+        """The same with row operands of the read-out that stand for 2^-bits of what they did."""
+        assert self.reading is not None
+        given = {n: v for n, v in self.samples.values.items() if n in (*self.graph.states, "u")}
+        given[DELTA] = self.samples.values[DELTA] * 2.0**-bits
+        env, _ = force(self.reading.passes, self.flow, given, self.flow.values)
+        values = self.samples.values | {n: v for n, v in env.items() if n not in self.flow.values}
+        return replace(self, samples=replace(self.samples, values=values),
+                       reading=replace(self.reading, weaker=self.reading.weaker + bits))
+
+    @property
+    def everything(self) -> tuple[Pass, ...]:
+        """Passes of the force, of the read-out and of its cost's level."""
+        return (*self.passes, *(self.reading.passes if self.reading else ()), *self.levels)
 
 
 def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: int | None, target: Board, lanes: int,
          room: int | None, like: Design | None) -> Case:
     """Capture, derive, select, calibrate, verify, lay out; ``given`` is (X, Y), (X, Y, mask) or None."""
-    graph = prepared(capture(model))
+    graph, readout = _prepared(capture(model))
     _names(graph)
     cost_at = rule and ("last" if rule.cost_at == "last" else "every")
     if rule is not None and not graph.cost:
         raise CompileError("a rule needs a cost: give the model a method cost(q, y), or compile with rule=None")
-    if graph.readout is not None and any(t.source not in map(var, graph.states) for t in graph.readout.terms):
-        raise CompileError("predict: a readout of functions of the states is not built on the chip yet; return "
-                           f"R q + b, not {' + '.join(str(t.source) for t in graph.readout.terms)}")
     found = cost(graph) if rule is not None else None
     given, absent = _unmasked(given, found)
     x, y = _data(graph, found, given, steps, cost_at)
@@ -91,19 +106,32 @@ def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: 
         absent = np.zeros(y.shape, bool)
     flow = derive(graph, float(dynamics.dt), rule is not None)
     passes = tuple(select(flow, tuple(graph.states)))
-    before = levels(found, flow, next(iter(graph.states)), graph.outputs)
-    samples = calibrate(graph, passes, flow, x, y, dynamics.dt, dynamics.substeps, cost_at)
+    width = like.hardware.lanes if like else lanes
+    read = None
+    if readout is not None:
+        read = reading(readout, float(dynamics.dt), rule is not None, flow)
+        flow = laned(flow, width) if rule is not None else flow
+    before = levels(found, flow, OUTPUT if read else next(iter(graph.states)), graph.outputs)
+    samples = calibrate(graph, passes, flow, x, y, dynamics.dt, dynamics.substeps, cost_at, read.passes if read else ())
     samples = replace(samples, missing=absent if rule is not None else None)
     agree(graph, flow, passes, samples, dynamics.dt, rule is not None)
+    if read is not None:
+        agree_reading(read.graph, flow, read.passes, samples, dynamics.dt, rule is not None)
     scale = 1.0 / x.shape[1] if rule and rule.cost_at == "mean" else 1.0
     timing = Dynamics(float(dynamics.dt), dynamics.substeps, x.shape[1], cost_at, scale)
-    width = like.hardware.lanes if like else lanes
     record = x.shape[1] * graph.inputs + y.shape[1] * y.shape[2] * (rule is not None)
-    used = {n for p in passes for e in (p.expr, *(e for _, e in p.learn)) if e is not None for n in e.variables()}
+    every = (*passes, *(read.passes if read else ()))
+    used = {n for p in every for e in (p.expr, *(e for _, e in p.learn)) if e is not None for n in e.variables()}
     used = used.union(*map(names, graph.kinetic.values()))
     vectors = tuple(sorted(used & set(flow.values)))
-    return Case(graph, flow, passes, found, before, vectors, samples, timing, target, width, rule is not None,
-                 plan(graph, flow, (*passes, *before), width), (len(x) if room is None else room) * record)
+    return Case(graph, flow, passes, read, found, before, vectors, samples, timing, target, width, rule is not None,
+                plan(graph, flow, (*every, *before), width), (len(x) if room is None else room) * record)
+
+
+def _prepared(graph: Graph) -> tuple[Graph, Graph | None]:
+    """Ready for derivation: the energy, and the read-out if it needs passes of its own."""
+    graph = biased(graph)
+    return (prepared(graph), None) if simple(graph) else parted(prepared(joined(graph)))
 
 
 def _names(graph: Graph) -> None:

@@ -15,7 +15,7 @@ from echolith.compiler.lower import Fixed, Lowering
 from echolith.compiler.pipeline import Builder, Pipeline
 from echolith.compiler.resolution import REACHES, Output, inaccuracy, spread
 from echolith.compiler.select import Pass
-from echolith.compiler.steps import ONE, Flow
+from echolith.compiler.steps import DELTA, ONE, Flow
 from echolith.compiler.sweep import Sweep
 
 __all__ = ["Circuits", "circuits"]
@@ -31,6 +31,8 @@ class Circuits:
     step: list[Pipeline] = field(default_factory=list)
     tables: dict[str, list[np.ndarray]] = field(default_factory=lambda: {"activate": [], "step": []})
     sweeps: list[Sweep] = field(default_factory=list)
+    reads: list[Sweep] = field(default_factory=list)  # before a read-out, where it needs more than its block
+    backs: list[Sweep] = field(default_factory=list)  # behind its cost
     levels: list[Sweep] = field(default_factory=list)  # of passes before the cost
     fractions: dict[str, int] = field(default_factory=dict)  # of every vector and of the sums' words
     gradients: dict[str, int] = field(default_factory=dict)  # of the contributions to each vector parameter
@@ -53,15 +55,16 @@ class _Circuit:
 
 def circuits(passes: Sequence[Pass], flow: Flow, states: Mapping[str, int], blocks: Mapping[str, str],
              fractions: Mapping[str, int], values: Mapping[str, np.ndarray], vectors: tuple[str, ...], *, width: int,
-             segments: int, accumulator: int, lanes: int, given: Mapping[str, tuple[int, ...]]) -> Circuits:
-    """Lower all passes.
+             segments: int, accumulator: int, lanes: int, given: Mapping[str, tuple[int, ...]],
+             narrow: Sequence[Pass] = ()) -> Circuits:
+    """Lower all passes; row operands of ``narrow`` ones have negatives.
 
     ``blocks`` names the block of every matrix and drive, ``fractions`` holds the formats of states, blocks, drives and
     vector parameters, ``values`` calibrated samples of every vector and parameter by name."""
     most = 0
     for apart in (0, 1, 2, 4, 8, 99):  # bits by which formats may be coarser than their ranges need
         lower = _Lower(passes, flow, states, blocks, fractions, values, vectors, width, segments, accumulator, lanes,
-                       given, apart)
+                       given, apart, narrow)
         found = lower.run()
         most = max(len(found.activate), len(found.step))
         if most <= _KINDS:
@@ -72,12 +75,13 @@ def circuits(passes: Sequence[Pass], flow: Flow, states: Mapping[str, int], bloc
 
 class _Lower:
     def __init__(self, passes, flow, states, blocks, fractions, values, vectors, width, segments, accumulator, lanes,
-                 given, apart):
+                 given, apart, narrow):
         self.flow, self.blocks, self.values = flow, blocks, values
         self.vectors, self.given = vectors, given
         self.samples = values  # of the pass that is lowered
         self.width, self.segments, self.accumulator, self.lanes = width, segments, accumulator, lanes
         self.found, self.passes = Circuits(fractions=dict(fractions)), passes
+        self.narrow = {made.result for made in narrow if made.rows}
         self.passes = [self._spaced(made) if made.rows else made for made in passes]
         self.places = self._layout(states)
         self.tiles = self._row_operands()
@@ -116,6 +120,7 @@ class _Lower:
             if made.value and made.result not in places:
                 places[made.result] = end
                 end += self.flow.lengths[made.result]
+        places |= {made.q: places[made.parts[0]] for made in self.passes if made.parts}
         self.zero = end
         if any(-1 in g.of for made in self.passes for g in made.gathers):
             end += 1
@@ -136,6 +141,8 @@ class _Lower:
 
     def _row_operands(self) -> dict[str, int]:
         tiles, end = {}, 0
+        if DELTA in {made.x for made in self.passes}:
+            tiles[DELTA], end = 0, -(-self.flow.lengths[DELTA] // self.lanes)
         for made in self.passes:
             if made.rows and made.result not in tiles:
                 tiles[made.result] = end
@@ -304,7 +311,8 @@ class _Lower:
             value = low(made.expr)
             return low.b("sat", low.b("rnd", value.node, n=value.frac - frac), n=self.width)
         value = low.word(made.expr)
-        return low.b("rnd", value.node, n=value.frac - f.setdefault(made.result, value.frac))
+        word = low.b("rnd", value.node, n=value.frac - f.setdefault(made.result, value.frac))
+        return low.b("sat", word, n=self.width - 1) if made.result in self.narrow else word
 
     def _vector_fraction(self, name: str) -> int:
         return self.alike.shared(name) if self.alike else self._own(name)

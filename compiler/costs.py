@@ -19,11 +19,15 @@ from echolith.compiler.isa import Opcode
 from echolith.compiler.ops import add, mul
 from echolith.compiler.reductions import below_one, logarithm
 from echolith.compiler.select import Pass
-from echolith.compiler.steps import Flow, Matrix
+from echolith.compiler.steps import ONE, Flow, Matrix
 
-__all__ = ["KEPT", "LEVEL", "LEVELS", "Cost", "cost", "encoded", "levels", "sampled", "slope"]
+__all__ = ["KEPT", "LEVEL", "LEVELS", "WEIGHED", "WEIGHT", "WEIGHTS", "Cost", "cost", "encoded", "levels", "sampled",
+           "slope"]
 
 # A user's names have no colon.
+WEIGHT = "cost:weight"  # a frozen number of every output
+WEIGHTS = "cost:weights"  # as a matrix of one column
+WEIGHED = "cost:kept"  # its sums: WEIGHT, kept once per output
 LEVEL = "softmax:level"
 LEVELS = "softmax:levels"  # as it is kept, once per output
 KEPT = "softmax:kept"  # the ones that take it there
@@ -31,7 +35,8 @@ KEPT = "softmax:kept"  # the ones that take it there
 
 @dataclass(frozen=True)
 class Cost:
-    """``expr`` of one output over y, target and level; ``inside`` is g, None without a softmax. ``share`` is k.
+    """``expr`` of one output over y, target, level and weight; ``inside`` is g, None without a softmax. ``share`` is k.
+    ``weights`` are those of all outputs, none if there are no different ones.
 
     ``targets``: "values", "classes" (whole numbers, one-hot on the chip), or "shares" that sum to 1."""
 
@@ -39,13 +44,18 @@ class Cost:
     inside: Expr | None = None
     share: float = 0.0
     targets: str = "values"
+    weights: tuple[float, ...] = ()
+
+    def given(self, y: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+        """What ``expr`` is over, for outputs and targets (..., outputs)."""
+        found = {"y": y, "target": target}
+        if self.inside is not None:
+            found[LEVEL] = _level(np.broadcast_to(evaluate(self.inside, {"y": y}), y.shape))
+        return found | ({WEIGHT: np.array(self.weights)} if self.weights else {})
 
     def __call__(self, y: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Costs of all outputs, which are on the last axis."""
-        given = {"y": y, "target": target}
-        if self.inside is not None:
-            given[LEVEL] = _level(evaluate(self.inside, {"y": y}))
-        return np.broadcast_to(evaluate(self.expr, given), y.shape)
+        return np.broadcast_to(evaluate(self.expr, self.given(y, target)), y.shape)
 
 
 def cost(graph: Graph) -> Cost | None:
@@ -58,20 +68,34 @@ def cost(graph: Graph) -> Cost | None:
         if part.length not in (1, graph.outputs):
             raise CompileError(f"cost: must be a sum over the {graph.outputs} outputs, not over {part.length} values")
         total = add(total, part.expr if part.length == graph.outputs else mul(1 / graph.outputs, part.expr))
-    others = sorted(names(total) - {"y", "target", *graph.cost_nodes})
-    if others:
-        raise CompileError("cost: weights of outputs are not built on the chip; scale outputs and targets instead, "
-                           f"not by {', '.join(others)}")
+    total, weights = _weighed(total, graph)
     if not graph.cost_nodes:
-        return Cost(total, targets=kind)
+        return Cost(total, targets=kind, weights=weights)
     (name, node), *others = graph.cost_nodes.items()
     if others or node.kind != "logsumexp" or names(node.expr) != {"y"}:
         raise CompileError("cost: of reductions over the outputs, one logsumexp of a function of y (softmax "
-                           "cross-entropy) is built on the chip; use that or a cost per output, not "
+                           "cross-entropy) is built on the chip; use that, or a cost per output, as is a margin "
+                           "relu(1 - (2 * y - 1) * z) of every class, not "
                            f"{', '.join(n.kind for n in graph.cost_nodes.values())}")
     total = substitute(total, {name: var(LEVEL)})
     share, kind = _share(derivative(total, LEVEL), graph)
     return Cost(total, node.expr, share, kind)
+
+
+def _weighed(total: Expr, graph: Graph) -> tuple[Expr, tuple[float, ...]]:
+    """The cost over WEIGHT, and its values."""
+    others = sorted(names(total) - {"y", "target", *graph.cost_nodes})
+    if not others:
+        return total, ()
+    if graph.cost_nodes:
+        raise CompileError("cost: weights of outputs beside a reduction over the outputs are not built on the chip; "
+                           "let predict return all of it, e.g. log_softmax(R q), and weigh that, not "
+                           f"{', '.join(others)} beside {', '.join(n.kind for n in graph.cost_nodes.values())}")
+    if len(others) > 1:
+        raise CompileError("cost: one vector of numbers per output is built on the chip; write several as one, e.g. "
+                           f"as their product, not {', '.join(others)}")
+    values = np.asarray(graph.values[others[0]], np.float64).reshape(-1)
+    return substitute(total, {others[0]: var(WEIGHT)}), tuple(np.broadcast_to(values, graph.outputs).tolist())
 
 
 def _share(expr: Expr, graph: Graph) -> tuple[float, str]:
@@ -79,12 +103,13 @@ def _share(expr: Expr, graph: Graph) -> tuple[float, str]:
     per_target = derivative(expr, "target")
     fixed = evaluate(substitute(expr, {"target": const(0)}), {}) if names(expr) <= {"target"} else np.nan
     if names(expr) <= {"target"} and per_target.op == "const":
-        if per_target.value and fixed == 0:
-            return per_target.value, "classes" if graph.classes else "shares"
+        if per_target.value:  # targets sum to 1
+            return per_target.value + float(fixed) * graph.outputs, "classes" if graph.classes else "shares"
         if not per_target.value:
             return float(fixed) * graph.outputs, "classes" if graph.classes else "values"
     raise CompileError("cost: the logsumexp of the outputs may be added or multiplied by the target, as in softmax "
-                       f"cross-entropy; without weights of classes, not with the factor {expr}")
+                       "cross-entropy; let predict return what else depends on all outputs, e.g. softmax(R q), not "
+                       f"with the factor {expr}")
 
 
 def slope(found: Cost) -> Expr:
@@ -100,6 +125,11 @@ def levels(found: Cost | None, flow: Flow, state: str, outputs: int) -> tuple[Pa
     """Passes that leave the level where the cost derivative of every output reads it; their matrices join the flow.
 
     ``state`` is the first one: all of them are the columns of the readout."""
+    if found is not None and found.weights:
+        flow.values[WEIGHTS] = np.reshape(found.weights, (-1, 1))
+        flow.matrices[WEIGHTS] = Matrix(WEIGHTS, False)
+        flow.lengths |= {ONE: 1, WEIGHED: outputs}
+        return (Pass(Opcode.FORWARD, outputs, WEIGHTS, x=ONE, acc=WEIGHED, kept=True),)
     if found is None or found.inside is None:
         return ()
     flow.values |= {"softmax:ones": np.ones((1, outputs)), "softmax:rows": np.ones((outputs, 1)),

@@ -3,10 +3,23 @@
 from echolith.compiler.costs import LEVEL, Cost, slope
 from echolith.compiler.differentiate import derivative, names, substitute
 from echolith.compiler.flow import derive
-from echolith.compiler.graph import Affine, Dense, Graph, Index
+from echolith.compiler.graph import Affine, Dense, Graph, Index, Reduce
 from echolith.compiler.ir import Expr, var
 from echolith.compiler.ops import mul, power
-from echolith.compiler.steps import Accumulate, Drive, Flow, Gather, Kick, Linear, Map, Maximum, Outer, window_text
+from echolith.compiler.prune import parameters
+from echolith.compiler.steps import (
+    ERROR,
+    Accumulate,
+    Drive,
+    Flow,
+    Gather,
+    Kick,
+    Linear,
+    Map,
+    Maximum,
+    Outer,
+    window_text,
+)
 
 __all__ = ["describe"]
 
@@ -14,20 +27,32 @@ Lines = list[list[str]]
 _PLAIN = mul(0.5, power(var("p"), 2))  # the kinetic energy that goes without saying
 
 
-def describe(graph: Graph, cost: Cost | None, learn: bool) -> dict[str, Lines]:
-    """(label, text) lines by section: ``energy`` and ``derived``. Without dt: these are the mathematics."""
+def describe(graph: Graph, cost: Cost | None, learn: bool, reading: Graph | None = None) -> dict[str, Lines]:
+    """(label, text) lines by section: ``energy`` and ``derived``. Without dt: these are the mathematics. ``reading`` is
+    the graph of a read-out with passes of its own."""
     energy: Lines = [["V", " + ".join(f"sum {_bare(e.expr)}" for e in graph.energy) or "0"]]
-    energy += [[name, _affine(node) if isinstance(node, Affine) else f"{node.kind} {node.expr}"]
-               for name, node in graph.nodes.items()]
+    energy += [[name, _node(node)] for name, node in graph.nodes.items()]
     energy += [[f"T of {s}" if len(graph.states) > 1 else "T", f"sum {_bare(e)}"] for s, e in graph.kinetic.items()
                if e != _PLAIN]
-    if graph.readout is not None:
+    if reading is not None:
+        energy += [[_read(name), _read(_node(node))] for name, node in reading.nodes.items()
+                   if _read(name) not in graph.nodes]
+        energy.append(["y", _read(_bare(derivative(reading.energy[0].expr, ERROR)))])
+    elif graph.readout is not None:
         energy.append(["y", _affine(graph.readout)])
     if cost is not None:
         energy.append(["cost", f"sum {_bare(_plain(cost.expr))}"])
         if cost.inside is not None:
             energy.append(["level", f"logsumexp {cost.inside}"])
-    return {"energy": energy, "derived": _derived(graph, cost if learn else None)}
+    return {"energy": energy, "derived": _derived(graph, cost if learn else None, reading)}
+
+
+def _node(node: Affine | Reduce) -> str:
+    return _affine(node) if isinstance(node, Affine) else f"{node.kind} {node.expr}"
+
+
+def _read(text: str) -> str:
+    return text.replace("out:", "")
 
 
 def _affine(form: Affine | Drive) -> str:
@@ -55,7 +80,7 @@ def _plain(expr: Expr) -> Expr:
     return substitute(expr, {LEVEL: var("level")})
 
 
-def _derived(graph: Graph, cost: Cost | None) -> Lines:
+def _derived(graph: Graph, cost: Cost | None, reading: Graph | None) -> Lines:
     flow = derive(graph, 1.0, cost is not None)
     known = {s.name: var(_sum(s, flow)) for s in flow.steps if isinstance(s, Linear | Gather)}
     labels = {f"{name}_t": f"dV/d{name}" for name in graph.nodes}
@@ -82,6 +107,9 @@ def _derived(graph: Graph, cost: Cost | None) -> Lines:
     lines += [[f"dV/d{s}", "0"] for s in graph.states if s not in kicked]
     if cost is not None:
         lines.append(["dcost/dy", _bare(_plain(slope(cost)))])
+        if reading is not None:
+            own = sorted(parameters(reading) & graph.learned)
+            return lines + [[f"d{name}", f"dcost/dy dy/d{name}"] for name in own]
         assert graph.readout is not None
         for t in graph.readout.terms:
             if isinstance(t.matrix, Dense) and t.matrix.parameter in graph.learned:

@@ -18,15 +18,15 @@ from echolith.compiler.ir import Expr
 from echolith.compiler.kinetic import Drift
 from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.select import Pass
-from echolith.compiler.steps import ONE, Drive, Matrix
+from echolith.compiler.steps import ONE, OUTPUT, Drive, Matrix
 from echolith.compiler.sweep import Sweep
 
 __all__ = ["Block", "Depths", "Design", "Dynamics", "Hardware", "Placement", "Vector"]
 
 
 def checksum(value: object) -> int:
-    """CRC-32 of the canonical JSON of a dataclass, never 0."""
-    text = json.dumps(dataclasses.asdict(value), sort_keys=True)  # type: ignore[call-overload]
+    """CRC-32 of the canonical JSON of a mapping, never 0."""
+    text = json.dumps(value, sort_keys=True)
     return zlib.crc32(text.encode()) or 1
 
 
@@ -71,11 +71,13 @@ class Hardware:
     vectors: tuple[bool, ...]  # one per vector parameter: a single shared word?
     overlap: bool = False  # a sweep starts while the results of others are on their way
     repeat: bool = False  # sweeps go over a block several times, each time with the next operands
+    adding: bool = False  # gradients of both samples in PAIR are added
 
     @cached_property
     def hardware_id(self) -> int:
-        """CRC-32 of this description."""
-        return checksum(self)
+        """CRC-32 of this description; what came later counts where it is there."""
+        return checksum(dataclasses.asdict(self) if self.adding else
+                        {name: v for name, v in dataclasses.asdict(self).items() if name != "adding"})
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,9 @@ class Design:
     index: tuple[int, ...] = ()  # contents of the index memory
     parameters: dict[str, str] = field(default_factory=dict)  # names of the model's state_dict -> of values
     unused: tuple[str, ...] = ()  # parameters that would learn, but that nothing depends on
+    reads: tuple[Sweep, ...] = ()  # before every read-out that is more than a block times the states
+    backs: tuple[Sweep, ...] = ()  # behind its cost: gradients, and the nudges as row operands
+    reading: tuple[Pass, ...] = ()  # what both mean in float
     report: dict = field(default_factory=dict)  # what explain() prints: ranges, energy text, dt^2 lambda_max, board
 
     @cached_property
@@ -202,7 +207,7 @@ class Design:
     @property
     def elements(self) -> int:
         """Elements of a context's vectors: the states, the constant one, the results that are kept, a zero."""
-        kept = [s for s in (*self.sweeps, *self.levels) if s.value]
+        kept = [s for s in (*self.sweeps, *self.reads, *self.backs, *self.levels) if s.value]
         return max([self.units + 1, *(s.place + (1 if s.maximum else s.length) for s in kept),
                     *(i + 1 for i in self.index)])
 
@@ -215,6 +220,10 @@ class Design:
     def computed(self) -> bool:
         """Whether the host computes parameters from others that learn, so that the chip cannot learn."""
         return unlearnable(self.derived, self.held, self.learned) is not None
+    @property
+    def read_place(self) -> int:
+        """First element of what the readout block is applied to."""
+        return next((s.place for s, p in zip(self.reads, self.reading, strict=False) if p.result == OUTPUT), 0)
 
     @property
     def record(self) -> int:

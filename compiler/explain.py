@@ -98,6 +98,10 @@ def _schedule(design: Design) -> Iterator[tuple[str, str]]:
                        f"{design.tiles(b) * b.columns} words per lane")
     d = design.dynamics
     yield "force", "; ".join(filter(None, map(_sweep, design.sweeps)))
+    if design.reads:
+        yield "read-out", "; ".join(filter(None, map(_sweep, design.reads)))
+    if design.backs:
+        yield "behind its cost", "; ".join(filter(None, map(_sweep, design.backs)))
     yield "predict", f"per row {d.substeps} x the force with kick and drift, then the read-out"
     if design.hardware.learn:
         yield "learn", "predict, then copies +, -, 0 back to the start: per step the force and its outer products"

@@ -19,17 +19,19 @@ from echolith.compiler.reductions import below_one, logarithm
 from echolith.compiler.repeats import Repeats
 from echolith.compiler.steps import Accumulate, Drive, Flow, Kick, Linear, Map, Matrix, Maximum, Outer, dense
 
-__all__ = ["derive"]
+__all__ = ["Derivation", "derive"]
 
 _ZERO = const(0)
 
 
 def derive(graph: Graph, dt: float, learn: bool) -> Flow:
     """Forces and, with ``learn``, local updates of an energy."""
-    return _Derivation(graph, dt, learn).run()
+    return Derivation(graph, dt, learn).run()
 
 
-class _Derivation:
+class Derivation:
+    """Steps of an energy's forces and updates; `reading` derives those of a read-out."""
+
     def __init__(self, graph: Graph, dt: float, learn: bool):
         self.graph, self.dt, self.learn = graph, dt, learn
         self.flow = Flow(lengths={**graph.states, "u": graph.inputs}, values=dict(graph.values))
@@ -37,17 +39,13 @@ class _Derivation:
         self.oriented: dict[Matrix, Matrix] = {}  # untransposed -> as first used
         self.adjoints: dict[str, Expr] = {}
         self.repeats = Repeats(self.flow)
+        self.driving: dict[str, str] = {}  # node -> its drive
         self.nodes: dict[str, Affine] = {}  # with frozen matrices of one source merged
 
     def run(self) -> Flow:
         for name, node in self.graph.nodes.items():
             self._forward(name, node)
-        for total in self.graph.energy:
-            scaled = mul(self.dt, total.expr)
-            for vector in sorted(self._vectors(total.expr)):
-                self._add(vector, derivative(scaled, vector))
-        for name in reversed(self.graph.nodes):
-            self._backward(name)
+        self._adjoint(self.dt)
         for state, units in self.graph.states.items():
             kick = self.adjoints.get(state, _ZERO)
             if kick != _ZERO:
@@ -57,10 +55,20 @@ class _Derivation:
         self._readout()
         return self.flow
 
+    def _adjoint(self, factor: float) -> None:
+        """Of ``factor`` times the energy."""
+        for total in self.graph.energy:
+            scaled = mul(factor, total.expr)
+            for vector in sorted(self._vectors(total.expr)):
+                self._add(vector, derivative(scaled, vector))
+        for name in reversed(self.graph.nodes):
+            self._backward(name)
+
     def _readout(self) -> None:
         form = self.graph.readout
         if form is not None:
-            terms = tuple(replace(t, matrix=self._dense(t, form.length, self._length(t.source))) for t in form.terms)
+            terms = tuple(t if isinstance(t.matrix, Dense) else
+                          replace(t, matrix=self._dense(t, form.length, self._length(t.source))) for t in form.terms)
             self.flow.readout = replace(form, terms=terms)
 
     # -- forward ---------------------------------------------------------------------------------------------------
@@ -75,6 +83,8 @@ class _Derivation:
         fixed = [i for i, t in enumerate(node.terms) if self._moves_learned(t)]
         driving = tuple(t for i, t in enumerate(node.terms) if i not in moving + fixed)
         drive = self._drive(name, node, driving) if driving or node.biases else None
+        if drive is not None:
+            self.driving[name] = drive
         total = _ZERO
         matrices = [i for i in moving if isinstance(node.terms[i].matrix, Dense)]
         for place, i in enumerate(matrices):
@@ -260,7 +270,7 @@ class _Derivation:
 
     def _driven(self, name: str, node: Affine, t: str) -> None:
         """Gradients of input weights and biases."""
-        drive = next((d for d in self.flow.drives.values() if d.name == f"{name}_drive"), None)
+        drive = self.flow.drives.get(self.driving.get(name, ""))
         learned = drive and any(self._learns(x.matrix.parameter) for x in drive.terms)  # type: ignore[union-attr]
         if drive and (learned or any(self._learns(b.parameter) for b in drive.biases)):
             self.flow.steps.append(Outer(drive.name, t, "u"))
@@ -286,11 +296,11 @@ class _Derivation:
                 slope = mul(1 / self.dt, derivative(source, parameter))
                 self._accumulate(parameter, length, mul(back, slope))
 
-    def _parameters(self) -> None:
+    def _parameters(self, factor: float = 1.0) -> None:
         """Gradients of the parameters inside the energy's element-wise terms."""
         for total in self.graph.energy:
             for parameter in sorted(names(total.expr) & self.graph.learned):
-                self._accumulate(parameter, total.length, derivative(total.expr, parameter))
+                self._accumulate(parameter, total.length, mul(factor, derivative(total.expr, parameter)))
 
     def _accumulate(self, parameter: str, length: int, expr: Expr) -> None:
         if expr != _ZERO:

@@ -2,13 +2,30 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from echolith.compiler.errors import CompileError
 
-__all__ = ["Format", "exact", "fraction"]
+__all__ = ["Format", "Formats", "exact", "fraction"]
+
+
+@dataclass(frozen=True)
+class Formats:
+    """Fraction bits by name: state, input, target, u (the inputs as operands), every block, every sum of a forward
+    sweep, output, delta, and one per vector parameter; ``lowered`` are those chosen inside the pipelines.
+
+    ``accumulator`` is the bits of a sum of products, ``segments`` log2 of the pieces of a table."""
+
+    fractions: dict[str, int]
+    data_width: int
+    accumulator: int
+    segments: int
+    lowered: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> int:
+        return self.fractions[name]
 
 
 @dataclass(frozen=True)

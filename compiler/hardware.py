@@ -12,6 +12,7 @@ from echolith.compiler.isa import Opcode
 from echolith.compiler.layout import size
 from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.quantise import Formats, Quantised
+from echolith.compiler.reads import NUDGES
 from echolith.compiler.sweep import Sweep
 
 __all__ = ["NUDGE", "differences", "hardware"]
@@ -35,14 +36,29 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
         general=like.hardware.general if like else _general(q.circuits, q.drift),
         input_shift=shift, drive_shift=f["drive"] + f["input"] + shift - f["z"],
         activate=q.activate, cost=q.cost, step=q.step, drift=q.drift,
-        nudge_shift=like.hardware.nudge_shift if like else f["readout"] + w - NUDGE - (f["state"] - 3),
+        nudge_shift=_nudge_shift(case, q, like),
         delta_shift=like.hardware.delta_shift if like else response - (w - NUDGE),
         readout_shift=like.hardware.readout_shift if like else 0,
         vectors=tuple(case.units > 1 and np.size(case.flow.values[name]) == 1
                       for name in case.vectors) if like is None or case.units > 1 else like.hardware.vectors,
         overlap=case.board.overlap,
-        repeat=any(map(_repeats, q.circuits.sweeps)) or bool(like and like.hardware.repeat),
+        repeat=any(map(_repeats, _sweeps(q.circuits))) or bool(q.circuits.backs and case.units > case.lanes)
+        or bool(like and like.hardware.repeat),
+        adding=any(s.learn or s.opcode == Opcode.OUTER for s in q.circuits.backs)
+        or bool(like and like.hardware.adding),
     )
+
+
+def _nudge_shift(case: Case, q: Quantised, like: Design | None) -> int:
+    """From sums to nudges. A read-out of its own has exact scales; else ranging may change them."""
+    f, w = q.circuits.fractions, case.board.width
+    if q.circuits.backs:
+        return f[NUDGES] + f["nudge"] - f["state"]
+    return like.hardware.nudge_shift if like else f["readout"] + w - NUDGE - (f["state"] - 3)
+
+
+def _sweeps(circuits: Circuits) -> tuple[Sweep, ...]:
+    return (*circuits.sweeps, *circuits.reads, *circuits.backs, *circuits.levels)
 
 
 def _repeats(sweep: Sweep) -> bool:
@@ -55,7 +71,7 @@ def _general(circuits: Circuits, drift: tuple[Pipeline, ...]) -> bool:
         return True
     return any(s.kind or s.source or s.first or s.second or s.place or s.tile or s.drive or s.value or s.force
                or s.gather or s.gather_second or (s.rows and s.opcode != Opcode.FORWARD)
-               for s in (*circuits.sweeps, *circuits.levels))
+               for s in _sweeps(circuits))
 
 
 def _depths(case: Case, circuits: Circuits) -> Depths:
@@ -69,11 +85,17 @@ def _depths(case: Case, circuits: Circuits) -> Depths:
     record = max(1, case.dynamics.steps * n.inputs + (case.samples.targets[0].size if case.learn else 0))
     data = min(size(max(case.capacity, 16)), case.board.data_bits // 4)
     return Depths(
-        weights=size(max(case.plan.used, 16)), units=size(max(circuits.elements, n.inputs + 1)),
+        weights=size(max(case.plan.used, 16)),
+        units=size(max(circuits.elements, n.inputs + 1, _walked(case))),
         rows=size(max(max(tiles) * case.lanes, circuits.drives)),
         tiles=size(max(*tiles, circuits.tiles)), outputs=size(max(outputs, 2)),
         data=data, order=min(size(max(data // record, 64)), 4096), results=max(case.board.results, size(words)),
         program=256, index=size(len(circuits.index)) if circuits.index else 0)
+
+
+def _walked(case: Case) -> int:
+    """Nudges that a read-out of its own writes: whole walks of the lanes' matrix."""
+    return -(-case.units // case.lanes) * case.lanes if case.reading is not None else 0
 
 
 def differences(wanted: Hardware, given: Hardware) -> list[str]:

@@ -10,7 +10,7 @@ from echolith.compiler.errors import CompileError
 from echolith.compiler.graph import Affine, Dense, Graph
 from echolith.compiler.ir import var
 from echolith.compiler.select import Pass
-from echolith.compiler.steps import Drive, Flow, Matrix, dense, window
+from echolith.compiler.steps import LANES, OUTPUT, Drive, Flow, Matrix, dense, window
 
 __all__ = ["Column", "Plan", "masters", "overlap", "part", "plan", "size"]
 
@@ -67,8 +67,12 @@ def plan(graph: Graph, flow: Flow, passes: Sequence[Pass], lanes: int) -> Plan:
                 matrix(flow.matrices[used])
     form = flow.readout
     if form is not None:
-        shapes.append(("readout", form.length, sum(graph.states.values()) + bool(form.biases)))
+        own = form.length if _one(form) else sum(graph.states.values()) + bool(form.biases)
+        shapes.append(("readout", form.length, own))
         columns += _readout(graph, form, flow)
+    if LANES in flow.values:
+        shapes.append(("nudge", lanes, lanes))
+        columns.append(Column("nudge", 0, lanes, ((LANES, False, ()),), -0.5))
     blocks, base = [], 0
     for name, rows, count in shapes:
         blocks.append(Block(name, base, rows, count))
@@ -109,7 +113,9 @@ def _scale(parts: list) -> float:
 
 
 def _readout(graph: Graph, form: Affine, flow: Flow) -> list[Column]:
-    """Every state's columns, then the biases."""
+    """Every state's columns, then the biases; or those of the one vector that is read."""
+    if _one(form):
+        return _affine("readout", form, form.length, flow)
     found, start = [], 0
     for state, units in graph.states.items():
         parts = [(t.matrix, t.scale) for t in form.terms if t.source == var(state) and isinstance(t.matrix, Dense)]
@@ -118,6 +124,10 @@ def _readout(graph: Graph, form: Affine, flow: Flow) -> list[Column]:
             found.append(Column("readout", start, units, parameters, _scale(parts)))
         start += units
     return found + _affine("readout", Affine(form.length, (), form.biases), start, flow)
+
+
+def _one(form: Affine) -> bool:
+    return any(t.source == var(OUTPUT) for t in form.terms)
 
 
 def _check_once(columns: list[Column], vectors: frozenset[str], learned: frozenset[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from echolith.compiler.elementwise import map_elements
-from echolith.compiler.ir import Expr, var
+from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.ops import add, apply, intern, mul, neg, power, sub
 from echolith.compiler.site import Argument, Site
 from echolith.compiler.spellings import LOSSES
@@ -57,6 +57,9 @@ def _chosen(site: Site, expr: Expr, size: int) -> Expr:
 
 
 def _nll(site: Site, x: Argument, target: Argument, weight: Argument, reduction: int, ignore: int) -> Array:
+    if 0 <= ignore < site.store.nodes.lengths["target"]:
+        raise site.refuse("a class is ignored", "leave its samples out with mask=, as in fit(X, Y, mask=M)",
+                          f"ignore_index={ignore}")
     scores = _scores(site, x)  # one sample: its weighted mean does not depend on the weight
     found = neg(_chosen(site, scores.expr, scores.size))
     if weight is not None and reduction != _MEAN:
@@ -83,6 +86,8 @@ def _gather(site: Site, x: Argument, *others: Any) -> Array:
 def _eq(site: Site, a: Argument, b: Argument) -> Array:
     known = a if isinstance(a, Fixed) else b
     outputs = site.store.nodes.lengths["target"]
+    if isinstance(known, int) and known < 0:  # an ignore_index that is no class
+        return Array(site.shape, const(0))
     if not isinstance(known, Fixed) or known.tensor.flatten().tolist() != list(range(outputs)):
         raise site.refuse("a class number is compared", "compare it with torch.arange(outputs)", site.operator)
     return Array(site.shape, _one_hot())

@@ -207,7 +207,13 @@ def _simpler_log(a: Expr) -> Expr | None:
         return neg(apply("softplus", neg(a.args[0])))
     if a.op == "add" and a.args[0].op == "exp" and _is(a.args[1], 1):
         return apply("softplus", *a.args[0].args)
-    return None
+    return a.args[0] if a.op == "exp" else None
+
+
+def _simpler_where(c: Expr, a: Expr, b: Expr) -> Expr | None:
+    if c.op == "const":
+        return a if c.value else b
+    return a if a == b else None
 
 
 def _simpler_log1p(a: Expr) -> Expr | None:
@@ -216,7 +222,7 @@ def _simpler_log1p(a: Expr) -> Expr | None:
 
 _SIMPLER: dict[str, Callable[..., Expr | None]] = {
     "add": _simpler_add, "sub": _simpler_sub, "mul": _simpler_mul, "div": _simpler_div, "neg": _simpler_neg,
-    "pow": _simpler_pow, "log": _simpler_log, "log1p": _simpler_log1p,
+    "pow": _simpler_pow, "log": _simpler_log, "log1p": _simpler_log1p, "where": _simpler_where,
 }  # fmt: skip
 
 

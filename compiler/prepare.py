@@ -8,11 +8,12 @@ from echolith.compiler.graph import Graph
 from echolith.compiler.kinks import bent
 from echolith.compiler.pairs import refuse_all_pairs
 from echolith.compiler.reductions import summed
-from echolith.compiler.shares import shared
+from echolith.compiler.shares import apart, shared
+from echolith.compiler.windows import whole
 
 __all__ = ["prepared"]
 
-_PASSES = (folded, bent, refuse_all_pairs, summed, shared, broadcast)
+_PASSES = (folded, bent, refuse_all_pairs, summed, whole, apart, shared, broadcast)
 
 
 def prepared(graph: Graph) -> Graph:

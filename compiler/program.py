@@ -52,6 +52,9 @@ class Schedule:
     updates: dict[str, tuple[Block, int, int]]  # rate name -> block, first column, columns
     vectors: tuple[int, ...]  # lengths of the learned vector parameters
     used: int  # words per lane
+    reads: tuple[Sweep, ...] = ()  # before every read-out
+    backs: tuple[Sweep, ...] = ()  # behind its cost
+    source: int = 0  # first element of what the readout block is applied to
 
 
 class _Assembler:
@@ -193,18 +196,23 @@ class _Assembler:
             self.row(self.s.inputs)
             self.fetch_target()
             self.row(-self.s.inputs)
+        self.pair(self.s.reads, echo=False)
         if learn:
             self.level()
         self.use("readout")
-        self.place(source=0, tile=0, repeat=0)
+        self.place(source=self.s.source, tile=0, repeat=0)
         self.emit(exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, emit=True))
-        if learn:
+        if learn and not self.s.backs:
             self.emit(exec_word(Opcode.OUTER, Context.PAIR))
 
     def level(self) -> None:
         """What all outputs together contribute to every one's cost, left in the drive memory at DRIVE."""
-        for sweep in self.s.levels:
-            self.sweep(sweep, Context.PAIR, echo=False, reverse=False, nudge=False)
+        self.pair(self.s.levels, echo=False)
+
+    def pair(self, sweeps: Sequence[Sweep], echo: bool) -> None:
+        """Sweeps of the un-nudged copies; ``echo``: with gradients and what they need."""
+        for sweep in sweeps:
+            self.sweep(sweep, Context.PAIR, echo, reverse=False, nudge=False)
 
     def forward(self, learn: bool, echo_only: bool = False) -> None:
         """All rows from the zero state; ends at the last read-out point."""
@@ -236,10 +244,16 @@ class _Assembler:
     def nudge(self) -> None:
         """Cost derivatives at the un-nudged copy, scaled to the wanted response, back to the units. Taken there and
         not at the echoes, they do not change with the nudge: a quadratic cost stays exact at any strength."""
+        self.pair(self.s.reads, echo=True)
         self.level()
         self.use("readout")
-        self.place(source=0, tile=0, first=0, repeat=0)
+        self.place(source=self.s.source, tile=0, first=0, repeat=0)
         self.emit(exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, echo=True))
+        if self.s.backs:
+            self.pair(self.s.backs, echo=True)
+            self.use("nudge")
+            walks = -(-self.s.units // self.s.hardware.lanes)
+            self.place(first=0, tile=self.s.backs[-1].tile, repeat=walks - 1)
         self.emit(exec_word(Opcode.TRANSPOSED, Context.PAIR, 1))
 
     def reverse(self, echoes: Sequence[int], copy: bool) -> None:

@@ -7,7 +7,7 @@ from echolith.compiler.differentiate import names, substitute
 from echolith.compiler.graph import Affine, Graph, Index, Reduce
 from echolith.compiler.ir import Expr, var
 
-__all__ = ["prune"]
+__all__ = ["parameters", "prune"]
 
 
 def prune(graph: Graph) -> Graph:
@@ -23,7 +23,7 @@ def prune(graph: Graph) -> Graph:
     readout = graph.readout and _renamed(graph.readout, renamed)
     energy = tuple(replace(t, expr=substitute(t.expr, renamed)) for t in graph.energy)
     found = replace(graph, nodes=nodes, energy=energy, readout=readout)
-    kept = _parameters(found)
+    kept = parameters(found)
     for made in reversed(graph.derived):  # a function stands after those that it is of
         if made.name in kept:
             kept |= {o.parameter for o in made.operands.values()}
@@ -42,7 +42,8 @@ def _renamed(node, renamed: dict[str, Expr]):
     return replace(node, terms=tuple(replace(t, source=substitute(t.source, renamed)) for t in node.terms))
 
 
-def _parameters(graph: Graph) -> set[str]:
+def parameters(graph: Graph) -> set[str]:
+    """Names of those that anything uses."""
     forms: Iterable[Affine | Reduce] = [*graph.nodes.values(), *([graph.readout] if graph.readout else [])]
     found = set().union(*map(names, graph.kinetic.values()), *(names(t.expr) for t in graph.energy + graph.cost))
     found |= set().union(*(names(n.expr) for n in graph.cost_nodes.values()))

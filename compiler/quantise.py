@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -10,41 +10,26 @@ import numpy as np
 from echolith.compiler.calibrate import Samples
 from echolith.compiler.case import Case
 from echolith.compiler.circuits import Circuits, circuits
-from echolith.compiler.costs import KEPT, LEVEL, LEVELS, Cost, sampled, slope
+from echolith.compiler.costing import CostCircuit, tried
+from echolith.compiler.costs import KEPT, LEVEL, LEVELS, WEIGHED, WEIGHTS, Cost, sampled, slope
 from echolith.compiler.differentiate import derivative, evaluate
 from echolith.compiler.errors import CompileError
-from echolith.compiler.formats import exact, fraction
+from echolith.compiler.formats import Formats, exact, fraction
 from echolith.compiler.isa import Opcode
 from echolith.compiler.kinetic import Drift, Drifts, drifts
 from echolith.compiler.layout import Plan
 from echolith.compiler.located import within
-from echolith.compiler.lower import Fixed, Lowering
 from echolith.compiler.masks import reserved
 from echolith.compiler.pipeline import Builder, Pipeline
+from echolith.compiler.reads import FULL, NUDGES
 from echolith.compiler.resolution import STRETCH, spread
+from echolith.compiler.steps import DELTA, ERROR, FINE, OUTPUT, SLOPE
 
-__all__ = ["Formats", "Quantised", "choose_formats", "quantise"]
+__all__ = ["Formats", "Quantised", "choose_formats", "operand", "quantise"]
 
 
 _GROWTH = 4.0
-_STEEP = 64.0  # times the calibrated cost derivatives
-
-
-@dataclass(frozen=True)
-class Formats:
-    """Fraction bits by name: state, input, target, u (the inputs as operands), every block, every sum of a forward
-    sweep, output, delta, and one per vector parameter; ``lowered`` are those chosen inside the pipelines.
-
-    ``accumulator`` is the bits of a sum of products, ``segments`` log2 of the pieces of a table."""
-
-    fractions: dict[str, int]
-    data_width: int
-    accumulator: int
-    segments: int
-    lowered: dict[str, tuple[int, ...]] = field(default_factory=dict)
-
-    def __getitem__(self, name: str) -> int:
-        return self.fractions[name]
+_ROUNDS = 8
 
 
 @dataclass(frozen=True)
@@ -89,8 +74,9 @@ def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({})) 
         largest = max(float(np.abs(values[name]).max()), 0.25)
         f[f"vector{index}"] = fraction(largest, width, 4.0 if name in learned else 1.01)
     if case.cost is not None:
-        delta = np.asarray(evaluate(slope(case.cost), {**values, **_tried(case.cost, samples.y, samples.targets)}))
+        delta = np.asarray(evaluate(slope(case.cost), tried(case.cost, samples.y, samples.targets)))
         f["delta"] = fraction(max(float(np.abs(delta).max()), 2.0**-8), width - 1)
+    f |= _reading(case, f, width)
     f |= given
     if f["state"] < 0:
         raise CompileError(f"energy: the states grow beyond words of {width} bits on the calibration data; make dt "
@@ -102,8 +88,33 @@ def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({})) 
     return Formats(f, bits, case.accumulator, case.board.segments)
 
 
+def _reading(case: Case, f: Mapping[str, int], width: int) -> dict[str, int]:
+    """Of a read-out's own vectors: y, what the cost leaves, the slopes side by side."""
+    if case.reading is None:
+        return {}
+    found = {OUTPUT: f["output"]}
+    if case.learn:
+        full = operand(case)
+        slopes = [v for s in case.graph.states if (v := case.samples.values.get(f"{SLOPE}{s}")) is not None]
+        largest = max(float(np.abs(v).max(initial=0.0)) for v in slopes)
+        found |= {DELTA: full, ERROR: full - 1}
+        found |= {name: fraction(largest, width, 4.0) for p in case.reading.backward for name in (p.q, p.result)
+                  if name.startswith((SLOPE, NUDGES))}
+        found |= {p.result: fraction(float(np.abs(case.samples.values[p.result]).max(initial=0.0)), width - 1, 4.0)
+                  for p in case.reading.backward if p.result.endswith(FINE)}
+    return found
+
+
+def operand(case: Case) -> int:
+    """Fraction bits of the row operands that the cost of a read-out with passes of its own leaves."""
+    assert case.reading is not None
+    return case.board.width - 1 - int(np.log2(FULL)) + case.reading.weaker
+
+
 def _levels(case: Case, f: Mapping[str, int], given: Mapping[str, int], width: int) -> dict[str, int]:
     """Of the vectors of a softmax, for outputs anywhere in their format; those kept follow from the others."""
+    if case.cost is not None and case.cost.weights:
+        return _weights_beside(case, f, given, width)
     if not case.levels:
         return {}
     shift, kept = f["drive"] + f["u"] - f["z"], case.plan.names[KEPT]
@@ -111,6 +122,15 @@ def _levels(case: Case, f: Mapping[str, int], given: Mapping[str, int], width: i
     found |= {"softmax:y": f["output"], kept: min(max(shift, 0), width - 2)}
     found |= {name: frac for name, frac in given.items() if name in found}
     return found | {LEVELS: found[kept] + found[LEVEL] - shift}
+
+
+def _weights_beside(case: Case, f: Mapping[str, int], given: Mapping[str, int], width: int) -> dict[str, int]:
+    """Of the weights of outputs: as a block, times one, and as they are kept."""
+    assert case.cost is not None
+    shift, block = f["drive"] + f["u"] - f["z"], case.plan.names[WEIGHTS]
+    finest = fraction(max(np.abs(case.cost.weights)), width, 1.01)
+    own = given.get(block, min(finest, finest + shift - f["state"]))
+    return {block: own, WEIGHED: own + f["state"] - shift}
 
 
 def _stretched(case: Case, f: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -121,31 +141,12 @@ def _stretched(case: Case, f: Mapping[str, int]) -> dict[str, np.ndarray]:
     return found
 
 
-def _tried(cost: Cost, y: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """Outputs (samples, outputs, 1) against extreme targets, and their level."""
-    level = {name: v[:, :, None] for name, v in sampled(cost, y).items() if name == LEVEL}
-    return {"y": y[:, :, None], "target": _ends(targets), **level}
-
-
-def _reached(cost: Cost, samples: Samples, frac: int, width: int) -> dict[str, np.ndarray]:
-    """Outputs over their whole format, or only as far as the cost derivative stays near the calibrated ones: that of an
-    exponential would leave those no bits."""
-    def largest(tried: dict[str, np.ndarray]) -> float:
-        return float(np.abs(evaluate(slope(cost), tried)).max(initial=0.0))
-
-    wanted = _STEEP * largest(_tried(cost, samples.y, samples.targets))
-    for reach in (np.inf, 8.0, 4.0, 2.0):
-        tried = _tried(cost, spread(samples.y, frac, width, reach), samples.targets)
-        if largest(tried) <= wanted:
-            break
-    return tried
-
-
 def _sums(case: Case, width: int, learns: bool) -> dict[str, int]:
     """Of forward sweeps' sums; those with a drive share the drives' one format, z."""
-    ranges = {p.acc: float(np.abs(case.samples.values[p.acc]).max(initial=0.0)) for p in case.passes
+    passes = (*case.passes, *(case.reading.passes if case.reading else ()))
+    ranges = {p.acc: float(np.abs(case.samples.values[p.acc]).max(initial=0.0)) for p in passes
               if p.opcode == Opcode.FORWARD}
-    driven = {p.acc for p in case.passes if p.opcode == Opcode.FORWARD and p.drive}
+    driven = {p.acc for p in passes if p.opcode == Opcode.FORWARD and p.drive}
 
     def bits(largest: float) -> int:
         return min(fraction(_room(largest, learns), width, 1.0), width - 3)
@@ -168,11 +169,6 @@ def _outputs(cost: Cost | None, samples: Samples) -> float:
     return max(largest, 2.0**-8 if bend.op == "const" else 16.0)
 
 
-def _ends(targets: np.ndarray) -> np.ndarray:
-    """Extreme targets, against which every output is tried."""
-    return np.array([targets.min(initial=0), targets.max(initial=0)])
-
-
 def _weights(plan: Plan, values: Mapping[str, np.ndarray], learned: frozenset[str], blocks: tuple[str, ...], width: int,
              floor: float) -> int:
     """Room for four times the largest weight; learned weights always reach 4 * ``floor``."""
@@ -190,17 +186,18 @@ def quantise(case: Case, formats: Formats) -> Quantised:
     values = {name: np.asarray(v).reshape(-1) for name, v in case.flow.values.items()} | samples.values
     values |= _stretched(case, formats.fractions)
     coarser: dict[str, int] = {}
-    passes = (*case.passes, *case.levels)
+    rounds = 0
+    passes = case.everything
     while True:
         with within("energy"):
             found = circuits(passes, case.flow, graph.states, case.plan.names, formats.fractions | coarser, values,
                              case.vectors, width=width, segments=segments, accumulator=accumulator, lanes=case.lanes,
-                             given=formats.lowered)
-        more = _aligned(case, found)
+                             given=formats.lowered, narrow=case.reading.passes if case.reading else ())
+        more, rounds = _aligned(case, found, rounds > _ROUNDS), rounds + 1
         if not more:
             break
         coarser |= more
-    found.sweeps, found.levels = found.sweeps[:len(case.passes)], found.sweeps[len(case.passes):]
+    _parted(case, found)
     found.activate = found.activate or [_nothing("acc", accumulator, "t")]
     found.step = found.step or [_nothing("q", width, "force")]
     tables = list(found.tables["activate"])
@@ -222,6 +219,14 @@ def quantise(case: Case, formats: Formats) -> Quantised:
                      tuple(tables), found, lowered | found.lowered | moved.lowered)
 
 
+def _parted(case: Case, found: Circuits) -> None:
+    """Sweeps of the force, of the read-out, behind its cost, of the level."""
+    ends = np.cumsum([len(case.passes), *((len(case.reading.forward), len(case.reading.backward))
+                                          if case.reading else (0, 0))])
+    found.sweeps, found.reads, found.backs, found.levels = (
+        found.sweeps[a:b] for a, b in zip((0, *ends), (*ends, None), strict=True))
+
+
 def _point(case: Case, found: Circuits, moved: Drifts) -> None:
     """Sweeps in which a state drifts know its circuit."""
     firsts, place = {}, 0
@@ -240,10 +245,11 @@ def _nothing(source: str, width: int, result: str) -> Pipeline:
     return b.build(**{result: b("const", n=0)})
 
 
-def _aligned(case: Case, found: Circuits) -> dict[str, int]:
-    """Coarser formats of row operands, so that all uses of one block add to its gradient in one format."""
+def _aligned(case: Case, found: Circuits, stuck: bool) -> dict[str, int]:
+    """Coarser formats of row operands, so that all uses of one block add to its gradient in one format; of columns
+    where ``stuck``: rows that several blocks share cannot please them all."""
     f, uses = found.fractions, {}
-    for made in case.passes:
+    for made in case.everything:
         if made.opcode == Opcode.OUTER:
             uses.setdefault(made.matrix, []).append(made)
     for passes in uses.values():
@@ -252,6 +258,7 @@ def _aligned(case: Case, found: Circuits) -> dict[str, int]:
             x = made.source(made.x)
             excess = f[made.t] + f[x] - least
             fixed = made.t in case.positions or any(p.t == made.t and f[p.source(p.x)] != f[x] for p in passes)
+            fixed = fixed or stuck and x not in case.positions
             if excess and fixed and x in case.positions:
                 raise CompileError(f"energy: one learned matrix is applied to {x} and to vectors of a much wider "
                                    f"range; give each a matrix of its own, or scale them alike, not {made.matrix}")
@@ -270,21 +277,9 @@ def _cost(case: Case, formats: Formats, segments: int, accumulator: int, first: 
           lowered: dict[str, tuple[int, ...]]) -> Pipeline:
     """acc, target and, of a softmax, the level where drives are kept -> y, and the cost derivative clipped to one bit
     less, so that its negative fits."""
-    samples, width = case.samples, case.board.width
-    b = Builder(("acc", accumulator), ("target", formats.data_width), *[("drive", width)] * bool(case.levels))
-    y = b("sat", b("rnd", b.input("acc"), n=formats["readout"] + formats["state"] - formats["output"]), n=width)
+    made = CostCircuit(case, formats, segments, accumulator, first)
     if not case.learn:
-        return b.build(y=y)
-    assert case.cost is not None
-    leaves = {"y": Fixed(y, formats["output"], True), "target": Fixed(b.input("target"), formats["target"], True)}
-    if case.levels:
-        leaves[LEVEL] = Fixed(b.input("drive"), formats[LEVELS], True)
-    values = _reached(case.cost, samples, formats["output"], width)
-    low = Lowering(b, width, segments, leaves, values, first, formats.lowered.get("cost", ()))
-    value = low(slope(case.cost))
-    delta = b("sat", b("rnd", value.node, n=value.frac - formats["delta"]), n=width - 1)
-    if samples.missing is not None:
-        delta = b("unless", delta, b.input("target"), n=reserved(formats.data_width))
-    lowered["cost"] = tuple(low.formats)
-    tables += low.tables
-    return b.build(y=y, delta=delta)
+        return made.outputs()
+    lowered["cost"] = tuple(made.low.formats)
+    tables += made.low.tables
+    return made.pipeline

@@ -49,7 +49,7 @@ def ranged(design: Design, samples: Samples, like: Design | None) -> Design:
             error = max(error, 3)  # the nudge was far too strong
         elif out.response == 0 or error == 0:
             break
-        if like is None:
+        if like is None and not design.backs:
             design = _shifted(design, error)
         else:
             design = dataclasses.replace(design, response=min(max(design.response - error, 0), 31))

@@ -30,6 +30,11 @@ def _converted(site: Site, x: Argument, dtype: object = None, **_: object) -> Ar
     return replace(site.array(x), shape=site.shape)
 
 
+def _negated(site: Site, x: Argument) -> Array:
+    """Of a comparison."""
+    return map_elements(site, lambda x: sub(1, x), x)
+
+
 def _masked(site: Site, x: Argument, mask: Argument, value: Argument) -> Array:
     return map_elements(site, lambda x, mask, value: apply("where", mask, value, x), x, mask, value)
 
@@ -61,4 +66,5 @@ RULES: dict[str, Callable[..., Array]] = {
     "mm": matmul, "mv": matmul, "bmm": matmul, "dot": matmul, "vdot": matmul,
     "addmm": _addmm, "addmv": _addmm, "baddbmm": _addmm,
     "convolution": convolution, "_to_copy": _converted, "masked_fill": _masked, "_prelu_kernel": _prelu,
+    "bitwise_not": _negated, "logical_not": _negated,
 }  # fmt: skip

@@ -13,9 +13,9 @@ from echolith.compiler.errors import CompileError
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.isa import Opcode
 from echolith.compiler.ops import add, neg
-from echolith.compiler.steps import ONE, Accumulate, Flow, Gather, Kick, Linear, Map, Maximum, Outer, Step
+from echolith.compiler.steps import FINE, ONE, Accumulate, Flow, Gather, Kick, Linear, Map, Maximum, Outer, Step
 
-__all__ = ["Pass", "select"]
+__all__ = ["Pass", "select", "select_reading"]
 
 _OPERANDS = 2  # vectors that a pass reads, each element by element or gathered
 
@@ -46,6 +46,7 @@ class Pass:
     maximum: bool = False
     kept: bool = False
     learn: tuple[tuple[str, Expr], ...] = ()
+    parts: tuple[str, ...] = ()  # vectors side by side that together are ``q``
     positions: int = 1  # a block's sweep over as many pieces of its operands
     gathers: tuple[Gather, ...] = ()  # those of ``q``, ``r``, ``x`` that are made from a vector as they are read
 
@@ -64,7 +65,12 @@ class Pass:
 
 def select(flow: Flow, states: tuple[str, ...]) -> list[Pass]:
     """Passes of one evaluation of the force, in order; the last one that needs a state's position moves it."""
-    return _Selection(_inlined(flow.steps, flow), flow, states).run()
+    return _Selection(_inlined(flow.steps, flow), flow, states).drifting()
+
+
+def select_reading(flow: Flow, states: tuple[str, ...], given: frozenset[str], wanted: frozenset[str]) -> list[Pass]:
+    """Passes that make the ``wanted`` vectors from states and ``given`` ones; they move no state."""
+    return _Selection(_inlined(flow.steps, flow, wanted), flow, states, given, wanted).run()
 
 
 def _reads(step: Step, flow: Flow) -> frozenset[str]:
@@ -76,15 +82,15 @@ def _reads(step: Step, flow: Flow) -> frozenset[str]:
     return names(step.expr) & frozenset(flow.lengths)
 
 
-def _inlined(steps: list[Step], flow: Flow) -> list[Step]:
+def _inlined(steps: list[Step], flow: Flow, wanted: frozenset[str] = frozenset()) -> list[Step]:
     """Maps that are another vector's name, or that one element-wise step alone reads, disappear into their readers;
-    what nobody reads disappears."""
+    what nobody reads disappears; what is ``wanted`` stays."""
     steps = list(steps)
     changed = True
     while changed:
         changed = False
         for step in steps:
-            if not isinstance(step, Map | Linear | Gather | Maximum):
+            if not isinstance(step, Map | Linear | Gather | Maximum) or step.name in wanted or step.name.endswith(FINE):
                 continue
             readers = [s for s in steps if step.name in _reads(s, flow)]
             if not readers:
@@ -125,14 +131,15 @@ def _terms(expr: Expr) -> list[Expr]:
 
 
 class _Selection:
-    def __init__(self, steps: list[Step], flow: Flow, states: tuple[str, ...]):
-        self.flow, self.states = flow, states
+    def __init__(self, steps: list[Step], flow: Flow, states: tuple[str, ...], given: frozenset[str] = frozenset(),
+                 wanted: frozenset[str] = frozenset()):
+        self.flow, self.states, self.wanted = flow, states, wanted
         self.passes: list[Pass] = []
         self.pieces: dict[Expr, str] = {}  # sub-expressions that were cut out -> vectors
         self.gathers = {s.name: s for s in steps if isinstance(s, Gather)}
         self.steps = self._split(steps)
         self.done: set[int] = set()  # steps that a sweep carried
-        self.kept: set[str] = set(states) | {"u", ONE}  # vectors that can be read
+        self.kept: set[str] = set(states) | {"u", ONE} | given  # vectors that can be read
         self.waiting: dict[int, Linear] = {}  # by the step that only their sweep can carry, once its vectors are there
 
     def run(self) -> list[Pass]:
@@ -160,7 +167,6 @@ class _Selection:
             read = dict.fromkeys((made.q, made.r, made.x))
             made.gathers = tuple(self.gathers[n] for n in read if n in self.gathers)
         self._needs()
-        self._drift()
         return self.passes
 
     # -- shape of the work -----------------------------------------------------------------------------------------
@@ -360,7 +366,7 @@ class _Selection:
         as_rows = {p.x for p in self.passes if p.opcode == Opcode.TRANSPOSED}
         as_rows |= {p.t for p in self.passes if p.opcode == Opcode.OUTER}
         as_values = {p.source(p.x) for p in self.passes if p.opcode in (Opcode.FORWARD, Opcode.OUTER)}
-        as_values |= {p.source(n) for p in self.passes for n in (p.q, p.r)}
+        as_values |= {p.source(n) for p in self.passes for n in (p.q, p.r)} | self.wanted
         arranged: list[Pass] = []
         for made in self.passes:
             arranged.append(made)
@@ -378,8 +384,9 @@ class _Selection:
         """A vector as row operands."""
         return Pass(Opcode.UNITS, length, q=name, expr=var(name), result=name, rows=True)
 
-    def _drift(self) -> None:
+    def drifting(self) -> list[Pass]:
         """A state moves in its last kick if nothing reads its position later, else behind everything."""
+        self.run()
         for state in self.states:
             last = max((i for i, p in enumerate(self.passes) if p.state == state), default=-1)
             later = self.passes[last + 1:]
@@ -388,7 +395,7 @@ class _Selection:
                 self.passes[last].drift = True
             else:
                 self.passes.append(Pass(Opcode.UNITS, self.flow.lengths[state], q=state, state=state, drift=True))
-
+        return self.passes
 
     @staticmethod
     def _drifts(made: Pass) -> bool:

@@ -1,27 +1,64 @@
 """A learned parameter that enters in several places is one set of words: what would be a copy of it is rewritten.
 
-    W u beside another use of W   becomes   W x, x a node that holds the inputs: one block, several sweeps
+    W u beside another use of W   becomes   W x, x a node that holds the inputs: one block, several sweeps;
+                                            so does a learned convolution of u
+    + b beside b in an element-wise function   becomes   an element-wise sum: b is a vector of the neuron unit
     + b in several nodes, or one number b in several rows   becomes   a move of b, which is one column of ones
 """
 
 import dataclasses
 from collections import Counter
 
-from echolith.compiler.graph import Affine, Bias, Dense, Graph, Index, Reduce, Term
-from echolith.compiler.ir import param, var
+from echolith.compiler.differentiate import names, substitute
+from echolith.compiler.graph import Affine, Bias, Convolution, Dense, Graph, Index, Reduce, Term
+from echolith.compiler.ir import Expr, param, var
 from echolith.compiler.layout import overlap
-from echolith.compiler.ops import intern
+from echolith.compiler.ops import add, intern, mul
 from echolith.compiler.steps import window
 
-__all__ = ["shared"]
+__all__ = ["apart", "shared"]
 
 _INPUTS = "u_held"
+
+
+def apart(graph: Graph) -> Graph:
+    """The graph with biases that are in element-wise functions too added there."""
+    sources = [e.expr for e in graph.energy] + [e for n in graph.nodes.values() for e in _element_wise(n)]
+    inside = graph.learned & set().union(*map(names, sources))
+    nodes: dict[str, Affine | Reduce] = {}
+    added: dict[str, Expr] = {}
+    for name, node in graph.nodes.items():
+        node = _replaced(node, added)
+        if isinstance(node, Affine):
+            moved = [b for b in node.biases if b.parameter in inside and graph.values[b.parameter].ndim < 2]
+            total = var(name)
+            for b in moved:
+                total = add(total, mul(b.scale, param(b.parameter)))
+            if moved:
+                added[name] = total
+                node = dataclasses.replace(node, biases=tuple(b for b in node.biases if b not in moved))
+        nodes[name] = node
+    energy = tuple(dataclasses.replace(e, expr=substitute(e.expr, added)) for e in graph.energy)
+    return dataclasses.replace(graph, nodes=nodes, energy=energy) if added else graph
+
+
+def _element_wise(node: Affine | Reduce) -> list[Expr]:
+    """Expressions in a node, less moves of a parameter."""
+    return [t.source for t in node.terms if t.source.op != "param"] if isinstance(node, Affine) else [node.expr]
+
+
+def _replaced(node: Affine | Reduce, added: dict[str, Expr]) -> Affine | Reduce:
+    if isinstance(node, Reduce):
+        return dataclasses.replace(node, expr=substitute(node.expr, added))
+    terms = tuple(dataclasses.replace(t, source=substitute(t.source, added)) for t in node.terms)
+    return dataclasses.replace(node, terms=terms)
 
 
 def shared(graph: Graph) -> Graph:
     """The graph with such uses rewritten; one that needs none comes back as it is."""
     affine = [n for n in graph.nodes.values() if isinstance(n, Affine)]
     biases = Counter(b.parameter for n in affine for b in n.biases if b.parameter in graph.learned)
+    biases.update({t.source.name for n in affine for t in n.terms if t.source.op == "param"} & biases.keys())
     moved = {name for name, count in biases.items() if count > 1 and graph.values[name].ndim == 1}
     moved |= {b.parameter for n in affine for b in n.biases if b.parameter in biases
               and graph.values[b.parameter].shape == (1,) and n.length > 1}
@@ -43,7 +80,9 @@ def shared(graph: Graph) -> Graph:
 
 
 def _twice(term: Term, blocks: list[Dense], graph: Graph) -> bool:
-    """Whether a matrix of the inputs has words that another use has too."""
+    """Whether a matrix of the inputs has words that another use has too, as a kernel has in every place."""
+    if isinstance(term.matrix, Convolution):
+        return term.source == var("u") and term.matrix.parameter in graph.learned
     if term.source != var("u") or not isinstance(term.matrix, Dense) or term.matrix.parameter not in graph.learned:
         return False
     shape = graph.values[term.matrix.parameter].shape

@@ -14,10 +14,17 @@ import numpy as np
 from echolith.compiler.graph import Affine, Bias, Dense, Term
 from echolith.compiler.ir import Expr, var
 
-__all__ = ["ONE", "Accumulate", "Drive", "Flow", "Gather", "Kick", "Linear", "Map", "Matrix", "Maximum", "Outer",
-           "Step", "dense", "window", "window_text"]
+__all__ = ["DELTA", "ERROR", "FINE", "LANES", "ONE", "OUTPUT", "SLOPE", "Accumulate", "Drive", "Flow", "Gather", "Kick",
+           "Linear", "Map", "Matrix", "Maximum", "Outer", "Step", "dense", "window", "window_text"]
 
 ONE = "1"  # the vector of the constant one
+# Of a read-out that has passes of its own (see `reads`). A user's names have no colon.
+OUTPUT = "out:y"
+DELTA = "out:delta"  # the cost derivatives as row operands
+ERROR = "out:error"  # minus twice as much as a vector
+FINE = ":fine"  # behind the name of row operands, those that gradients are made of
+LANES = "out:lanes"  # the matrix from row operands to the nudges of the states
+SLOPE = "out:slope:"  # and the state: ERROR times the derivative of the read-out
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,12 @@ def _sizes(design: Design) -> _Sizes:
     swept = [(s.opcode, words[s.block] * (s.repeat + 1)) for s in design.sweeps if s.block]
     force = sum(n for opcode, n in swept if opcode in (Opcode.FORWARD, Opcode.TRANSPOSED))
     outer = sum(n for opcode, n in swept if opcode == Opcode.OUTER)
-    return _Sizes(force, outer, sum(words[b] for b in design.kept_drives), words.get("readout", 0),
-                  rows.get("readout", 0) * design.units, forces, -(-forces // d.substeps), design.result_rows)
+    read, nudge = words.get("readout", 0), rows.get("readout", 0) * design.units
+    if design.reads:
+        read, nudge = (sum(words[s.block] * (s.repeat + 1) for s in found if s.block and s.block != "readout")
+                       for found in (design.reads, design.backs))
+    return _Sizes(force, outer, sum(words[b] for b in design.kept_drives), read, nudge, forces,
+                  -(-forces // d.substeps), design.result_rows)
 
 
 def work(design: Design) -> Work:

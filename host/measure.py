@@ -25,6 +25,7 @@ _SEARCHED = 4  # parts on which nudges are compared
 _TRIES = 4  # runs until the settings fit
 _AGREE = 2e-6  # 1 - cosine of neighbours that is good enough at once
 _FARTHEST = 5  # halvings and doublings of the nudge that are tried
+_STRONGER = 1  # doublings, where a read-out's own passes leave less room
 
 Gradient = dict[str, np.ndarray]
 
@@ -86,7 +87,8 @@ class Measurement:
         apart = {0: _agreement(found, 0)}
         for direction in (-1, 1):  # stronger first: where that helps, rounding is what hurts
             weaker = direction
-            while min(apart.values()) > _AGREE and abs(weaker) <= _FARTHEST:
+            farthest = _FARTHEST if direction > 0 or not self.design.backs else _STRONGER
+            while min(apart.values()) > _AGREE and abs(weaker) <= farthest:
                 new = weaker if direction < 0 else weaker + nudges
                 gradient = self._at(new, parts, new < 0)
                 if not gradient:

@@ -332,6 +332,8 @@ class Core(wiring.Component):
                 getattr(u, f"{'mass' if drifting else 'g'}_{name}") for name in ("valid", "slot", "sample", "unit"))
             exponent = (Mux(sample, r.exponent_b, r.exponent_a) - w.gain)[:EXPONENT_BITS]
             chosen = w.host_en & ((w.host_index >> u.bits) == index)
+            if self.hw.adding:
+                m.d.comb += bank.g_add.eq(s.command.context == Context.PAIR)
             m.d.comb += [
                 bank.addr.eq(u.unit), bank.r_en.eq(u.k_en if self.hw.general else u.q_r_en),
                 getattr(u, f"k{index}").eq(bank.k),

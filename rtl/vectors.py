@@ -24,6 +24,8 @@ class VectorBank(wiring.Component):
         The word of a unit, one cycle later; held while ``r_en`` is low.
     g, g_valid, g_slot, g_unit, exponent : In
         Contributions, slot a before slot b; their difference is accumulated, scaled by 2^-exponent.
+    g_add : In
+        Their sum instead; only with ``Hardware.adding``.
     update_valid, update, mantissa, coarse : In
         Update sweep over ``update_addr``, every second cycle.
     alarm, large, clipped : Out
@@ -37,7 +39,7 @@ class VectorBank(wiring.Component):
         super().__init__({
             "addr": In(bits), "r_en": In(1), "k": Out(signed(w)),
             "g": In(signed(2 * w - 1)), "g_valid": In(1), "g_slot": In(1), "g_unit": In(bits),
-            "exponent": In(EXPONENT_BITS),
+            "exponent": In(EXPONENT_BITS), **({"g_add": In(1)} if hw.adding else {}),
             "update_valid": In(1), "update": In(2), "update_addr": In(bits), "mantissa": In(signed(w)),
             "coarse": In(2), "alarm": Out(1), "large": Out(1), "clipped": Out(1),
             "host": In(1), "host_addr": In(bits), "host_w_en": In(1), "host_g_en": In(1), "host_data": In(2 * w),
@@ -81,7 +83,10 @@ class VectorBank(wiring.Component):
         m.d.sync += [scaled.eq(arith.shr(self.g, self.exponent)), first.eq(scaled)]
         contrast, add = Signal(signed(2 * w + 1)), delay(m, at[0], 2, "add")
         place = delay(m, at[1], 1, "place")
-        m.d.sync += contrast.eq(first - scaled)
+        if self.hw.adding:
+            m.d.sync += contrast.eq(Mux(delay(m, self.g_add, 1, "scaled_add"), first + scaled, first - scaled))
+        else:
+            m.d.sync += contrast.eq(first - scaled)
         adding, held = delay(m, at[0], 1, "adding"), delay(m, contrast, 1, "contrast")
         late = delay(m, place, 1, "late")
         word = bank.r_data

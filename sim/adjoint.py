@@ -15,14 +15,16 @@ import numpy as np
 
 from echolith.compiler.agree import updates
 from echolith.compiler.calibrate import force
-from echolith.compiler.costs import LEVEL, Cost, sampled, slope
+from echolith.compiler.costs import Cost, slope
 from echolith.compiler.derived import chained, completed
 from echolith.compiler.design import Design
 from echolith.compiler.differentiate import derivative, evaluate, names
 from echolith.compiler.kinetic import velocity
 from echolith.compiler.layout import part
+from echolith.compiler.steps import DELTA, OUTPUT, SLOPE
 
-__all__ = ["Run", "cost_slope", "forward", "gradient", "kicks", "outputs", "readout", "speed"]
+__all__ = ["Run", "cost_slope", "forward", "gradient", "kicks", "outputs", "read", "reading", "readout", "slopes",
+           "speed"]
 
 _STEP = 1e-5  # of the largest element that is moved
 
@@ -81,12 +83,27 @@ def readout(design: Design, values: Values) -> np.ndarray:
     return found
 
 
+def read(design: Design, values: Values, q: np.ndarray) -> np.ndarray:
+    """Outputs (samples, outputs) of states (samples, units)."""
+    if design.reading:
+        return reading(design, values, q)[OUTPUT]
+    weights = readout(design, values)
+    return q @ weights[:, :-1].T + weights[:, -1]
+
+
+def reading(design: Design, values: Values, q: np.ndarray, change: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Vectors of a read-out that has passes of its own, with dcost/dy those behind the cost too."""
+    given = {**_split(design, q), "u": np.zeros((len(q), design.inputs))}
+    if change is None:
+        return force(design.reading[:len(design.reads)], design, given, values)[0]
+    return force(design.reading, design, {**given, DELTA: change}, values)[0]
+
+
 def outputs(design: Design, values: Values, x: np.ndarray) -> np.ndarray:
     """As `Session.predict`."""
     d, q = design.dynamics, forward(design, values, x).q[design.dynamics.substeps - 1::design.dynamics.substeps]
     if design.hardware.cost is not None:
-        weights = readout(design, values)
-        q = q @ weights[:, :-1].T + weights[:, -1]
+        q = read(design, values, q.reshape(-1, design.units)).reshape(*q.shape[:2], -1)
     return q.swapaxes(0, 1) if d.cost_at == "every" else q[-1]
 
 
@@ -131,9 +148,15 @@ def _cost(design: Design, values: Values, q: np.ndarray, target: np.ndarray, tot
           ) -> np.ndarray:
     """dcost/dq; adds the gradient of the readout."""
     assert design.cost is not None
+    change = design.dynamics.cost_scale * cost_slope(design.cost, read(design, values, q), target)
+    if design.reading:
+        env = reading(design, values, q, change)
+        for name, grown in updates(design, design.reading, env, design.dynamics.dt).items():
+            if name in total:
+                total[name] -= grown / 2
+        return slopes(design, env, q) / -2
     columns = np.concatenate([q, np.ones((len(q), 1))], axis=1)
     weights = readout(design, values)
-    change = design.dynamics.cost_scale * cost_slope(design.cost, columns @ weights.T, target)
     own = change.T @ columns
     for p in design.placements:
         if p.block == "readout":
@@ -145,10 +168,15 @@ def _cost(design: Design, values: Values, q: np.ndarray, target: np.ndarray, tot
     return change @ weights[:, :-1]
 
 
+def slopes(design: Design, env: Mapping[str, np.ndarray], q: np.ndarray) -> np.ndarray:
+    """What the passes behind a cost leave for all states, one after the other."""
+    found = [env.get(f"{SLOPE}{s}", np.zeros((len(q), n))) for s, n in design.states.items()]
+    return np.concatenate(found, axis=1)
+
+
 def cost_slope(cost: Cost, y: np.ndarray, target: np.ndarray) -> np.ndarray:
     """dcost/dy of all outputs, on the last axis; 0 where the target is NaN: not there."""
-    level = {name: v for name, v in sampled(cost, y).items() if name == LEVEL}
-    found = evaluate(slope(cost), {"y": y, "target": np.nan_to_num(target), **level})
+    found = evaluate(slope(cost), cost.given(y, np.nan_to_num(target)))
     return np.where(np.isnan(target), 0.0, found)
 
 

@@ -37,7 +37,11 @@ class Allowance:
         self.gradients: Words = {n: np.zeros(m.shape) for n, m in model.masters.items()}
         self.gradients |= {f"vector{i}": np.zeros(len(v)) for i, v in enumerate(model.vectors)}
         self.kept: Bounded = np.zeros((len(q), 0), np.int64), _ZERO
-        for sweep in design.sweeps if sweeps is None else sweeps:
+        self.run(design.sweeps if sweeps is None else sweeps)
+
+    def run(self, sweeps: Sequence[Sweep]) -> None:
+        """More sweeps, after those before."""
+        for sweep in sweeps:
             if sweep.opcode == Opcode.FORWARD:
                 self._forward(sweep)
             elif sweep.opcode == Opcode.OUTER:
@@ -152,17 +156,34 @@ class Drifting:
 
 def readout_bound(model: IntegerModel, q: np.ndarray, target: np.ndarray) -> dict[str, Bounded]:
     """Output words ``y`` and cost derivatives ``delta`` at exact positions."""
+    return _cost(_pair(model, q, np.zeros((len(q), model.design.inputs), np.int64), None), target)
+
+
+def _pair(model: IntegerModel, q: np.ndarray, u: np.ndarray, scale: np.ndarray | None) -> Allowance:
+    """Of the sweeps before a cost."""
+    return Allowance(model, q, u, scale, (*model.design.reads, *model.design.levels))
+
+
+def _cost(pair: Allowance, target: np.ndarray) -> dict[str, Bounded]:
+    model, place = pair.model, pair.model.design.read_place
     w = model._swept("readout")
-    x = np.concatenate([q, np.full((len(q), 1), 1 << model.design.fractions["state"])], axis=1)[:, :w.shape[1]]
+    x, error = (a[:, place:place + w.shape[1]] for a in (pair.v, pair.error))
     assert model.hw.cost is not None
-    level = Allowance(model, q, np.zeros((len(q), model.design.inputs), np.int64), sweeps=model.design.levels).kept
-    return bounds(model.hw.cost, {"acc": (x @ w.T, _ZERO), "target": (target, _ZERO), "drive": level},
+    acc = x @ w.T, error @ np.abs(w).T
+    return bounds(model.hw.cost, {"acc": acc, "target": (target, _ZERO), "drive": pair.kept},
                   model.design.tables, model.hw.width, model.hw.segments)
 
 
-def nudge_bound(model: IntegerModel, q: np.ndarray, target: np.ndarray, exponent: np.ndarray) -> np.ndarray:
-    """Of the nudges' words."""
-    delta, hw = readout_bound(model, q, target)["delta"], model.hw
-    error = delta[1] * 2.0 ** (exponent[:, None] - hw.delta_shift) + 0.5
-    w = np.abs(model._swept("readout")[:, :model.design.units])
-    return np.broadcast_to(error, delta[0].shape) @ w * 2.0**-hw.nudge_shift + 0.5
+def nudge_bound(model: IntegerModel, q: np.ndarray, u: np.ndarray, target: np.ndarray, exponent: np.ndarray
+                ) -> tuple[np.ndarray, Words]:
+    """Of the nudges' words, and of what a read-out's own passes add to each gradient word."""
+    pair, hw, design = _pair(model, q, u, exponent - model.gain), model.hw, model.design
+    delta, error = _cost(pair, target)["delta"]
+    error = np.broadcast_to(error * 2.0 ** (exponent[:, None] - hw.delta_shift) + 0.5, delta.shape)
+    if not design.backs:
+        w = np.abs(model._swept("readout")[:, :design.units])
+        return error @ w * 2.0**-hw.nudge_shift + 0.5, pair.gradients
+    pair.rows[0] = arith.sat(arith.rnd(delta << exponent[:, None], hw.delta_shift), hw.width), error
+    pair.run(design.backs)
+    error = np.broadcast_to(pair.rows[design.backs[-1].tile][1], q.shape)
+    return error * abs(int(model._swept("nudge")[0, 0])) * 2.0**-hw.nudge_shift + 0.5, pair.gradients

@@ -104,22 +104,35 @@ class IntegerModel:
 
     def readout(self, q: Array, target: Array) -> tuple[Array, Array]:
         """Output words and cost derivatives."""
-        w = self._swept("readout")
-        x = np.concatenate([q, np.full((len(q), 1), 1 << self.design.fractions["state"])], axis=1)[:, :w.shape[1]]
-        out = self._run(self.hw.cost, acc=_dot(x, w.T), target=target, drive=self._level(q))
+        return self._cost(self._pair(q), target)
+
+    def _pair(self, q: Array, u: Array | None = None, exponent: Array | None = None) -> "Force":
+        """The un-nudged copies of samples at a read-out; with exponents they accumulate gradients."""
+        u = np.zeros((len(q), self.design.inputs), np.int64) if u is None else u
+        drive = self.drive(u) if self.design.reads else np.zeros((len(q), 0), np.int64)
+        contrast = None if exponent is None else self._contrast(exponent, np.ones((len(q), 1), np.int64))
+        return Force(self, State(q, np.zeros_like(q)), u, drive, ("cost", 0), Outcome(), contrast=contrast)
+
+    def _cost(self, pair: "Force", target: Array) -> tuple[Array, Array]:
+        """Its outputs and cost derivatives."""
+        w, place = self._swept("readout"), self.design.read_place
+        pair.run(self.design.reads)
+        x = pair.v[:, place:place + w.shape[1]]
+        acc = _dot(x, w.T)
+        pair.run(self.design.levels)
+        out = self._run(self.hw.cost, acc=acc, target=target, drive=pair.kept)
         return out["y"], out.get("delta", out["y"])
 
-    def _level(self, q: Array) -> Array:
-        """What a softmax keeps beside the drives."""
-        none = np.zeros((len(q), 0), np.int64)
-        force = Force(self, State(q, np.zeros_like(q)), none, none, ("cost", 0), Outcome())
-        force.run(self.design.levels)
-        return force.kept
-
-    def nudge(self, delta: Array, exponent: Array) -> Array:
+    def nudge(self, pair: "Force", target: Array, exponent: Array) -> Array:
         """Scaled cost derivatives back at the units."""
+        delta = self._cost(pair, target)[1]
         t = arith.sat(arith.rnd(delta << exponent[:, None], self.hw.delta_shift), self.hw.width)
         w = self._swept("readout")[:, :self.design.units]
+        if self.design.backs:
+            pair.rows[0] = t
+            pair.run(self.design.backs)
+            t, w = pair.rows[self.design.backs[-1].tile], self._swept("nudge")[0, 0]
+            return arith.sat(arith.rnd(t * w, self.hw.nudge_shift), self.hw.width)
         return arith.sat(arith.rnd(_dot(t, w), self.hw.nudge_shift), self.hw.width)
 
     def _drift(self, p: Array, first: int, contrast: Callable[[Array], Array] | None) -> Array:
@@ -144,9 +157,9 @@ class IntegerModel:
                 g = contrast(np.broadcast_to(found[f"g{i}"], shape))
                 gradient += g.sum(0) if len(gradient) == shape[1] else g.sum()
 
-    def _contrast(self, exponent: Array) -> Callable[[Array], Array]:
-        """Words of both echoes, the + copies first, at the scale of the gradient, with the copy's sign."""
-        scale, sign = exponent[:, None] - self.gain, np.repeat([1, -1], len(exponent) // 2)[:, None]
+    def _contrast(self, exponent: Array, sign: Array) -> Callable[[Array], Array]:
+        """Words at the scale of the gradient, with every copy's sign."""
+        scale = exponent[:, None] - self.gain
         return lambda words: arith.shr(words, scale) * sign
 
     # -- motion ----------------------------------------------------------------------------------------------------
@@ -252,7 +265,8 @@ class IntegerModel:
                 y, delta = self.readout(s.q, target[:, len(rows)])
                 rows.append(y)
                 leading |= np.bitwise_or.reduce(arith.abs_bits(delta), axis=1)
-                self._outer("readout", self._own(delta), s.q, 1 << self.design.fractions["state"])
+                if not self.design.backs:
+                    self._outer("readout", self._own(delta), s.q, 1 << self.design.fractions["state"])
 
         s, c = self.forward(x, read, out)
         exponent = arith.exponent(self.response, arith.msb(leading), self.gain, SHIFT_LIMIT)
@@ -267,8 +281,9 @@ class IntegerModel:
         d = self.design.dynamics
         last = d.steps * d.substeps
         both = State(np.tile(s.q, (2, 1)), np.tile(s.p, (2, 1)))
-        self._move(both, 0, self._nudges(s, target[:, -1], exponent), True, ("echo", last), out,
-                   contrast=self._contrast(np.tile(exponent, 2)))
+        contrast = self._contrast(np.tile(exponent, 2), np.repeat([1, -1], len(x))[:, None])
+        self._move(both, 0, self._nudges(s, x[:, -1], target[:, -1], exponent), True, ("echo", last), out,
+                   contrast=contrast)
         self._respond(both, out)
         self._move(s, 0, 0, True, ("return", last), out)
         for step, row in self._steps_back():
@@ -276,16 +291,16 @@ class IntegerModel:
             if step % d.substeps == 0:
                 c = self.drive(x[:, row])
                 if d.cost_at == "every":
-                    nudge = self._nudges(s, target[:, row], exponent)
+                    nudge = self._nudges(s, x[:, row], target[:, row], exponent)
             Force(self, both, np.tile(x[:, row], (2, 1)), np.tile(c, (2, 1)), ("echo", step), out, reverse=True,
-                  nudge=nudge, exponent=np.tile(exponent, 2)).run()
+                  nudge=nudge, contrast=contrast).run()
             self._respond(both, out)
             Force(self, s, x[:, row], c, ("return", step), out, reverse=True).run()
         out.echo |= bool(s.q.any() or s.p.any())
 
-    def _nudges(self, s: State, target: Array, exponent: Array) -> Array:
+    def _nudges(self, s: State, u: Array, target: Array, exponent: Array) -> Array:
         """Of both echoes, from the un-nudged copy's cost derivative."""
-        nudge = self.nudge(self.readout(s.q, target)[1], exponent)
+        nudge = self.nudge(self._pair(s.q, u, exponent), target, exponent)
         return np.concatenate([nudge, -nudge])
 
     def _own(self, delta: Array) -> Array:
@@ -349,11 +364,12 @@ class IntegerModel:
 class Force:
     """One evaluation of the force at a state: the design's sweeps, one after the other.
 
-    Kicks and drifts ``s`` in place; with an ``exponent`` per sample (an echo: the + copies first, then the - copies) it
-    accumulates the gradients' contrasts. ``nudge`` is applied where a state drifts."""
+    Kicks and drifts ``s`` in place; with a ``contrast`` it accumulates gradients: in an echo of the + copies, which
+    come first, and the - copies. ``nudge`` is applied where a state drifts."""
 
     def __init__(self, model: IntegerModel, s: State, u: Array, drive: Array, where: tuple, out: Outcome,
-                 reverse: bool = False, nudge: Array | int = 0, exponent: Array | None = None):
+                 reverse: bool = False, nudge: Array | int = 0,
+                 contrast: Callable[[Array], Array] | None = None):
         self.model, self.s, self.u, self.drive, self.where, self.out = model, s, u, drive, where, out
         self.reverse, self.nudge = reverse, nudge
         design = model.design
@@ -362,7 +378,7 @@ class Force:
         self.v[:, design.units] = 1 << design.fractions["state"]
         self.kept = drive
         self.rows: dict[int, Array] = {}  # by first tile
-        self.contrast = None if exponent is None else model._contrast(exponent)
+        self.contrast = contrast
 
     def run(self, sweeps: Sequence[Sweep] | None = None) -> None:
         for sweep in self.model.design.sweeps if sweeps is None else sweeps:

@@ -7,12 +7,13 @@ import numpy as np
 
 from echolith.compiler.agree import updates
 from echolith.compiler.calibrate import force
-from echolith.compiler.costs import sampled, slope
+from echolith.compiler.costs import slope
 from echolith.compiler.derived import chained
 from echolith.compiler.design import Design
 from echolith.compiler.differentiate import derivative, evaluate, names
 from echolith.compiler.kinetic import velocity
 from echolith.compiler.layout import part
+from echolith.sim.adjoint import read, reading, slopes
 from echolith.sim.weights import Words, to_values
 
 __all__ = ["Gradient", "Real", "goals"]
@@ -67,6 +68,8 @@ class Real:
         return found
 
     def readout(self, q: np.ndarray) -> np.ndarray:
+        if self.design.reading:
+            return read(self.design, self.design.values, q)
         c = self.readout_matrix
         return np.concatenate([q, np.ones((len(q), 1))], axis=1)[:, :c.shape[1]] @ c.T
 
@@ -74,12 +77,17 @@ class Real:
         """dcost/dy of every output; none for a missing target, NaN."""
         y, cost = self.readout(q), self.design.cost
         assert cost is not None
-        known = {"y": y, "target": np.nan_to_num(target), **sampled(cost, y)}
+        known = cost.given(y, np.nan_to_num(target))
         return np.where(np.isnan(target), 0.0, np.broadcast_to(evaluate(slope(cost), known), y.shape))
 
     def nudge(self, q: np.ndarray, target: np.ndarray) -> np.ndarray:
         """dcost/dq."""
+        if self.design.reading:
+            return slopes(self.design, self._read(q, target), q) / -2
         return self.error(q, target) @ self.readout_matrix[:, :self.design.units]
+
+    def _read(self, q: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+        return reading(self.design, self.design.values, q, self.error(q, target))
 
     def updates(self, env: Mapping[str, np.ndarray], samples: slice | np.ndarray) -> Gradient:
         """dt * dV/dparameter summed over some samples of an evaluation."""
@@ -90,6 +98,9 @@ class Real:
     def own(self, q: np.ndarray, target: np.ndarray) -> Gradient:
         """The readout's own gradient at one read-out, summed over the samples."""
         found: Gradient = {}
+        if self.design.reading:
+            grown = updates(self.design, self.design.reading, self._read(q, target), self.design.dynamics.dt)
+            return {name: g * (self.design.dynamics.cost_scale / -2) for name, g in grown.items()}
         x = np.concatenate([q, np.ones((len(q), 1))], axis=1)
         g = self.design.dynamics.cost_scale * self.error(q, target).T @ x
         for p in self.design.placements:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from echolith.compiler.design import Design
+from echolith.compiler.steps import DELTA
 from echolith.host.rates import rates
 from echolith.sim import arith
 from echolith.sim.allowance import Allowance, Drifting, nudge_bound, readout_bound
@@ -174,14 +175,18 @@ class _Check:
         row = (step - 1) // d.substeps if d.cost_at == "every" else 0
         q = self._at("return", step + 1).q
         nudge = self.real.nudge(q * self.state, self.goal[:, row]) * self._scale
-        bound = nudge_bound(self.model, q, self.target[:, row], self.exponent)
+        u = self.x[:, (step - 1) // d.substeps]
+        bound, more = nudge_bound(self.model, q, u, self.target[:, row], self.exponent)
+        for name, error in more.items():
+            self.allowed[name] += error
         return np.concatenate([nudge, -nudge]), np.tile(bound, (2, 1))
 
     @property
     def _scale(self) -> np.ndarray:
         """Words of a nudge per unit of dcost/dq, by sample."""
         f, hw = self.design.fractions, self.model.hw
-        return 2.0 ** (self.exponent[:, None] + f["delta"] - hw.delta_shift + f["readout"] - hw.nudge_shift)
+        nudge = f["state"] - f[DELTA] if DELTA in f else f["readout"] - hw.nudge_shift
+        return 2.0 ** (self.exponent[:, None] + f["delta"] - hw.delta_shift + nudge)
 
     # -- gradients -------------------------------------------------------------------------------------------------
 
@@ -202,6 +207,8 @@ class _Check:
         for _, q, target, goal in self._reads():
             for name, g in self.real.own(q * self.state, goal).items():
                 self.gradient[name] += g
+            if self.design.backs:
+                continue
             delta = readout_bound(self.model, q, target)["delta"]
             error = np.broadcast_to(delta[1] * 2.0 ** (self.model.gain - hw.readout_shift) + 0.5, delta[0].shape)
             x = np.concatenate([np.abs(q), np.full((len(q), 1), one)], axis=1)

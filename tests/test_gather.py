@@ -140,21 +140,6 @@ def test_phases_of_all_pairs_are_refused_with_the_bilinear_form():
     assert [(b.rows, b.columns) for b in case(Bilinear, "last")[1].blocks if b.name == "hidden"] == [(12, 12)]
 
 
-def test_a_learned_convolution_of_the_inputs_is_refused():
-    class Driven(Model):
-        states = {"q": 6}
-        shapes = {"K": (2, 1, 1)}
-
-        def energy(self, q, u):
-            return 0.5 * (q @ q) + q @ nn.functional.conv1d(u[None, None], self.K).flatten()
-
-    advice = ("energy: a learned convolution is built of states in the energy alone, at `test_gather.py:148: def "
-              "energy(self, q, u):`; freeze its kernel with requires_grad_(False) or use a dense matrix for inputs "
-              "and outputs, not K")
-    with pytest.raises(el.CompileError, match=f"^{re.escape(advice)}$"):
-        case(Driven, "last")
-
-
 def test_units_of_a_large_network_fit_where_a_dense_matrix_would_not():
     class Large(Model):
         states = {"q": (4, 12, 12)}

@@ -112,9 +112,9 @@ COSTS = {
         {"cost": lambda s, q, y: ((s.readout(q) - y) ** 2).sum() + (q**2).sum()},
         r"^cost: the cost uses more than one readout, .*\[q\] and \[readout.weight q \+ readout.bias\]",
     ),
-    "squashed predict": (
-        {"predict": lambda s, q: torch.tanh(s.readout(q))},
-        r"^predict: predict is not affine in the states, .*return R f\(q\) \+ b, not tanh",
+    "constant predict": (
+        {"predict": lambda s, q: 0 * s.readout(q) + s.readout.bias},
+        r"^predict: predict does not depend on the states, .*use q or a readout of it, not add",
     ),
     "moved targets": (
         {"cost": lambda s, q, y: ((s.readout(q) - y.flip(0)) ** 2).sum()},
@@ -125,8 +125,8 @@ COSTS = {
         r"^cost: the scores disagree with outputs, .*compare the class with outputs scores, not \(4,\)",
     ),
     "parameter": (
-        {"cost": lambda s, q, y: ((s.k * q - y) ** 2).sum(), "outputs": N},
-        r"^cost: the cost uses parameters besides the readout, .*put them in y = R q \+ b, not \['k'\]",
+        {"cost": lambda s, q, y: (s.k * (q - y) ** 2).sum(), "outputs": N},
+        r"^cost: the cost uses parameters besides the readout, .*put them in y = f\(q\), not \['k'\]",
     ),
     "vector": (
         {"cost": lambda s, q, y: (s.readout(q) - y) ** 2},

@@ -117,6 +117,6 @@ class Margins(Classifier):
 def test_another_reduction_is_refused_by_name():
     with pytest.raises(el.CompileError, match=(
             r"^cost: of reductions over the outputs, one logsumexp of a function of y \(softmax cross-entropy\) is "
-            r"built on the chip, at `test_softmax.py:\d+: def cost\(self, q, y\):`; use that or a cost per "
-            r"output, not sum$")):
+            r"built on the chip, at `test_softmax.py:\d+: def cost\(self, q, y\):`; use that, or a cost per "
+            r"output, as is a margin relu\(1 - \(2 \* y - 1\) \* z\) of every class, not sum$")):
         compiled(Margins("classes"), "last", (np.zeros((2, STEPS, INPUTS)), np.zeros(2)))

@@ -1,0 +1,118 @@
+"""The circuit of the cost: y from sums, the cost's derivative from y and its target."""
+
+from functools import cached_property
+
+import numpy as np
+
+from echolith.compiler.case import Case
+from echolith.compiler.costs import LEVEL, LEVELS, WEIGHED, WEIGHT, Cost, slope
+from echolith.compiler.differentiate import evaluate
+from echolith.compiler.formats import Formats
+from echolith.compiler.lower import Fixed, Lowering
+from echolith.compiler.masks import reserved
+from echolith.compiler.pipeline import Builder, Pipeline
+from echolith.compiler.pipeline import evaluate as run
+from echolith.compiler.resolution import spread
+from echolith.compiler.steps import OUTPUT
+
+__all__ = ["CostCircuit", "tried"]
+
+_STEEP = 64.0  # times the calibrated cost derivatives
+_NARROWER = (2.0, 1.4, 1.0, 0.7)  # times the calibrated outputs, where a steep cost has no bits left for more
+_ROUGH = 2.0**-7  # root mean square error over the largest derivative
+
+
+def tried(cost: Cost, y: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+    """Outputs (samples, outputs, 1) against extreme targets, with their level and weights."""
+    given = {name: v[..., None] for name, v in cost.given(y, np.zeros(())).items() if name != "target"}
+    return {**given, "target": np.array([targets.min(initial=0), targets.max(initial=0)])}
+
+
+class CostCircuit:
+    """``pipeline``, and how it was lowered: with given formats, or for outputs as far from zero as leaves enough bits.
+    """
+
+    def __init__(self, case: Case, formats: Formats, segments: int, accumulator: int, first: int):
+        self.case, self.formats, self.segments, self.first = case, formats, segments, first
+        self.accumulator, self.width = accumulator, case.board.width
+        self.reach: float | None = None
+        if case.learn and "cost" not in formats.lowered:
+            for self.reach in (None, *_NARROWER):
+                self.__dict__.pop("_lowered", None)
+                if self._error() <= _ROUGH:
+                    break
+
+    def outputs(self) -> Pipeline:
+        """Of y alone."""
+        b, y = self._y()
+        return b.build(y=y)
+
+    @property
+    def low(self) -> Lowering:
+        return self._lowered[1]
+
+    @property
+    def pipeline(self) -> Pipeline:
+        return self._lowered[0]
+
+    def _y(self) -> tuple[Builder, int]:
+        formats = self.formats
+        b = Builder(("acc", self.accumulator), ("target", formats.data_width),
+                    *[("drive", self.width)] * bool(self.case.levels))
+        return b, b("sat", b("rnd", b.input("acc"), n=self._dropped), n=self.width)
+
+    @property
+    def _dropped(self) -> int:
+        read = self.formats["state" if self.case.reading is None else OUTPUT]
+        return self.formats["readout"] + read - self.formats["output"]
+
+    @cached_property
+    def _lowered(self) -> tuple[Pipeline, Lowering]:
+        case, formats, width = self.case, self.formats, self.width
+        assert case.cost is not None
+        b, y = self._y()
+        leaves = {"y": Fixed(y, formats["output"], True), "target": Fixed(b.input("target"), formats["target"], True)}
+        if case.cost.weights:
+            leaves[WEIGHT] = Fixed(b.input("drive"), formats[WEIGHED], True)
+        elif case.levels:
+            leaves[LEVEL] = Fixed(b.input("drive"), formats[LEVELS], True)
+        low = Lowering(b, width, self.segments, leaves, self._values(case.cost), self.first,
+                       formats.lowered.get("cost", ()))
+        value = low(slope(case.cost))
+        delta = b("sat", b("rnd", value.node, n=value.frac - formats["delta"]), n=width - 1)
+        if case.samples.missing is not None:
+            delta = b("unless", delta, b.input("target"), n=reserved(formats.data_width))
+        return b.build(y=y, delta=delta), low
+
+    def _values(self, cost: Cost) -> dict[str, np.ndarray]:
+        """Outputs over their whole format, or only as far as the cost derivative stays near the calibrated ones: that
+        of an exponential would leave those no bits."""
+        def largest(found: dict[str, np.ndarray]) -> float:
+            return float(np.abs(evaluate(slope(cost), found)).max(initial=0.0))
+
+        y, targets = self.case.samples.y, self.case.samples.targets
+        if self.reach is not None:
+            return tried(cost, spread(y, self.formats["output"], self.width, self.reach), targets)
+        wanted = _STEEP * largest(tried(cost, y, targets))
+        for reach in (np.inf, 8.0, 4.0, 2.0):
+            found = tried(cost, spread(y, self.formats["output"], self.width, reach), targets)
+            if largest(found) <= wanted:
+                break
+        return found
+
+    def _error(self) -> float:
+        """Root mean square error of the derivative on calibrated outputs, over the largest."""
+        case, f = self.case, self.formats
+        assert case.cost is not None
+        given = tried(case.cost, case.samples.y, case.samples.targets)
+        exact = np.asarray(evaluate(slope(case.cost), given))
+        beside = given.get(WEIGHT, given.get(LEVEL, np.zeros(())))
+        frac = f[WEIGHED] if case.cost.weights else f[LEVELS] if case.levels else 0
+        acc = np.rint(given["y"] * 2.0 ** f["output"]).astype(np.int64)
+        acc = acc << self._dropped if self._dropped >= 0 else acc >> -self._dropped
+        words = {"acc": acc, "target": np.rint(given["target"] * 2.0 ** f["target"]).astype(np.int64),
+                 "drive": np.rint(beside * 2.0**frac).astype(np.int64)}
+        tables = [np.zeros((1 << self.segments, 2), np.int64)] * self.first + self.low.tables
+        found = run(self.pipeline, words, tables, self.width, self.segments)["delta"] * 2.0 ** -f["delta"]
+        largest = float(np.abs(exact).max(initial=0.0))
+        return float(np.sqrt(np.mean((found - exact) ** 2))) / largest if largest else 0.0
