@@ -19,9 +19,9 @@ from echolith.compiler.files import typed
 from echolith.compiler.resources import MODEL, features
 
 _PARTS = {
-    "lut": ("core", "learning", "general", "lane sums", "lane updates", "vector updates", "small memories",
+    "lut": ("core", "learning", "general", "overlap", "lane sums", "lane updates", "vector updates", "small memories",
             "joined memories", "operations", "choice", "lone registers"),
-    "ff": ("core", "learning", "general", "lane sums", "lane updates", "vector updates", "small words", "registers",
+    "ff": ("core", "learning", "general", "overlap", "lane sums", "lane updates", "vector updates", "small words", "registers",
            "products"),
 }
 

@@ -220,6 +220,7 @@ class Design:
     def computed(self) -> bool:
         """Whether the host computes parameters from others that learn, so that the chip cannot learn."""
         return unlearnable(self.derived, self.held, self.learned) is not None
+
     @property
     def read_place(self) -> int:
         """First element of what the readout block is applied to."""

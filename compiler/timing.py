@@ -188,6 +188,10 @@ def _alone(word: int, hw: Hardware) -> bool:
         return True
     if hw.general and opcode in (Opcode.TRANSPOSED, Opcode.UNITS) and word & (1 << Field.VALUE | 1 << Field.ROWS):
         return True
+    if hw.depths.index and opcode in (Opcode.FORWARD, Opcode.OUTER) and word >> Field.GATHER & 1:
+        return True
+    if hw.depths.index and opcode in (Opcode.TRANSPOSED, Opcode.UNITS) and word >> Field.GATHER & 3:
+        return True
     return opcode in (Opcode.FETCH, Opcode.UPDATE)
 
 

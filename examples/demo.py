@@ -35,7 +35,7 @@ def designs(seed: int = 0) -> dict[str, Design]:
     """The demo's networks, untrained, compiled for their boards."""
     how = {"dynamics": el.Leapfrog(digits.DT, digits.SUBSTEPS), "rule": el.HamiltonianEcho("last"),
            "calibrate": digits.data()}
-    return {"ulx3s-85f": el.compile(digits.large(seed), board="ulx3s-85f", lanes=4, **how),
+    return {"ulx3s-85f": el.compile(digits.large(seed), board="ulx3s-85f", lanes=8, **how),
             "icebreaker": el.compile(digits.small(seed), board="icebreaker", lanes=2, **how)}
 
 

@@ -295,6 +295,8 @@ class Core(wiring.Component):
         """What the units behind the array work on: the sweep whose results reach them, and its settings."""
         s, r, u = self.sequencer, self.rows, self.units
         moves = self._is(Opcode.TRANSPOSED) | self._is(Opcode.UNITS)
+        if self.hw.depths.index:
+            moves |= s.command.gather  # the array's columns are looked up there
         settings = [s.setting_rows]
         if self.hw.general:
             settings += [s.setting_drive, Mux(self._is(Opcode.TRANSPOSED), s.setting_into, s.setting_tile)]
@@ -306,7 +308,7 @@ class Core(wiring.Component):
                          r.start.eq(s.start), u.start.eq(s.start)]
             return
         launched, working = Signal(len(given)), Signal(len(given))
-        directly = s.start & moves & s.command.rows if self.hw.general else 0
+        directly = s.start & ~self._is(Opcode.FORWARD) & s.command.rows if self.hw.general else 0
         m.d.comb += [mine.eq(working), r.start.eq(self.array.taken | directly), u.start.eq(s.start & moves)]
         with m.If(s.start & self._is(Opcode.FORWARD)):
             m.d.sync += launched.eq(given)

@@ -16,8 +16,8 @@ class Scoreboard(wiring.Component):
     may start then, if it needs nothing of them; else it waits for the end. `compiler.timing` has the same rules.
 
     Behind a FORWARD sweep the row unit works, behind TRANSPOSED and UNITS the neuron unit, one sweep at a time, behind
-    OUTER the lanes. All others, and passes of general hardware to vectors or rows, are *alone*: before them and behind
-    them nothing is on its way.
+    OUTER the lanes. All others, passes of general hardware to vectors or rows, and what gathers are *alone*: before them
+    and behind them nothing is on its way.
 
     Members
     -------
@@ -101,6 +101,8 @@ class Scoreboard(wiring.Component):
         if self.hw.general:
             found |= (opcode == Opcode.FORWARD) & (command.dest == Dest.VALUE)
             found |= _moves(opcode) & (command.value | command.rows)
+        if self.hw.depths.index:  # one memory says where both the array and the neuron unit read
+            found |= command.gather | (_moves(opcode) & command.gather_second)
         return found
 
 
