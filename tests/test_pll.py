@@ -11,7 +11,7 @@ from echolith.compiler.errors import ResourceError
 LIMITS = {"ecp5": (3.125e6, 400e6, 800e6), "ice40": (10e6, 533e6, 1066e6)}  # least comparison, inner oscillator
 
 
-@given(st.sampled_from(sorted(BOARDS)), st.floats(17e6, 200e6))
+@given(st.sampled_from(sorted(BOARDS)), st.floats(26e6, 200e6))
 def test_settings_keep_the_data_sheets_limits_and_are_close(name, clock):
     board = BOARDS[name]
     pll = find(board.family, board.oscillator, clock)
