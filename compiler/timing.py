@@ -11,8 +11,8 @@ from echolith.compiler.pipeline import latency
 
 __all__ = ["INSTRUCTION", "Tails", "cycles", "operand_stage", "tails", "tree_levels"]
 
-INSTRUCTION = 2  # cycles of every program word: fetch, decode
-LAUNCH = 1  # further cycle of a word that starts a sweep
+EXECUTE = 2  # cycles from a word's decoding to the next one's reading, or to the strobe that starts a sweep
+JUMP = 1  # further cycle of a word behind which another than the next is read
 
 # Register stages of the array, from the cycle in which the sweep engine holds an address.
 BROADCAST = 1  # addresses, controls and operands on their way to the lanes
@@ -196,11 +196,11 @@ def _alone(word: int, hw: Hardware) -> bool:
 
 
 class _Walk:
-    """The sequencer, cycle by cycle; ``now`` is that in which it fetches the next word."""
+    """The sequencer, cycle by cycle; ``now`` is that in which it reads the next word."""
 
     def __init__(self, program: tuple[int, ...], hw: Hardware, pairs: int):
         self.program, self.hw, self.pairs, self.tails = program, hw, pairs, tails(hw)
-        self.settings, self.flight, self.now = [0] * len(Setting), _Flight(), 0
+        self.settings, self.flight, self.now = [0] * len(Setting), _Flight(), 1
 
     def run(self, pc: int) -> int:
         """Go on from ``pc`` to the END or HALT that closes it; returns that word's index."""
@@ -217,17 +217,15 @@ class _Walk:
             pc += 1
 
     def _carry_out(self, word: int, opcode: Opcode) -> None:
-        decode = self.now + INSTRUCTION - 1
+        decode = self.now + 1
         if opcode >= Opcode.FETCH:
             decode = max(decode, self.flight.ready(word, self.settings[Setting.COLUMNS], self.hw))
-            self.flight.launch(word, decode + LAUNCH, self.settings, self.hw, self.tails)
-            self.now = decode + LAUNCH + 1
-            return
-        if opcode in (Opcode.HALT, Opcode.NEXT, Opcode.GUARD):
+            self.flight.launch(word, decode + EXECUTE, self.settings, self.hw, self.tails)
+        elif opcode in (Opcode.HALT, Opcode.NEXT, Opcode.GUARD):
             decode = max(decode, self.flight.idle)
         elif opcode in (Opcode.SET, Opcode.ROW):
             decode = max(decode, self.flight.still)
-        self.now = decode + 1 + (NEXT if opcode == Opcode.NEXT else 0)
+        self.now = decode + EXECUTE + (NEXT if opcode == Opcode.NEXT else 0)
 
     def _loop(self, pc: int, count: int) -> int:
         """As many rounds as it takes to find what all others take: settings inside a loop are constants, and what is
@@ -239,7 +237,9 @@ class _Walk:
                 self._skip(count * spent)
                 break
             end, before = self.run(pc), state
+            self.now += JUMP
             spent, count = self.now - begun, count - 1
+        self.now -= JUMP  # the last round goes on behind its END
         return end
 
     def _skip(self, cycles: int) -> None:

@@ -1,5 +1,5 @@
-"""The sequencer: two cycles per program word, three if it starts a sweep; counted loops. It reads ahead of the sweep
-that runs, and waits where the `Scoreboard` says so."""
+"""The sequencer: three cycles per program word, a fourth after a jump; counted loops. It reads ahead of the sweep that
+runs, and waits where the `Scoreboard` says so."""
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
@@ -80,12 +80,11 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.program = program = Bank(width=32, depth=self.hw.depths.program)
-        pc = Signal(self.pc_bits)
-        word, value = program.r_data, program.r_data[:24]
+        pc, word, quit = Signal(self.pc_bits), Signal(32, reset_less=True), Signal()
         m.d.comb += [
             program.r_addr.eq(Mux(self.busy, pc, self.program_addr)), program.r_en.eq(1),
             program.w_addr.eq(self.program_addr), program.w_data.eq(self.program_w_data),
-            program.w_en.eq(self.program_w_en), self.program_r_data.eq(word),
+            program.w_en.eq(self.program_w_en), self.program_r_data.eq(program.r_data),
             self.next_opcode.eq(word[28:]), self.next_command.eq(word[:28]),
         ]
         with m.If(self.stop):
@@ -100,20 +99,27 @@ class Sequencer(wiring.Component):
                                  for s in _OFFSETS if s in self.settings]
                     m.next = "FETCH"
             with m.State("FETCH"):
+                m.next = "READ"
+            with m.State("READ"):
+                m.d.sync += word.eq(program.r_data)
                 m.next = "DECODE"
             with m.State("DECODE"):
+                m.d.sync += quit.eq(self.stopping)
                 with m.If(self._may_go(m, word[28:])):
                     m.d.sync += pc.eq(pc + 1)
-                    m.next = "FETCH"
-                    self._decode(m, word, value, pc)
+                    m.next = "EXECUTE"
+            with m.State("EXECUTE"):
+                m.next = "READ"
+                self._execute(m, word, quit, pc)
             with m.State("NEXT"):
                 m.next = "NEXT_B"
             with m.State("NEXT_B"):
                 m.d.sync += self.offset.eq(0)
-                m.next = "FETCH"
+                m.next = "READ"
             with m.State("LAUNCH"):
                 m.d.comb += self.start.eq(1)
-                m.next = "FETCH"
+                m.d.sync += word.eq(program.r_data)
+                m.next = "DECODE"
         return m
 
     def _may_go(self, m: Module, opcode):
@@ -130,9 +136,9 @@ class Sequencer(wiring.Component):
                 m.d.comb += go.eq(self.ready)
         return Mux(self.stopping, self.idle, go)
 
-    def _decode(self, m: Module, word, value, pc) -> None:
-        opcode = word[28:]
-        with m.If((opcode >= Opcode.FETCH) & ~self.stopping):
+    def _execute(self, m: Module, word, quit, pc) -> None:
+        opcode, value = word[28:], word[:24]
+        with m.If(opcode >= Opcode.FETCH):
             m.d.sync += [self.command.eq(word[:28]), self.opcode.eq(opcode)]
             m.next = "LAUNCH"
         with m.Switch(opcode):
@@ -151,10 +157,11 @@ class Sequencer(wiring.Component):
             with m.Case(Opcode.GUARD):
                 with m.If(self.guard):
                     m.d.sync += pc.eq(value)
-        with m.If(self.stopping):
+                    m.next = "FETCH"
+        self._loops(m, opcode, value, pc)
+        with m.If(quit):
             m.d.sync += self.busy.eq(0)
             m.next = "IDLE"
-        self._loops(m, opcode, value, pc)
 
     def _loops(self, m: Module, opcode, value, pc) -> None:
         """The innermost loop's rounds on top; END brings the address it goes back to."""
@@ -167,3 +174,4 @@ class Sequencer(wiring.Component):
                 m.d.sync += [above.eq(below) for above, below in zip(left, left[1:], strict=False)]
             with m.Else():
                 m.d.sync += [left[0].eq(left[0] - 1), pc.eq(value)]
+                m.next = "FETCH"
