@@ -72,13 +72,13 @@ def _ice40(oscillator: float):
 
 def clock_domain(m: Module, platform, pll: Pll) -> None:
     """Domain ``sync`` from the board's default clock through ``pll``, in reset until it is stable."""
-    m.domains.sync = ClockDomain("sync")
+    m.domains.sync = domain = ClockDomain("sync")
     m.domains.locked = ClockDomain("locked", reset_less=True)
-    clock, locked, waited = Signal(name="pll_clock"), Signal(name="pll_locked"), Signal(range(_SETTLED + 1))
+    clock, locked, waited = domain.clk, Signal(name="pll_locked"), Signal(range(_SETTLED + 1))
     pin = platform.request(platform.default_clk, dir="-")
     m.submodules.pll = (_ehxplll if pll.family == "ecp5" else _sb_pll40)(m, pin, pll, clock, locked)
     platform.add_clock_constraint(clock, pll.output)
-    m.d.comb += [ClockSignal("sync").eq(clock), ClockSignal("locked").eq(clock)]
+    m.d.comb += ClockSignal("locked").eq(clock)
     with m.If(locked & (waited != _SETTLED)):
         m.d.locked += waited.eq(waited + 1)
     m.submodules.reset = ResetSynchronizer(waited != _SETTLED, domain="sync")

@@ -9,17 +9,16 @@ from echolith.compiler.design import Hardware
 from echolith.compiler.isa import REUSE, Context, Dest, Field, Opcode, Setting
 from echolith.compiler.pipeline import latency
 
-__all__ = ["INSTRUCTION", "Tails", "cycles", "operand_stage", "tails", "tree_levels"]
+__all__ = ["SCALE", "Tails", "broadcast", "cycles", "operand_stage", "tails", "tree_levels"]
 
 EXECUTE = 2  # cycles from a word's decoding to the next one's reading, or to the strobe that starts a sweep
 JUMP = 1  # further cycle of a word behind which another than the next is read
 
 # Register stages of the array, from the cycle in which the sweep engine holds an address.
-BROADCAST = 1  # addresses, controls and operands on their way to the lanes
-SUM = BROADCAST + 4  # memory, operand, product, accumulator
+SUM = 4  # memory, operand, product, accumulator
 NEXT = 2  # further cycles of NEXT: one order word a cycle
-GRADIENT = BROADCAST + 6  # memory, operand, product, difference, sum, written
-UPDATE = BROADCAST + 8  # memory, operand, product, sum, shifted, (weight read), sum, written
+GRADIENT = 6  # memory, operand, product, difference, sum, written
+UPDATE = 8  # memory, operand, product, sum, shifted, (weight read), sum, written
 SCALE = 2  # of row operands and their twins: amount, shifted
 
 
@@ -43,15 +42,21 @@ class Tails:
     units_rows: int
 
 
+def broadcast(hw: Hardware) -> int:
+    """Register stages of addresses, controls and operands on their way to the lanes."""
+    return int(hw.overlap)
+
+
 def tree_levels(lanes: int) -> int:
     """Register levels of the adder tree."""
     return (lanes - 1).bit_length()
 
 
 def tails(hw: Hardware) -> Tails:
-    drain = SUM + 1 + 2 * hw.lanes  # drain register, then two slots of every lane
+    far = broadcast(hw)
+    drain = far + SUM + 1 + 2 * hw.lanes  # drain register, then two slots of every lane
     step = operand_stage(hw) + step_latency(hw)  # state read, pipeline, write
-    sums = SUM + tree_levels(hw.lanes)
+    sums = far + SUM + tree_levels(hw.lanes)
     # Registered result of slot b, written. A vector's gradient follows two cycles later: before any next sweep's.
     value = operand_stage(hw) + max(map(latency, hw.step)) + 2
     rows = SCALE if hw.learn and hw.cost else 0
@@ -59,11 +64,11 @@ def tails(hw: Hardware) -> Tails:
         drive=drain + 1,
         hidden=drain + max(map(latency, hw.activate)) + rows + 1,  # scaled copy, write
         cost=drain + (latency(hw.cost) + rows + 1 if hw.cost else 0),
-        outer=GRADIENT,
+        outer=far + GRADIENT,
         nudge=sums + 3,
         step=sums + step,
         units=step,
-        update=UPDATE,
+        update=far + UPDATE,
         fetch=2,
         value=drain + max(map(latency, hw.activate)),
         step_value=sums + value,
@@ -165,7 +170,7 @@ class _Flight:
         self.walk = start + _walk(word, s, hw) + 1
         end = self.walk + _tail(word, t)
         if opcode == Opcode.FORWARD:
-            self.taken = start + s[Setting.COLUMNS] + BROADCAST + 4
+            self.taken = start + s[Setting.COLUMNS] + broadcast(hw) + 4
         if not hw.overlap or _alone(word, hw):
             self.alone = end
         elif opcode == Opcode.FORWARD:

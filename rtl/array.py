@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.timing import BROADCAST, tree_levels
+from echolith.compiler.timing import broadcast, tree_levels
 from echolith.rtl.lane import Lane, LaneControl, Mode, row_write
 from echolith.rtl.pipeline import delay
 from echolith.sim import arith
@@ -21,7 +21,7 @@ class SynapseArray(wiring.Component):
     mode, coarse, update : In
         Held during a sweep; ``update`` is the `isa.UpdateMode`.
     valid, first, last, address, tile : In
-        The sweep engine's element, which reaches the lanes' stage 0 `BROADCAST` cycles later. FORWARD: first and last
+        The sweep engine's element, which reaches the lanes' stage 0 `broadcast` cycles later. FORWARD: first and last
         column of a tile; TRANSPOSED: first and last tile of a column.
     region : In(1)
         Of the row operands; hardware with overlap only.
@@ -73,7 +73,7 @@ class SynapseArray(wiring.Component):
             m.d.sync += fresh.eq(0)
         tile = Cat(self.tile, self.region) if self.hw.overlap else self.tile
         element, self._address, self._tile, self._x_a, self._x_b = (
-            delay(m, value, BROADCAST, name) for value, name in (
+            delay(m, value, broadcast(self.hw), name) for value, name in (
                 (Cat(self.valid, self.first, self.last, fresh, self.mode), "element_0"), (self.address, "address_0"),
                 (tile, "tile"), (self.x_a, "x_a"), (self.x_b, "x_b")))
         stages = [element]

@@ -80,7 +80,9 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.program = program = Bank(width=32, depth=self.hw.depths.program)
-        pc, word, quit = Signal(self.pc_bits), Signal(32, reset_less=True), Signal()
+        pc, quit = Signal(self.pc_bits), Signal()
+        # The memory's output stays until the word is carried out; a register makes it faster.
+        word = Signal(32, reset_less=True) if self.hw.overlap else program.r_data
         m.d.comb += [
             program.r_addr.eq(Mux(self.busy, pc, self.program_addr)), program.r_en.eq(1),
             program.w_addr.eq(self.program_addr), program.w_data.eq(self.program_w_data),
@@ -101,7 +103,7 @@ class Sequencer(wiring.Component):
             with m.State("FETCH"):
                 m.next = "READ"
             with m.State("READ"):
-                m.d.sync += word.eq(program.r_data)
+                self._read(m, word, program)
                 m.next = "DECODE"
             with m.State("DECODE"):
                 m.d.sync += quit.eq(self.stopping)
@@ -118,9 +120,13 @@ class Sequencer(wiring.Component):
                 m.next = "READ"
             with m.State("LAUNCH"):
                 m.d.comb += self.start.eq(1)
-                m.d.sync += word.eq(program.r_data)
+                self._read(m, word, program)
                 m.next = "DECODE"
         return m
+
+    def _read(self, m: Module, word, program: Bank) -> None:
+        if self.hw.overlap:
+            m.d.sync += word.eq(program.r_data)
 
     def _may_go(self, m: Module, opcode):
         """Whether the word can be carried out now."""
