@@ -15,9 +15,9 @@ class Scoreboard(wiring.Component):
     """A sweep goes over its addresses first; its results follow within its tail. With `Hardware.overlap` another sweep
     may start then, if it needs none of them; else it waits for the end. `compiler.timing` has the same rules.
 
-    Behind a FORWARD sweep the row unit works, behind TRANSPOSED and UNITS the neuron unit, one sweep at a time, behind
-    OUTER the lanes. All others, passes of general hardware to vectors or rows, and what gathers are *alone*: before them
-    and behind them nothing is on its way.
+    Behind a FORWARD sweep the row unit works, behind TRANSPOSED and UNITS the neuron unit, one sweep at a time, and
+    behind OUTER the lanes. All others, passes of general hardware to vectors or rows, and what gathers are *alone*:
+    before them and behind them nothing is on its way.
 
     Members
     -------
