@@ -69,8 +69,8 @@ def circuits(passes: Sequence[Pass], flow: Flow, states: Mapping[str, int], bloc
         most = max(len(found.activate), len(found.step))
         if most <= _KINDS:
             return found
-    raise CompileError(f"energy: must need at most {_KINDS} element-wise circuits; use fewer different functions, or "
-                       f"one vector for terms of the same form, not {most}")
+    raise CompileError(f"energy: must need at most {_KINDS} element-wise circuits; use fewer different functions in "
+                       f"energy, read-out and cost, or one vector for terms of the same form, not {most}")
 
 
 class _Lower:

@@ -12,7 +12,7 @@ from echolith.compiler.case import Case
 from echolith.compiler.circuits import Circuits, circuits
 from echolith.compiler.costing import CostCircuit, steepest
 from echolith.compiler.costs import KEPT, LEVEL, LEVELS, WEIGHED, WEIGHTS, Cost, sampled, slope
-from echolith.compiler.differentiate import derivative, evaluate
+from echolith.compiler.differentiate import derivative
 from echolith.compiler.errors import CompileError
 from echolith.compiler.formats import Formats, exact, fraction
 from echolith.compiler.isa import Opcode

@@ -113,6 +113,20 @@ def test_what_is_refused_says_what_to_write(name, cost, message):
         case(Scores, NUMBERS if name == "ignored" else SHARES, cost)
 
 
+def test_scores_with_a_learned_scale_are_the_readout():
+    class Scaled(Unpredicted):
+        def __init__(self, cost):
+            super().__init__(cost)
+            self.s = torch.nn.Parameter(torch.tensor(0.7))
+
+        def cost(self, q, y):
+            return F.cross_entropy(self.s * (self.C @ q + self.c), y.long())
+
+    _, design, x, _ = case(Scaled, NUMBERS, None)
+    with design.open("int:") as chip:  # not their log_softmax, which takes more circuits than there are
+        assert np.abs(np.exp(chip.predict(x)).sum(-1) - 1).max() > 0.1
+
+
 def test_a_learned_temperature_is_part_of_the_readout(tmp_path):
     class Tempered(Unpredicted):
         def __init__(self, cost):

@@ -153,8 +153,8 @@ def test_shared_circuits_compute_alike_in_the_rtl(attention):
 
 def test_too_many_circuits_are_refused():
     with pytest.raises(el.CompileError, match=(
-            r"^energy: must need at most 16 element-wise circuits, .*; use fewer different functions, or one vector "
-            r"for terms of the same form, not \d+$")):
+            r"^energy: must need at most 16 element-wise circuits, .*; use fewer different functions in energy, "
+            r"read-out and cost, or one vector for terms of the same form, not \d+$")):
         of(Net(lambda s, q: F.scaled_dot_product_attention(*[q.view(1, 3, 2)] * 3).cos().sum(), F.mse_loss).double())
 
 
