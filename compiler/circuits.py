@@ -309,6 +309,8 @@ class _Lower:
         if made.value:
             frac = f.setdefault(made.result, self._vector_fraction(made.result))
             value = low(made.expr)
+            if self.alike is not None and value.word and value.frac == frac:
+                return value.node  # as all copies are
             return low.b("sat", low.b("rnd", value.node, n=value.frac - frac), n=self.width)
         value = low.word(made.expr)
         word = low.b("rnd", value.node, n=value.frac - f.setdefault(made.result, value.frac))
