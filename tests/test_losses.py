@@ -32,6 +32,9 @@ COSTS = {  # over the scores z, which predict returns
     "logarithm of a softmax": (SHARES, lambda z, y: -(y * torch.log(torch.softmax(z, -1))).sum(-1)),
     "sigmoid of targets": (BITS, lambda z, y: F.binary_cross_entropy_with_logits(z, torch.sigmoid(3 * y - 1))),
     "logarithm of targets": (SHARES, lambda z, y: ((z - torch.log(y)) ** 2).sum()),
+    "one-hot classes": (NUMBERS, lambda z, y: F.mse_loss(z, F.one_hot(y.long(), CLASSES).float())),
+    "not the class": (NUMBERS, lambda z, y: ((1 - F.one_hot(y, CLASSES)) * F.softplus(z)).sum() + (z**2).sum()),
+    "score of the class": (NUMBERS, lambda z, y: torch.logsumexp(z, 0) - z[y.long()]),
     "batch of one": (NUMBERS, lambda z, y: F.cross_entropy(z[None], y.long()[None], reduction="none").mean()),
 }
 OF_ALL = {  # the chip has to compute more than the scores: without predict it finds what
@@ -70,7 +73,7 @@ def case(model, kind, cost):
     return net, compiled(net, "last", (x, y)), x, y
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.filterwarnings("ignore:There is a performance drop", "error:Using a target size")
 @pytest.mark.parametrize("model, name", [(Scores, n) for n in COSTS] + [(Unpredicted, n) for n in OF_ALL])
 def test_gradient_agrees_with_autograd_and_learning_learns(model, name):
     kind, cost = (COSTS | OF_ALL)[name]
