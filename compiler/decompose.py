@@ -4,6 +4,7 @@ Each has the arguments of ``aten`` and returns all of its results; those that no
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -141,7 +142,7 @@ def _one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
     return (x.unsqueeze(-1) == torch.arange(num_classes)).long()
 
 
-def _item(x: Tensor, index: object) -> Tensor:
+def _item(x: Tensor, index: Any) -> Tensor:
     """An element by the number in a tensor, which Python's indexing would take out of it."""
     if isinstance(index, Tensor) and index.ndim == 0 and index.dtype == torch.int64:
         return x[index.reshape(1)][0]
