@@ -1,6 +1,7 @@
 """From the user's module to a `Graph`: trace the methods, read them, make them canonical, check against autograd."""
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -214,13 +215,17 @@ def _cost(reader: _Reader) -> tuple[Readout, bool]:
     targets += [(torch.zeros(shape, dtype=torch.int64), Classes(shape)) for shape in ((), (1,))]
     errors: list[CompileError] = []
     for target in targets:
-        try:
-            site, expr = reader.read("cost", reader.arguments() | {"y": target}, readout=True)
-        except CompileError as error:
-            errors.append(error)
-            continue
+        with warnings.catch_warnings(record=True) as told:  # of a kind of target that it is not, there is none to show
+            try:
+                site, expr = reader.read("cost", reader.arguments() | {"y": target}, readout=True)
+            except CompileError as error:
+                errors.append(error)
+                continue
+        for warning in told:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         found = find_readout(site, reader.nodes, expr, predict, reader.sizes.outputs, reader.store,
                              isinstance(target[1], Classes))
         return found, isinstance(target[1], Classes)
     read = [e for e in errors[1:] if e.__cause__ is None]  # PyTorch wants a class, and the reader says what is missing
-    raise read[0] if errors[0].__cause__ is not None and read and "as a number" not in str(read[0]) else errors[0]
+    asked = errors[0].__cause__ is not None or "`_to_copy`" in str(errors[0])  # y.long()
+    raise read[0] if asked and read and "as a number" not in str(read[0]) else errors[0]

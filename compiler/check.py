@@ -19,6 +19,7 @@ __all__ = ["TOLERANCE", "check"]
 
 TOLERANCE = 1e-9  # relative to the largest element
 _FLOOR = 1e-4  # below this size a gradient is compared absolutely: cancelling sums leave rounding errors
+_REMEDY = "keep what is under log, sqrt, powers and quotients away from 0, e.g. sqrt(1 + x)"
 
 Arrays = dict[str, np.ndarray]
 
@@ -50,7 +51,7 @@ def check(
             _compare(graph, calls, "kinetic", (numeric.kinetic(graph, q), velocity, gradient), q)
     for method, count in zip(("energy", "cost"), compared, strict=True):
         if not count:
-            raise CompileError(f"{method}: must be finite near q = 0, not inf or NaN at every point tried")
+            raise CompileError(f"{method}: must be finite near q = 0; {_REMEDY}, not inf or NaN at every point tried")
 
 
 def _finite_at_rest(graph: Graph) -> None:
@@ -59,14 +60,16 @@ def _finite_at_rest(graph: Graph) -> None:
     force = np.concatenate([f.ravel() for f in start.values()])
     if not np.isfinite(force).all():
         bad = force[~np.isfinite(force)][0]
-        raise CompileError(f"energy: dV/dq must be finite at q = 0, u = 0, where every sample starts, not {bad}")
+        raise CompileError("energy: dV/dq must be finite at q = 0, u = 0, where every sample starts; "
+                           f"{_REMEDY}, not {bad}")
 
 
 def _kinetic_at_rest(graph: Graph) -> None:
     velocity, _ = numeric.kinetic_gradient(graph, {name: np.zeros((1, n)) for name, n in graph.states.items()})
     for bad in (v[~np.isfinite(v)] for v in velocity.values()):
         if bad.size:
-            raise CompileError(f"kinetic: dT/dp must be finite at p = 0, where every sample starts, not {bad[0]}")
+            raise CompileError("kinetic: dT/dp must be finite at p = 0, where every sample starts; "
+                               f"{_REMEDY}, not {bad[0]}")
 
 
 def _energy(graph: Graph, calls: "_Calls", q: Arrays, u: np.ndarray) -> bool:

@@ -69,8 +69,8 @@ def circuits(passes: Sequence[Pass], flow: Flow, states: Mapping[str, int], bloc
         most = max(len(found.activate), len(found.step))
         if most <= _KINDS:
             return found
-    raise CompileError(f"energy: must need at most {_KINDS} element-wise circuits; use fewer different functions, or "
-                       f"one vector for terms of the same form, not {most}")
+    raise CompileError(f"energy: must need at most {_KINDS} element-wise circuits; use fewer different functions in "
+                       f"energy, read-out and cost, or one vector for terms of the same form, not {most}")
 
 
 class _Lower:
@@ -309,6 +309,8 @@ class _Lower:
         if made.value:
             frac = f.setdefault(made.result, self._vector_fraction(made.result))
             value = low(made.expr)
+            if self.alike is not None and value.word and value.frac == frac:
+                return value.node  # as all copies are
             return low.b("sat", low.b("rnd", value.node, n=value.frac - frac), n=self.width)
         value = low.word(made.expr)
         word = low.b("rnd", value.node, n=value.frac - f.setdefault(made.result, value.frac))

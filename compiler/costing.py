@@ -7,6 +7,7 @@ import numpy as np
 from echolith.compiler.case import Case
 from echolith.compiler.costs import LEVEL, LEVELS, WEIGHED, WEIGHT, Cost, slope
 from echolith.compiler.differentiate import evaluate
+from echolith.compiler.errors import CompileError
 from echolith.compiler.formats import Formats
 from echolith.compiler.lower import Fixed, Lowering
 from echolith.compiler.masks import reserved
@@ -15,7 +16,7 @@ from echolith.compiler.pipeline import evaluate as run
 from echolith.compiler.resolution import spread
 from echolith.compiler.steps import OUTPUT
 
-__all__ = ["CostCircuit", "tried"]
+__all__ = ["CostCircuit", "steepest", "tried"]
 
 _STEEP = 64.0  # times the calibrated cost derivatives
 _NARROWER = (2.0, 1.4, 1.0, 0.7)  # times the calibrated outputs, where a steep cost has no bits left for more
@@ -25,7 +26,22 @@ _ROUGH = 2.0**-7  # root mean square error over the largest derivative
 def tried(cost: Cost, y: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
     """Outputs (samples, outputs, 1) against extreme targets, with their level and weights."""
     given = {name: v[..., None] for name, v in cost.given(y, np.zeros(())).items() if name != "target"}
-    return {**given, "target": np.array([targets.min(initial=0), targets.max(initial=0)])}
+    ends = np.array([targets.min(initial=0), targets.max(initial=0)])
+    if targets.size and not np.isfinite(evaluate(slope(cost), {"target": ends, **given})).all():
+        ends = np.array([targets.min(), targets.max()])  # log(target), 1 / target: no target is 0
+    return {**given, "target": ends}
+
+
+def steepest(cost: Cost, y: np.ndarray, targets: np.ndarray) -> float:
+    """The largest derivative of the cost on calibrated outputs."""
+    given = tried(cost, y, targets)
+    found = np.asarray(evaluate(slope(cost), given))
+    if not np.isfinite(found).all():
+        bad = np.argwhere(~np.isfinite(found))[0]
+        place = ", ".join(f"{n} = {np.broadcast_to(given[n], found.shape)[tuple(bad)]:g}" for n in ("y", "target"))
+        raise CompileError("cost: dcost/dy must be finite on the calibration data; keep what is under log, sqrt and "
+                           f"quotients away from 0, not {found[tuple(bad)]} at {place}")
+    return float(np.abs(found).max())
 
 
 class CostCircuit:
@@ -71,7 +87,8 @@ class CostCircuit:
         case, formats, width = self.case, self.formats, self.width
         assert case.cost is not None
         b, y = self._y()
-        leaves = {"y": Fixed(y, formats["output"], True), "target": Fixed(b.input("target"), formats["target"], True)}
+        target = Fixed(b.input("target"), formats["target"], True, width - formats.data_width)
+        leaves = {"y": Fixed(y, formats["output"], True), "target": target}
         if case.cost.weights:
             leaves[WEIGHT] = Fixed(b.input("drive"), formats[WEIGHED], True)
         elif case.levels:

@@ -4,6 +4,7 @@ Each has the arguments of ``aten`` and returns all of its results; those that no
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -133,5 +134,22 @@ DECOMPOSED: dict[torch._ops.OpOverload, Callable] = {
     _ATEN.nan_to_num.default: lambda x, *_: x * 1,
 }  # fmt: skip
 
+
+def _one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
+    """Without PyTorch's look at the numbers, which a trace does not have."""
+    if num_classes < 1 or x.dtype != torch.int64:
+        return functional.one_hot(x, num_classes)
+    return (x.unsqueeze(-1) == torch.arange(num_classes)).long()
+
+
+def _item(x: Tensor, index: Any) -> Tensor:
+    """An element by the number in a tensor, which Python's indexing would take out of it."""
+    if isinstance(index, Tensor) and index.ndim == 0 and index.dtype == torch.int64:
+        return x[index.reshape(1)][0]
+    return x[index]
+
+
 # Python functions of torch, replaced before they run
-REPLACED: dict[Callable, Callable] = {functional.pad: _pad}
+REPLACED: dict[Callable, Callable] = {
+    functional.pad: _pad, functional.one_hot: _one_hot, Tensor.__getitem__: _item,
+}  # fmt: skip

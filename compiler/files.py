@@ -58,7 +58,7 @@ def write_tensors(path: str | os.PathLike, kind: str, tensors: dict[str, np.ndar
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        save_file({n: np.ascontiguousarray(t) for n, t in tensors.items()}, part, {**text, "kind": kind})
+        save_file({n: np.asarray(t, order="C") for n, t in tensors.items()}, part, {**text, "kind": kind})
         os.replace(part, target)
     except OSError as error:
         raise FileError(f"cannot write {target}: {error}") from error

@@ -28,11 +28,13 @@ _FLAT = 1e-6
 
 @dataclass(frozen=True)
 class Fixed:
-    """An op whose integer stands for ``integer * 2^-frac``; ``word`` if it has at most the multiplier's bits."""
+    """An op whose integer stands for ``integer * 2^-frac``; ``word`` if it has at most the multiplier's bits, ``spare``
+    of which it does without."""
 
     node: int
     frac: int
     word: bool = False
+    spare: int = 0
 
 
 class Lowering:
@@ -126,6 +128,8 @@ class Lowering:
         return self._table(expr, self.word(inner, largest), largest, self.least(inner))
 
     def _table(self, expr: Expr, argument: Fixed, largest: float, least: float) -> Fixed:
+        """Segments are picked by the first bits of a whole word: a narrower one is moved up."""
+        argument = Fixed(self.b("shl", argument.node, n=argument.spare), argument.frac + argument.spare, True)
         values = table(expr, argument.frac, _MARGIN * largest, self.width, self.segments, least)
         frac = self.choose(values.frac)
         words = values.words(frac, self.width)

@@ -10,9 +10,9 @@ import numpy as np
 from echolith.compiler.calibrate import Samples
 from echolith.compiler.case import Case
 from echolith.compiler.circuits import Circuits, circuits
-from echolith.compiler.costing import CostCircuit, tried
+from echolith.compiler.costing import CostCircuit, steepest
 from echolith.compiler.costs import KEPT, LEVEL, LEVELS, WEIGHED, WEIGHTS, Cost, sampled, slope
-from echolith.compiler.differentiate import derivative, evaluate
+from echolith.compiler.differentiate import derivative
 from echolith.compiler.errors import CompileError
 from echolith.compiler.formats import Formats, exact, fraction
 from echolith.compiler.isa import Opcode
@@ -74,8 +74,7 @@ def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({})) 
         largest = max(float(np.abs(values[name]).max()), 0.25)
         f[f"vector{index}"] = fraction(largest, width, 4.0 if name in learned else 1.01)
     if case.cost is not None:
-        delta = np.asarray(evaluate(slope(case.cost), tried(case.cost, samples.y, samples.targets)))
-        f["delta"] = fraction(max(float(np.abs(delta).max()), 2.0**-8), width - 1)
+        f["delta"] = fraction(max(steepest(case.cost, samples.y, samples.targets), 2.0**-8), width - 1)
     f |= _reading(case, f, width)
     f |= given
     if f["state"] < 0:

@@ -178,9 +178,11 @@ def _operator(site: Site, node: torch.fx.Node, environment: Mapping[torch.fx.Nod
 
 
 def _float(node: torch.fx.Node) -> bool:
-    """Whether a conversion keeps float64, or makes numbers of truth values."""
+    """Whether a conversion keeps float64, or makes numbers of truth values or of whole ones."""
     source, made = node.all_input_nodes[0].meta["val"].dtype, node.meta["val"].dtype
-    return made == torch.float64 or source == torch.bool and made.is_floating_point
+    if source.is_floating_point:
+        return made == torch.float64
+    return source == torch.bool or made.is_floating_point
 
 
 def _arguments(node: torch.fx.Node, environment: Mapping[torch.fx.Node, Any]) -> tuple[list, dict]:

@@ -113,10 +113,12 @@ def _unread(site: Site, nodes: Nodes, vectors: list[str], outputs: int) -> Compi
 
 
 def _chosen(site: Site, nodes: Nodes, expr: Expr, outputs: int, store: Store, classes: bool) -> Readout | None:
-    """A vector that will do, else what leaves the shortest cost; else the first that has all states."""
+    """A vector that will do, else what leaves the shortest cost, without a reduction (log_softmax) if the cost may have
+    it; else the first that has all states."""
     first: Readout | None = None
     tried = [(part, _over(nodes, expr, part, outputs, None)) for part in _parts(nodes, expr, outputs)]
-    for _, found in sorted(tried, key=lambda pair: (pair[0].op != "var", _size(pair[1]), str(pair[0]))):
+    for _, found in sorted(tried, key=lambda pair: (pair[0].op != "var", _reduces(nodes, pair[0]), _size(pair[1]),
+                                                    str(pair[0]))):
         if _strange(nodes, found):
             continue
         first = first or found
@@ -134,6 +136,10 @@ def _parts(nodes: Nodes, expr: Expr, outputs: int) -> set[Expr]:
     given = nodes.given(expr)
     wide = any(nodes.lengths.get(n) == outputs for n in names(expr))
     return found | {expr} if given and "target" not in given and wide else found
+
+
+def _reduces(nodes: Nodes, part: Expr) -> bool:
+    return any(isinstance(nodes.nodes.get(name), Reduce) for name in names(part))
 
 
 def _size(found: Readout) -> int:

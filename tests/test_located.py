@@ -44,13 +44,14 @@ def nested(s, q):
 
 RANGE = r"energy: its derivative must be finite for \|\w+\| <= \S+, the calibrated range with a margin, "
 KEEP = "`; keep what is under log, sqrt and quotients away from 0, and exponents small, "
+STEEP = r"keep what is under log, sqrt, powers and quotients away from 0, e\.g\. sqrt\(1 \+ x\), not inf"
 CASES = {
     "a table": (
         {"term": quotient},
         RANGE + LINE + r"return torch\.sin\(q \* q\.roll\(1\) \*" + KEEP + r"not \(1/\(\w+ \+ 2\)\) at \w+ = -2"),
     "at rest": (
         {"term": lambda s, q: torch.sqrt(q).sum()},  # A
-        "energy: dV/dq must be finite at q = 0, u = 0, where every sample starts, " + LINE + r".*# A`, not inf"),
+        "energy: dV/dq must be finite at q = 0, u = 0, where every sample starts, " + LINE + r".*# A`; " + STEEP),
     "on the way": (
         {"term": lambda s, q: 9 * ((1 + q) ** 1.5).sum()},  # B
         r"energy: its derivative must be finite where the states go, but at input row \d+ of the calibration data "
@@ -77,10 +78,10 @@ CASES = {
         RANGE.replace("energy", "cost") + LINE + ".*# D" + KEEP + r"not \(1/y\) at y = 0"),
     "cost of infinity": (
         {"cost": lambda s, q, y: s.C(q).sum() * float("inf")},  # E
-        "cost: must be finite near q = 0, " + LINE + ".*# E`, not inf or NaN at every point tried"),
+        "cost: must be finite near q = 0, " + LINE + ".*# E`; " + STEEP + " or NaN at every point tried"),
     "of momenta": (
         {"kinetic": lambda s, p: torch.log(p).sum()},  # F
-        "kinetic: dT/dp must be finite at p = 0, where every sample starts, " + LINE + ".*# F`, not inf"),
+        "kinetic: dT/dp must be finite at p = 0, where every sample starts, " + LINE + ".*# F`; " + STEEP),
 }  # fmt: skip
 
 

@@ -30,6 +30,11 @@ COSTS = {  # over the scores z, which predict returns
     "smoothed shares": (SHARES, lambda z, y: F.cross_entropy(z, y, label_smoothing=0.1)),
     "divergence": (SHARES, lambda z, y: F.kl_div(F.log_softmax(z, -1), y, reduction="sum")),
     "logarithm of a softmax": (SHARES, lambda z, y: -(y * torch.log(torch.softmax(z, -1))).sum(-1)),
+    "sigmoid of targets": (BITS, lambda z, y: F.binary_cross_entropy_with_logits(z, torch.sigmoid(3 * y - 1))),
+    "logarithm of targets": (SHARES, lambda z, y: ((z - torch.log(y)) ** 2).sum()),
+    "one-hot classes": (NUMBERS, lambda z, y: F.mse_loss(z, F.one_hot(y.long(), CLASSES).float())),
+    "not the class": (NUMBERS, lambda z, y: ((1 - F.one_hot(y, CLASSES)) * F.softplus(z)).sum() + (z**2).sum()),
+    "score of the class": (NUMBERS, lambda z, y: torch.logsumexp(z, 0) - z[y.long()]),
     "batch of one": (NUMBERS, lambda z, y: F.cross_entropy(z[None], y.long()[None], reduction="none").mean()),
 }
 OF_ALL = {  # the chip has to compute more than the scores: without predict it finds what
@@ -68,7 +73,7 @@ def case(model, kind, cost):
     return net, compiled(net, "last", (x, y)), x, y
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.filterwarnings("ignore:There is a performance drop", "error:Using a target size")
 @pytest.mark.parametrize("model, name", [(Scores, n) for n in COSTS] + [(Unpredicted, n) for n in OF_ALL])
 def test_gradient_agrees_with_autograd_and_learning_learns(model, name):
     kind, cost = (COSTS | OF_ALL)[name]
@@ -102,13 +107,30 @@ def test_rtl_equals_the_integer_model(simulate):
     ("brier of scores", lambda z, y: ((torch.softmax(z, 0) - y) ** 2).sum(),
      r"the logsumexp of the outputs may be added or multiplied by the target, .*; let predict return what else "
      r"depends on all outputs, e.g. softmax\(R q\), not with the factor "),
+    ("logarithm of 0", lambda z, y: ((z - torch.log(y - 0.125)) ** 2).sum(),
+     r"dcost/dy must be finite on the calibration data, at `.*`; keep what is under log, sqrt and quotients away from "
+     r"0, not inf at y = \S+, target = 0\.125$"),
 ])  # fmt: skip
 def test_what_is_refused_says_what_to_write(name, cost, message):
     with pytest.raises(el.CompileError, match="^cost: " + message):
         case(Scores, NUMBERS if name == "ignored" else SHARES, cost)
 
 
-def test_a_learned_temperature_is_part_of_the_readout():
+def test_scores_with_a_learned_scale_are_the_readout():
+    class Scaled(Unpredicted):
+        def __init__(self, cost):
+            super().__init__(cost)
+            self.s = torch.nn.Parameter(torch.tensor(0.7))
+
+        def cost(self, q, y):
+            return F.cross_entropy(self.s * (self.C @ q + self.c), y.long())
+
+    _, design, x, _ = case(Scaled, NUMBERS, None)
+    with design.open("int:") as chip:  # not their log_softmax, which takes more circuits than there are
+        assert np.abs(np.exp(chip.predict(x)).sum(-1) - 1).max() > 0.1
+
+
+def test_a_learned_temperature_is_part_of_the_readout(tmp_path):
     class Tempered(Unpredicted):
         def __init__(self, cost):
             super().__init__(cost)
@@ -122,4 +144,7 @@ def test_a_learned_temperature_is_part_of_the_readout():
     with design.open("int:") as chip:
         found = chip.gradient(x, y)
     np.testing.assert_allclose(found["T"], expected["T"], rtol=0.02)
+    design.save(tmp_path / "net.echolith")
+    with el.open(tmp_path / "net.echolith") as chip:  # a scalar stays one
+        assert chip.gradient(x, y)["T"].shape == chip.state_dict()["T"].shape == expected["T"].shape == ()
     assert cosine(found["C"], expected["C"]) > 0.9999

@@ -151,10 +151,39 @@ def test_shared_circuits_compute_alike_in_the_rtl(attention):
     assert design.verify(x[:2], y[:2])
 
 
+class Pooled(nn.Module):
+    """Convolution, pooled read-out and softmax: 17 circuits, two of which are copies."""
+
+    states, inputs, outputs = {"q": (3, 8)}, 3, 3
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv, self.B, self.C = nn.Conv1d(3, 4, 3, padding=1, bias=False), nn.Linear(3, 24), nn.Linear(3, 3)
+
+    def energy(self, q, u):
+        return 0.5 * (q**2).sum() + torch.log(torch.cosh(self.conv(q[None]))).sum() - (q * self.B(u).view(3, 8)).sum()
+
+    def predict(self, q):
+        return self.C(torch.tanh(q).mean(1))
+
+    def cost(self, q, y):
+        return F.cross_entropy(self.predict(q), y.long())
+
+
+def test_copies_are_one_circuit():
+    generator = np.random.default_rng(0)
+    x, y = generator.integers(-8, 9, (16, 4, 3)) / 8, generator.integers(0, 3, 16)
+    design = el.compile(Pooled().double(), dynamics=el.Leapfrog(0.25, 2), rule=el.HamiltonianEcho("last"),
+                        calibrate=(x, y), lanes=3)
+    assert sum(not [op for op in made.ops if op.kind != "input"] for made in design.hardware.step) == 1
+    assert design.verify(x[:4], y[:4], url="int:")
+
+
 def test_too_many_circuits_are_refused():
     with pytest.raises(el.CompileError, match=(
-            r"^energy: must need at most 16 element-wise circuits, .*; use fewer different functions, or one vector "
-            r"for terms of the same form, not \d+$")):
+            r"^energy: must need at most 16 element-wise circuits, .*; use fewer different functions in energy, "
+            r"read-out and cost, or one vector for terms of the same form, not \d+$")):
         of(Net(lambda s, q: F.scaled_dot_product_attention(*[q.view(1, 3, 2)] * 3).cos().sum(), F.mse_loss).double())
 
 
