@@ -71,7 +71,8 @@ class Case:
     def spread(self, lanes: int) -> "Case":
         """The same over another number of lanes."""
         flow = laned(self.flow, lanes) if LANES in self.flow.values else self.flow
-        return replace(self, lanes=lanes, flow=flow, plan=plan(self.graph, flow, self.everything, lanes))
+        found = plan(self.graph, flow, self.everything, lanes, self.board.overlap)
+        return replace(self, lanes=lanes, flow=flow, plan=found)
 
     def weakened(self, bits: int) -> "Case":
         """The same with row operands of the read-out that stand for 2^-bits of what they did."""
@@ -125,7 +126,8 @@ def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: 
     used = used.union(*map(names, graph.kinetic.values()))
     vectors = tuple(sorted(used & set(flow.values)))
     return Case(graph, flow, passes, read, found, before, vectors, samples, timing, target, width, rule is not None,
-                plan(graph, flow, (*every, *before), width), (len(x) if room is None else room) * record)
+                plan(graph, flow, (*every, *before), width, target.overlap),
+                (len(x) if room is None else room) * record)
 
 
 def _prepared(graph: Graph) -> tuple[Graph, Graph | None]:

@@ -33,7 +33,7 @@ class Memory:
 def memories(design: Design) -> list[Memory]:
     """Every memory that the host can address, as synthesised."""
     hw, d = design.hardware, design.hardware.depths
-    lane = max((b.base + design.tiles(b) * b.columns for b in design.blocks), default=0)
+    lane = max((b.base + (design.tiles(b) - 1) * b.stride + b.columns for b in design.blocks), default=0)
     vector = max((v.length for v in design.vectors), default=0)
     results = min(d.results, design.result_rows * design.outputs * 2)
     contexts = 4 if hw.learn else 2  # the pair and the inputs; for learning the echoes of both samples

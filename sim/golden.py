@@ -56,7 +56,7 @@ class Emulation:
         self.memory = {bank: np.zeros(entries, np.int64) for bank, entries in (
             (Bank.PROGRAM, d.program), (Bank.TABLES, hw.tables << hw.segments + 1), (Bank.ORDER, d.order),
             (Bank.DATA, d.data), (Bank.WEIGHTS, lanes), (Bank.GRADIENTS, lanes), (Bank.VECTORS, vectors),
-            (Bank.VECTOR_GRADIENTS, vectors), (Bank.POSITIONS, 8 * d.units), (Bank.MOMENTA, 8 * d.units),
+            (Bank.VECTOR_GRADIENTS, vectors), (Bank.POSITIONS, 2 * hw.contexts * d.units), (Bank.MOMENTA, 8 * d.units),
             (Bank.RESULTS, d.results), (Bank.INDEX, d.index))}
 
     # -- a Link's methods ------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ class Emulation:
         for block in self.design.blocks:
             for row in range(block.rows):
                 tile, lane = divmod(row, self.hw.lanes)
-                start = block.base + tile * block.columns
+                start = block.base + tile * block.stride
                 here = image[lane, start:start + block.columns]
                 if store:
                     here[:] = words[block.name][row]
