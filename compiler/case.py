@@ -119,7 +119,7 @@ def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: 
     if read is not None:
         agree_reading(read.graph, flow, read.passes, samples, dynamics.dt, rule is not None)
     scale = 1.0 / x.shape[1] if rule and rule.cost_at == "mean" else 1.0
-    timing = Dynamics(float(dynamics.dt), dynamics.substeps, x.shape[1], cost_at, scale)
+    timing = Dynamics(float(dynamics.dt), dynamics.substeps, x.shape[1], cost_at, scale, rule.check if rule else 1)
     record = x.shape[1] * graph.inputs + y.shape[1] * y.shape[2] * (rule is not None)
     every = (*passes, *(read.passes if read else ()))
     used = {n for p in every for e in (p.expr, *(e for _, e in p.learn)) if e is not None for n in e.variables()}

@@ -147,6 +147,7 @@ class Dynamics:
     steps: int  # input rows per sample
     cost_at: str | None  # "last", "every", or None without a cost
     cost_scale: float = 1.0  # of each read-out's cost: 1 / steps for their mean
+    check: int = 1  # batches to the next one that runs the un-nudged copy
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,10 @@ class Design:
                             [dataclasses.astuple(x) for x in (*self.blocks, *self.placements, *self.vectors)],
                             [t.tolist() for t in self.tables], self.fractions, self.index])
         return zlib.crc32(words.encode()) or 1
+
+    def learning(self, batch: int) -> str:
+        """The entry that learns a session's batch of this number."""
+        return "learn" if "unchecked" not in self.entries or batch % self.dynamics.check == 0 else "unchecked"
 
     def block(self, name: str) -> Block:
         return next(b for b in self.blocks if b.name == name)

@@ -184,7 +184,7 @@ class Emulation:
         if entry == "echo":
             return model.echo(x)[1]
         y, out = model.predict(x)
-        if entry == "learn":
+        if entry in ("learn", "unchecked"):
             model.response, model.gain = self.registers["range"], self.registers["gain"]
             y[~masked], out = model.learn(x[~masked], target[~masked])
         pairs = y.reshape(-1, 2, *y.shape[1:]).transpose(0, 2, 3, 1)
@@ -218,12 +218,13 @@ def script(design: Design, samples: int = 3, seed: int = 0) -> list[Step]:
     chip.write(from_values(design, design.values))
     link.note("read the weights")
     chip.read()
-    runs = [("predict", 0), ("echo", 0), *([("learn", 0), ("learn", 2)] if design.hardware.learn else [])]
+    runs = [("predict", 0), ("echo", 0), *[(entry, gain) for entry in ("learn", "unchecked")
+                                                       if entry in design.entries for gain in (0, 2)]]
     for entry, gain in runs:
         link.note(f"{entry} {samples} samples, gain {gain}")
         chip.gain = gain
         chip.run(entry, x, target)
-        if entry == "learn":
+        if entry in ("learn", "unchecked"):
             _update(chip, link)
     if design.hardware.learn:
         link.note("write huge weights, so that sums clip and states wrap")
