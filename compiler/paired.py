@@ -1,26 +1,18 @@
-"""A pair of samples runs forward beside the echoes of the pair before it.
+"""A pair of samples runs forward beside the echoes of the pair before it: while the results of one sweep are on their
+way, the array works for another copy."""
 
-While the results of one sweep are on their way, the array works for another copy. Inputs and drives of the next row are
-made ready meanwhile, tile by tile behind sweeps that leave the row unit alone.
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from echolith.compiler.isa import VARIANT, Context, Dest, Opcode, Setting, exec_word, loop_word, paired_word
 from echolith.compiler.phases import Phases
+from echolith.compiler.roll import roll
+from echolith.compiler.rows import Fill, Rows
 from echolith.compiler.sweep import Sweep
 
 __all__ = ["Paired"]
 
-
-@dataclass
-class _Fill:
-    """What is still to do before a row can be used."""
-
-    opens: int  # step in which its buffer is free
-    due: int  # step before which it must be done
-    words: list[tuple[int, ...]]  # the row's fetch with the first tile of its drive, then every other tile
+_ECHOES = (Context.ECHO_A, Context.ECHO_B)
 
 
 @dataclass(frozen=True)
@@ -28,7 +20,7 @@ class _Net:
     """Words of one force of each copy."""
 
     forward: dict[int, int]  # by context
-    outer: int | None  # for ECHO_A
+    outer: int | None
     back: dict[int, int]
 
 
@@ -54,140 +46,105 @@ class Paired(Phases):
         return [(b.base, b.stride) for b in drives] == [(coupling.base + coupling.columns, coupling.stride)]
 
     def learn_in_pairs(self) -> None:
-        """From the first pair forward to the last pair back; ``older`` things are of the pair that goes back."""
+        """From the first pair forward to the last pair back."""
         self.forward(learn=True, echo_only=True)
         with self.loop(None):
-            self.readout(learn=True, target=True)
-            self.spread((Context.ECHO_A, Context.ECHO_B))
+            self._cost()
             last = self.emit(0)
             self.emit(loop_word(Opcode.NEXT))
-            self.units(Context.PAIR, clear=True)
             self._together()
         self.words[last] = loop_word(Opcode.GUARD, len(self.words)) | 1 << VARIANT
         self.known.clear()
-        self.fetch()
-        self.retrace((Context.ECHO_A, Context.ECHO_B))
+        for context in _ECHOES:
+            self.drift(context, True)
+        self.retrace(_ECHOES)
+
+    def _cost(self) -> None:
+        """The read-out with its gradient, and the nudges; what comes of one sweep is waited for beside another."""
+        self.row(self.s.inputs)
+        self.fetch_target()
+        self.row(-self.s.inputs)
+        self.use("readout")
+        for word, region in ((exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, emit=True), 0),
+                             (exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, echo=True), 1),
+                             (exec_word(Opcode.OUTER, Context.PAIR), 0),
+                             (exec_word(Opcode.TRANSPOSED, Context.PAIR, 1), 1)):
+            self.emit(paired_word(word, region=region))
 
     def _together(self) -> None:
-        coupling = self.s.blocks[self.s.sweeps[0].block]
-        drive = self.s.blocks[next(iter(self.s.drives))]
+        """The older pair's echoes, and the next pair, which starts from zero."""
+        block, d = self.s.sweeps[0].block, self.s.dynamics
+        coupling, drive = self.s.blocks[block], self.s.blocks[next(iter(self.s.drives))]
         self.point(coupling, coupling.columns, drive.columns)
-        self.set(Setting.LENGTH, self.s.inputs)
-        self.block = self.s.sweeps[0].block
-        _roll(self, [step for step in self._steps() if step])
-        d = self.s.dynamics
-        if d.steps > 1 and d.substeps == 1:  # no force sees the last row
+        self.block = block
+        rows = Rows(d, self.tiles(coupling), self.row_words)
+        fills = rows.fills()
+        self._started([piece for fill in fills if not fill.due for piece in fill.words])
+        roll(self, list(filter(None, self._steps(rows, [fill for fill in fills if fill.due]))))
+        if rows.top < d.steps - 1:  # no force sees the last row
             self.row(self.row_words)
 
-    # -- steps -----------------------------------------------------------------------------------------------------
+    def _started(self, pieces: list[tuple[int, ...]]) -> None:
+        """Echoes and the next pair at their starts, the first rows made ready in between."""
+        starts = (lambda: self.drift(_ECHOES[0], True), lambda: self.drift(_ECHOES[1], True),
+                  lambda: self.units(Context.PAIR, clear=True))
+        for index, start in enumerate(starts):
+            start()
+            self.change(Setting.LENGTH, self.s.inputs)
+            for word in (word for piece in pieces[index:index + 1] for word in piece):
+                self.emit(word)
+        for word in (word for piece in pieces[len(starts):] for word in piece):
+            self.emit(word)
 
-    def _steps(self) -> Iterator[tuple[int, ...]]:
+    def _steps(self, rows: Rows, fills: list[Fill]) -> Iterator[tuple[int, ...]]:
         """Words of every step: echo A, the second half of echo B's step before, the next pair, the rest of A, the first
         half of B. Every FORWARD takes the region of row operands that the one before the last has left."""
-        d = self.s.dynamics
-        count = d.steps * d.substeps - 1
-        net, fills = self._net(), self._fills(count)
-        yield tuple(w for fill in fills if fill.due <= 0 for part in fill.words for w in part)
-        fills = [fill for fill in fills if fill.due > 0]
-        for step in range(count + 1):
+        net = self._net()
+        for step in range(rows.count + 1):
             found: list[int] = []
             a, n, b = (3 * step + i & 1 for i in range(3))
-            row, back = step // d.substeps, (count - 1 - step) // d.substeps
-            late = (count - step) // d.substeps  # the row of B's step before
-            if step < count:
-                found.append(_mark(net.forward[Context.ECHO_A], 2 + back % 2, a))
+            if step < rows.count:
+                found.append(_mark(net.forward[Context.ECHO_A], rows.older_buffer(step), a))
             if step:
-                found += self._second(net, Context.ECHO_B, 2 + late % 2, 3 * step - 1 & 1, fills, step)
-            if step < count:
-                found.append(_mark(net.forward[Context.PAIR], row % 2, n, older=False))
-                found += self._second(net, Context.ECHO_A, 2 + back % 2, a, fills, step)
-                found += [_mark(net.forward[Context.ECHO_B], 2 + back % 2, b),
-                          _mark(net.back[Context.PAIR], row % 2, n, older=False), *self._filled(fills, step, step + 1)]
+                found += _second(net, Context.ECHO_B, rows.older_buffer(step - 1), 3 * step - 1 & 1, fills, step)
+            if step < rows.count:
+                found.append(_mark(net.forward[Context.PAIR], rows.next_buffer(step), n, older=False))
+                found += _second(net, Context.ECHO_A, rows.older_buffer(step), a, fills, step)
+                found += [_mark(net.forward[Context.ECHO_B], rows.older_buffer(step), b),
+                          _mark(net.back[Context.PAIR], 0, n, older=False), *_filled(fills, step, step + 1)]
             yield tuple(found)
-
-    def _second(self, net: _Net, context: int, buffer: int, region: int, fills: list[_Fill], step: int) -> list[int]:
-        """Outer products and the way back of an echo."""
-        found = []
-        if net.outer is not None:
-            word = net.outer & ~3 | context
-            found += [_mark(word, buffer, region), *self._filled(fills, step - (context == Context.ECHO_B), step)]
-        return [*found, _mark(net.back[context], buffer, region), *self._filled(fills, step, step)]
-
-    @staticmethod
-    def _filled(fills: list[_Fill], opened: int, due: int) -> list[int]:
-        """One tile of the most urgent fill whose buffer is free after step ``opened`` began; before step ``due`` ends,
-        all that is wanted in it."""
-        ready = sorted((f for f in fills if f.words and f.opens <= opened), key=lambda f: f.due)
-        if not ready:
-            return []
-        found = list(ready[0].words.pop(0))
-        for fill in ready:
-            while fill.words and fill.due <= due:
-                found += fill.words.pop(0)
-        return found
 
     def _net(self) -> _Net:
         first, *outers, last = self.s.sweeps
-        contexts = (Context.PAIR, Context.ECHO_A, Context.ECHO_B)
+        contexts = (Context.PAIR, *_ECHOES)
 
         def word(s: Sweep, context: int) -> int:
             return self.word(s, context, context != Context.PAIR, context != Context.PAIR, False)
 
-        outer = None
-        if outers:
-            outer = exec_word(Opcode.OUTER, Context.ECHO_A, source=any(s.input for s in outers))
+        outer = exec_word(Opcode.OUTER, source=any(s.input for s in outers)) if outers else None
         return _Net({c: word(first, c) for c in contexts}, outer, {c: word(last, c) for c in contexts})
 
-    def _fills(self, count: int) -> list[_Fill]:
-        """Rows of the next pair, from the first on, and of the older one, from the last force's back to the first."""
-        d, found = self.s.dynamics, []
-        for row in range((count - 1) // d.substeps + 1):
-            move = [loop_word(Opcode.ROW, self.row_words)] if row else []
-            found.append(_Fill((row - 1) * d.substeps, row * d.substeps, self._row(move, row % 2, False)))
-        top = (count - 1) // d.substeps
-        for row in range(top, -1, -1):
-            move = [loop_word(Opcode.ROW, -self.row_words) | 1 << VARIANT] if row < d.steps - 1 else []
-            first = max(count - (row + 1) * d.substeps, 0) if row < top else 0
-            opens = max(first - d.substeps, 0)
-            found.append(_Fill(opens, first, self._row(move, 2 + row % 2, True)))
-        return found
 
-    def _row(self, move: list[int], buffer: int, older: bool) -> list[tuple[int, ...]]:
-        fetch = paired_word(exec_word(Opcode.FETCH), buffer=buffer, older=older)
-        tiles = [paired_word(exec_word(Opcode.FORWARD, Context.PAIR, Dest.DRIVE, source=True), buffer=buffer,
-                             tile=True, first=tile == 0)
-                 for tile in range(self.tiles(self.s.blocks[self.s.sweeps[0].block]))]
-        return [(*move, fetch, tiles[0]), *((tile,) for tile in tiles[1:])]
+def _second(net: _Net, context: int, buffer: int, region: int, fills: list[Fill], step: int) -> list[int]:
+    """Outer products and the way back of an echo."""
+    found = []
+    if net.outer is not None:
+        # Echo B's belong to the step before: only then are the older pair's inputs of that step no more needed.
+        opened = step - (context == Context.ECHO_B)
+        found += [_mark(net.outer | context, buffer, region), *_filled(fills, opened, step)]
+    return [*found, _mark(net.back[context], buffer, region), *_filled(fills, step, step)]
+
+
+def _filled(fills: list[Fill], opened: int, due: int) -> list[int]:
+    """A piece of the most urgent row whose buffer was free by step ``opened``, and all that is left of rows due until
+    step ``due``."""
+    ready = sorted((f for f in fills if f.words and f.opens <= opened), key=lambda f: f.due)
+    found: list[int] = list(ready[0].words.pop(0)) if ready else []
+    for fill in ready:
+        while fill.words and fill.due <= due:
+            found += fill.words.pop(0)
+    return found
 
 
 def _mark(word: int, buffer: int, region: int, older: bool = True) -> int:
     return paired_word(word & ~paired_word(0, region=1), buffer=buffer, region=region, older=older)
-
-
-def _roll(asm: Phases, steps: Sequence[tuple[int, ...]]) -> None:
-    """Emit steps one after the other, what repeats itself as a loop."""
-    at = 0
-    while at < len(steps):
-        length, times = max(((n, _times(steps, at, n)) for n in range(1, (len(steps) - at) // 2 + 1)),
-                            key=lambda x: x[0] * (x[1] - 1), default=(1, 1))
-        body = steps[at:at + length] if times > 1 else steps[at:at + 1]
-        if times > 1:
-            with asm.loop(times):
-                _emit(asm, body)
-        else:
-            _emit(asm, body)
-        at += len(body) * times if times > 1 else 1
-
-
-def _times(steps: Sequence[tuple[int, ...]], at: int, length: int) -> int:
-    """How often the next ``length`` steps come in a row."""
-    body, times = steps[at:at + length], 1
-    while steps[at + times * length:at + (times + 1) * length] == body:
-        times += 1
-    return times
-
-
-def _emit(asm: Phases, steps: Sequence[tuple[int, ...]]) -> None:
-    for step in steps:
-        for word in step:
-            asm.emit(word)
