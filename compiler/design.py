@@ -80,6 +80,11 @@ class Hardware:
         return self.overlap and not self.general
 
     @property
+    def burst(self) -> bool:
+        """The columns of a single tile are summed one per cycle, and wait for the neuron unit."""
+        return self.paired and self.depths.rows < 2 * self.lanes
+
+    @property
     def contexts(self) -> int:
         """Places in the bank of positions: of the pair, of both echoes, and the buffers of inputs."""
         return 3 + (BUFFERS if self.paired else 1)

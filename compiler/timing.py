@@ -9,7 +9,7 @@ from echolith.compiler.design import Hardware
 from echolith.compiler.isa import REUSE, VARIANT, Context, Dest, Field, Opcode, Pairing, Setting
 from echolith.compiler.pipeline import latency
 
-__all__ = ["SCALE", "Tails", "broadcast", "cycles", "operand_stage", "tails", "tree_levels"]
+__all__ = ["BURST", "SCALE", "Tails", "broadcast", "cycles", "operand_stage", "tails", "tree_levels"]
 
 EXECUTE = 2  # cycles from a word's decoding to the next one's reading
 JUMP = 1  # further cycle of a word behind which another than the next is read
@@ -19,6 +19,7 @@ SUM = 4  # memory, operand, product, accumulator
 NEXT = 2  # further cycles of NEXT: one order word a cycle
 GRADIENT = 6  # memory, operand, product, difference, sum, written
 UPDATE = 8  # memory, operand, product, sum, shifted, (weight read), sum, written
+BURST = 2  # from a column's sums to the neuron unit's, if none wait before them
 SCALE = 2  # of row operands and their twins: amount, shifted
 
 
@@ -56,7 +57,7 @@ def tails(hw: Hardware) -> Tails:
     far = broadcast(hw)
     drain = far + SUM + 1 + 2 * hw.lanes  # drain register, then two slots of every lane
     step = operand_stage(hw) + step_latency(hw)  # state read, pipeline, write
-    sums = far + SUM + tree_levels(hw.lanes)
+    sums = far + SUM + tree_levels(hw.lanes) + (BURST if hw.burst else 0)
     # Registered result of slot b, written. A vector's gradient follows two cycles later: before any next sweep's.
     value = operand_stage(hw) + max(map(latency, hw.step)) + 2
     rows = SCALE if hw.learn and hw.cost else 0
@@ -99,7 +100,7 @@ def _walk(word: int, s: list[int], hw: Hardware) -> int:
     if opcode == Opcode.OUTER:
         return walks * tiles * (max(columns, REUSE) if hw.repeat else columns)
     if opcode == Opcode.TRANSPOSED:
-        return walks * columns * max(tiles, 2)
+        return walks * columns * (tiles if hw.burst else max(tiles, 2))
     return 2 * length * (tiles if opcode == Opcode.UPDATE else 1)
 
 
@@ -190,6 +191,8 @@ class _Flight:
         if word >> 28 == Opcode.FETCH:
             return max(self.walk - 1, self.alone.below(0))
         opcode, context = word >> 28, word & 3
+        if opcode == Opcode.UNITS and hw.paired:
+            return max(self.alone.below(0), self.units.below(0))
         there = 0
         if not word >> Field.SOURCE & 1 and context == self.moving:
             there = self.units.below(0 if hw.general else s[Setting.COLUMNS] - 1)
@@ -204,8 +207,18 @@ class _Flight:
     def launch(self, word: int, start: int, s: list[int], hw: Hardware, t: Tails) -> None:
         """A sweep starts: the strobe is in cycle ``start``."""
         opcode, context = word >> 28, word & 3
+        if opcode == Opcode.UNITS and hw.paired:  # the sweep engine has no part in it
+            left = _Left(start + _walk(word, s, hw) + 1 + _tail(word, t), _walk(word, s, hw) + _tail(word, t))
+            if _alone(word, hw):
+                self.alone = left
+            else:
+                self.units = left
+            self.moving = context
+            return
         self.walk = start + _walk(word, s, hw) + 1
         tail = _tail(word, t)
+        if opcode == Opcode.TRANSPOSED and hw.burst and s[Setting.TILES] == 1:
+            tail += s[Setting.COLUMNS] - 1
         left = _Left(self.walk + tail, tail)
         self.fetching = opcode == Opcode.FETCH
         if opcode == Opcode.FORWARD:

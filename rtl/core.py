@@ -12,6 +12,7 @@ from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.registers import Bank as BankId
 from echolith.compiler.timing import tails
 from echolith.rtl.array import SynapseArray
+from echolith.rtl.burst import Burst
 from echolith.rtl.command import buffer, older, region
 from echolith.rtl.decode import Tiles, decode_counts, decode_mode, decode_tail
 from echolith.rtl.memory import Bank
@@ -21,6 +22,7 @@ from echolith.rtl.scale import EXPONENT_BITS
 from echolith.rtl.scoreboard import Scoreboard
 from echolith.rtl.sequencer import Sequencer
 from echolith.rtl.sweep import Sweep
+from echolith.rtl.ticks import Ticks
 from echolith.rtl.units import UnitPath, mass
 from echolith.rtl.values import ValueWriter
 from echolith.rtl.vectors import VectorBank
@@ -64,7 +66,8 @@ class Core(wiring.Component):
             address_bits=(hw.depths.weights - 1).bit_length(),
             repeat_bits=bits[Setting.REPEAT] if hw.repeat else 0)
         m.submodules.scoreboard = self.scoreboard = Scoreboard(
-            hw, tail_bits=max(dataclasses.astuple(self.tails)).bit_length(), column_bits=bits[Setting.COLUMNS])
+            hw, tail_bits=(max(dataclasses.astuple(self.tails)) + (hw.paired and 2 * hw.depths.units)).bit_length(),
+            column_bits=bits[Setting.COLUMNS])
         m.submodules.array = self.array = SynapseArray(hw)
         m.submodules.rows = self.rows = RowUnit(hw)
         m.submodules.units = self.units = UnitPath(hw)
@@ -110,12 +113,13 @@ class Core(wiring.Component):
             tiles = Tiles(m, self.hw, s, e)
             m.d.sync += e.base.eq(tiles.base)
             m.d.comb += [self.rows.first.eq(tiles.first), e.short.eq(self._is(Opcode.FORWARD))]
+            m.d.sync += b.passing.eq((s.setting_length << 1) + self.tails.units)
         else:
             m.d.comb += e.base.eq(s.setting_base)
         decode_mode(m, s, a.mode)
         decode_tail(m, self.hw, self.tails, s, b.tail)
         m.d.comb += [
-            e.start.eq(s.start), e.stop.eq(s.stopping),
+            e.start.eq(s.start & ~(self._next_is(Opcode.UNITS) if self.hw.paired else 0)), e.stop.eq(s.stopping),
             b.start.eq(s.start), b.opcode.eq(s.opcode), b.command.eq(s.command), b.walking.eq(e.running),
             s.free.eq(~e.running | e.ended),
             b.ended.eq(e.ended), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode), b.swept.eq(swept),
@@ -342,9 +346,19 @@ class Core(wiring.Component):
         m.d.comb += [
             r.range.eq(w.range), r.gain.eq(w.gain),
             r.acc_next.eq(a.drain_next), r.acc.eq(a.drain), a.row_a.eq(r.row_a), a.row_b.eq(r.row_b),
-            u.y_valid.eq(a.y_valid), u.y_a.eq(a.y_a), u.y_b.eq(a.y_b),
-            u.tick.eq(self.sweep.valid & self._is(Opcode.UNITS)),
         ]
+        y = a.y_valid, a.y_a, a.y_b
+        if self.hw.burst:
+            m.submodules.burst = b = Burst(self.hw)
+            m.d.comb += [b.i_valid.eq(y[0]), b.i_a.eq(y[1]), b.i_b.eq(y[2])]
+            y = b.o_valid, b.o_a, b.o_b
+        m.d.comb += [u.y_valid.eq(y[0]), u.y_a.eq(y[1]), u.y_b.eq(y[2])]
+        if self.hw.paired:
+            m.submodules.ticks = ticks = Ticks(len(s.setting_length))
+            m.d.comb += [ticks.start.eq(s.start & self._next_is(Opcode.UNITS)), ticks.length.eq(s.setting_length),
+                         u.tick.eq(ticks.tick)]
+        else:
+            m.d.comb += u.tick.eq(self.sweep.valid & self._is(Opcode.UNITS))
         updating = self._is(Opcode.UPDATE) & self.sweep.valid
         for index, (bank, drifting) in enumerate(zip(self.vectors, mass(self.hw), strict=True)):
             valid, slot, sample, unit = (

@@ -25,6 +25,9 @@ class Scoreboard(wiring.Component):
         Strobe: the sweep that waited goes over its addresses from the next cycle on.
     opcode, command, walking, ended, tail : In
         The sweep that does so, or did last; strobe in the last cycle; the cycles that its results need from there.
+    passing : In
+        `Hardware.paired`, where UNITS leave the sweep engine free: cycles from the start of the one that waits until
+        all is done.
     taken : In(1)
         Strobe: the first sums of a FORWARD sweep reach the row unit.
     next_opcode, next_command, columns, swept : In
@@ -40,7 +43,8 @@ class Scoreboard(wiring.Component):
         super().__init__({
             "start": In(1), "opcode": In(4), "command": In(Command), "walking": In(1), "ended": In(1),
             "tail": In(tail_bits), "taken": In(1), "next_opcode": In(4), "next_command": In(Command),
-            "columns": In(column_bits), "swept": In(column_bits), "ready": Out(1), "still": Out(1), "idle": Out(1),
+            "columns": In(column_bits), "swept": In(column_bits), **({"passing": In(tail_bits)} if hw.paired else {}),
+            "ready": Out(1), "still": Out(1), "idle": Out(1),
         })
 
     def elaborate(self, platform):
@@ -52,9 +56,14 @@ class Scoreboard(wiring.Component):
                       (lanes, ~mine[0] & (self.opcode == Opcode.OUTER)))
         if not self.hw.overlap:
             everything = ((alone, 1),)
+        beside = self.start & (self.next_opcode == Opcode.UNITS) if self.hw.paired else 0
+        apart = self._alone(self.next_opcode, self.next_command)
         for left, chosen in everything:
             with m.If(self.ended & chosen):
                 m.d.sync += left.eq(self.tail)
+            if self.hw.paired and (left is alone or left is units):
+                with m.Elif(beside & (apart if left is alone else ~apart)):
+                    m.d.sync += left.eq(self.passing)
             with m.Elif(left != 0):
                 m.d.sync += left.eq(left - 1)
         m.d.comb += [self.still.eq(~self.walking & (alone == 0)),
@@ -74,6 +83,9 @@ class Scoreboard(wiring.Component):
             m.d.sync += [drained.eq(region(self.hw, self.command)), draining.eq(_writes(self.command))]
         with m.If(self.ended & _moves(self.opcode)):
             m.d.sync += moving.eq(self.command.context)
+        if self.hw.paired:
+            with m.If(self.start & (op == Opcode.UNITS)):
+                m.d.sync += moving.eq(c.context)
         with m.If((rows_now == 1) & draining):
             m.d.sync += written.bit_select(drained, 1).eq(0)
         with m.If(self.taken):

@@ -49,7 +49,7 @@ class Sequencer(wiring.Component):
         ``stop`` may come at any time; a run ends once all is drained. ``guard``: a flag is up, GUARD jumps.
     busy : Out
     opcode, command : Out
-        The sweep started last, held until the next.
+        The sweep started last, held until the next; `Hardware.paired`: UNITS are none.
     start : Out
         Strobe: the sweep in ``next_opcode`` and ``next_command`` begins with the next cycle.
     stopping : Out
@@ -126,13 +126,15 @@ class Sequencer(wiring.Component):
                     m.d.sync += pc.eq(pc + 1)
                     m.next = "EXECUTE"
             with m.State("WAIT"):
+                beside = word[28:] == Opcode.UNITS if self.hw.paired else 0
                 with m.If(self.stopping):
                     with m.If(self.idle):
                         m.d.sync += self.busy.eq(0)
                         m.next = "IDLE"
-                with m.Elif(ready & self.free):
+                with m.Elif(ready & (self.free | beside)):
                     m.d.comb += self.start.eq(1)
-                    m.d.sync += [self.command.eq(word[:28]), self.opcode.eq(word[28:])]
+                    with m.If(~beside if self.hw.paired else 1):
+                        m.d.sync += [self.command.eq(word[:28]), self.opcode.eq(word[28:])]
                     if not self.hw.overlap:  # the word is the memory's output
                         m.d.sync += pc.eq(pc + 1)
                     m.next = "READ"
