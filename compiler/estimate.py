@@ -41,7 +41,7 @@ def memories(design: Design) -> list[Memory]:
         Memory("weights", hw.lanes, d.weights, lane, 2 * hw.width),
         Memory("positions", 2, 4 * d.units, contexts * design.units, hw.width),
         Memory("momenta", 2, 4 * d.units, (contexts - 1) * design.units, hw.width),
-        Memory("data", 1, d.data, min(design.record, d.data), hw.data_width),
+        Memory("data", 1, d.data, min(design.record.lines, d.data), hw.data_width),
         Memory("order", 1, d.order, 2, (d.data - 1).bit_length() + 1),
         Memory("results", 1, d.results, results, hw.width),
         Memory("program", 1, d.program, len(design.program), 32),
@@ -103,6 +103,6 @@ def _speeds(design: Design, clock: float, spent: dict[str, float], baud: int) ->
         if f"{name}_sample" not in spent:
             continue
         chip = (spent[f"{name}_sample"] + (spent["update"] / BATCH if name == "learn" else 0)) / clock
-        times = {"chip": chip, "held": chip + word + outputs, "link": chip + (design.record + 1) * word + outputs}
+        times = {"chip": chip, "held": chip + word + outputs, "link": chip + (design.record.lines + 1) * word + outputs}
         found[name] = {key: 1 / seconds for key, seconds in times.items()}
     return found

@@ -42,7 +42,7 @@ def banks(hw: Hardware) -> list[Bank]:
         found += [Bank("gradients", hw.lanes, d.weights, gradient),
                   *(Bank(f"{name} gradients", 1, words, gradient) for name, words in vectors)]
     if hw.learn and hw.cost is not None:
-        found += [Bank("nudges", 1, 2 * units, w), Bank("targets", 1, 2 * d.outputs, hw.data_width)]
+        found += [Bank("nudges", 1, 2 * units, w), Bank("targets", 1, 2 * d.outputs, hw.target_bits)]
     return [b for b in found if b.copies]
 
 

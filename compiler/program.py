@@ -23,6 +23,7 @@ from echolith.compiler.isa import (
     set_word,
 )
 from echolith.compiler.kinetic import Drift
+from echolith.compiler.record import Record
 from echolith.compiler.sweep import Sweep
 
 __all__ = ["Program", "Schedule", "build"]
@@ -52,6 +53,7 @@ class Schedule:
     updates: dict[str, tuple[Block, int, int]]  # rate name -> block, first column, columns
     vectors: tuple[int, ...]  # lengths of the learned vector parameters
     used: int  # words per lane
+    record: Record
     reads: tuple[Sweep, ...] = ()  # before every read-out
     backs: tuple[Sweep, ...] = ()  # behind its cost
     source: int = 0  # first element of what the readout block is applied to
@@ -129,18 +131,16 @@ class _Assembler:
             self.emit(exec_word(Opcode.FORWARD, Context.PAIR, Dest.DRIVE, source=True))
 
     def fetch_target(self) -> None:
+        """This row's target; with the cost at the last row, that of the sample."""
+        self.row(self.s.record.target)
         self.set(Setting.LENGTH, self.s.outputs)
         self.emit(exec_word(Opcode.FETCH, target=True))
+        self.row(-self.s.record.target)
 
-    def row(self, words: int) -> None:
-        self.emit(loop_word(Opcode.ROW, words))
+    def row(self, places: int) -> None:
+        self.emit(loop_word(Opcode.ROW, places))
 
     # -- phases ----------------------------------------------------------------------------------------------------
-
-    @property
-    def row_words(self) -> int:
-        every = self.s.dynamics.cost_at == "every" and self.s.hardware.cost is not None
-        return self.s.inputs + (self.s.outputs if every else 0)
 
     def prepare(self) -> None:
         """Before a loop over `force`, so that a force of one block need not point at it in every round."""
@@ -193,9 +193,7 @@ class _Assembler:
             self.units(Context.PAIR, emit=True, check=False)
             return
         if target:
-            self.row(self.s.inputs)
             self.fetch_target()
-            self.row(-self.s.inputs)
         self.pair(self.s.reads, echo=False)
         if learn:
             self.level()
@@ -229,7 +227,7 @@ class _Assembler:
                     self.readout(learn, learn)
                     self.prepare()
                 self.force(Context.PAIR)
-                self.row(self.row_words)
+                self.row(self.s.record.row)
         self.fetch()
         self.prepare()
         self.substeps(d.substeps - 1)
@@ -270,13 +268,10 @@ class _Assembler:
         self.back_substeps(contexts, d.substeps - 1)
         if d.steps > 1:
             with self.loop(d.steps - 1):
-                self.row(-self.row_words)
+                self.row(-self.s.record.row)
                 self.fetch()
                 if every:
-                    self.row(self.s.inputs)
                     self.fetch_target()
-                    self.row(-self.s.inputs)
-                if every:
                     self.nudge()
                 self.prepare()
                 self.back(contexts, every)

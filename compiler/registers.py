@@ -11,7 +11,7 @@ __all__ = ["ABI", "BANKS", "ERRORS", "LARGE_BITS", "MAGIC", "REGISTERS", "Bank",
 MAGIC = 0x4543484F  # "ECHO"
 LARGE_BITS = 4
 ERRORS = 0b111  # mask of the flags that discard a batch
-ABI = 1  # raised by every incompatible change of the register map, the program words or the frames
+ABI = 2  # raised by every incompatible change of the register map, the program words or the frames
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ REGISTERS = (
     Register("status", 2, "r", "bit 0: busy; bit 1: waiting for streamed input"),
     Register("entry", 16, "w", "program address at which go starts"),
     Register("count", 16, "w", "pairs of samples in this run"),
+    Register("first", 16, "w", "entry of the order memory at which this run starts"),
     Register("flags", 8, "r", "see Flag; cleared by go"),
     Register("cycles", 32, "r", "cycles from go to done of the last run"),
     Register("stalls", 32, "r", "of these, cycles that waited for streamed input"),
@@ -69,7 +70,7 @@ class Bank(IntEnum):
 
     PROGRAM = 0
     TABLES = 1
-    ORDER = 2
+    ORDER = 2  # these two may be written while the core runs, but for what the run reads
     DATA = 3
     WEIGHTS = 4
     GRADIENTS = 5

@@ -17,7 +17,7 @@ from echolith.host.device import Device, Run
 from echolith.host.diagnose import diagnose
 from echolith.host.measure import Measurement
 from echolith.host.ranging import Ranging
-from echolith.host.rates import SCHEDULES, rates, shuffled
+from echolith.host.rates import SCHEDULES, batched, rates
 from echolith.host.settings import check_settings
 from echolith.host.weights import Weights, merged
 from echolith.sim.data import outputs, words
@@ -217,11 +217,11 @@ class Session:
         held = self.device.hold(x, y)
         history, total = History(), epochs * -(-len(x) // batch_size)
         for epoch in range(epochs):
-            order, losses = shuffled(len(x), seed, epoch), []
-            for start in range(0, len(x), batch_size):
-                batch = order[start:start + batch_size]
+            batches, losses = batched(len(x), seed, epoch, batch_size), []
+            following = batched(len(x), seed, epoch + 1, batch_size)[:1] if epoch + 1 < epochs else []
+            for batch, then in zip(batches, [*batches[1:], *following, None], strict=False):
                 factor = SCHEDULES[schedule](history.updates / total)
-                loss = self._batch(x, y, batch, held, learning_rate * factor, momentum, history)
+                loss = self._batch(x, y, batch, then, held, learning_rate * factor, momentum, history)
                 losses.append(loss * len(batch))
                 if progress is not None:
                     progress(history.updates, total, loss)
@@ -231,9 +231,12 @@ class Session:
                 self.save(checkpoint)
         return history
 
-    def _batch(self, x: np.ndarray, y: np.ndarray, batch: np.ndarray, held: bool, learning_rate: float,
-               momentum: float, history: History) -> float:
-        run = self.device.run_held("learn", batch) if held else self.device.run("learn", x[batch], y[batch])
+    def _batch(self, x: np.ndarray, y: np.ndarray, batch: np.ndarray, then: np.ndarray | None, held: bool,
+               learning_rate: float, momentum: float, history: History) -> float:
+        if held:
+            run = self.device.run_held("learn", batch, then)
+        else:
+            run = self.device.run("learn", x[batch], y[batch], None if then is None else (x[then], y[then]))
         self._good(run, x[batch], y[batch], "learn")
         gain, change = self._ranging.next_gain(run)
         updated = self.device.update(rates(self.design, learning_rate, momentum, len(batch), gain, change))

@@ -12,10 +12,12 @@ from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.registers import Bank as BankId
 from echolith.compiler.timing import tails
 from echolith.rtl.array import SynapseArray
+from echolith.rtl.fetch import Fetch
 from echolith.rtl.lane import Mode
 from echolith.rtl.memory import Bank
 from echolith.rtl.pipeline import delay
 from echolith.rtl.rows import RowUnit
+from echolith.rtl.samples import SampleMemory
 from echolith.rtl.scale import EXPONENT_BITS
 from echolith.rtl.scoreboard import Scoreboard, region
 from echolith.rtl.sequencer import Sequencer
@@ -197,15 +199,18 @@ class Core(wiring.Component):
                          u.index_w_en.eq(w.host_w_en & (w.host_bank == BankId.INDEX))]
 
     def _samples(self, m: Module) -> None:
-        """Order and data memories: rows of a pair's records to the input region or to the targets."""
+        """Order and sample memories: rows of a pair's records to the input region or to the targets."""
         hw, s, e, w = self.hw, self.sequencer, self.sweep, self.window
         bits = (hw.depths.data - 1).bit_length()
         m.submodules.order = self.order = order = Bank(width=bits + 1, depth=hw.depths.order)
-        m.submodules.data = self.data = data = Bank(width=hw.data_width, depth=hw.depths.data)
+        m.submodules.data = self.data = data = SampleMemory(line=hw.data_width, depth=hw.depths.data)
+        m.submodules.fetch = fetch = Fetch(hw, offset_bits=len(s.offset), length_bits=len(s.setting_length),
+                                           index_bits=len(e.inner_index))
+        wiring.connect(m, fetch.port, data.port)
         place, records = Signal(range(hw.depths.order + 1)), [Signal(bits, name=f"record_{x}") for x in "ab"]
         taken = delay(m, s.next, 1, "next"), delay(m, s.next, 2, "next2")
         with m.If(w.go):
-            m.d.sync += place.eq(0)
+            m.d.sync += place.eq(w.first)
         with m.Elif(s.next | taken[0]):
             m.d.sync += place.eq(place + 1)
         for index in range(2):
@@ -213,20 +218,19 @@ class Core(wiring.Component):
                 m.d.sync += [records[index].eq(order.r_data), self.rows.masked[index].eq(order.r_data[-1])]
         fetching = self._is(Opcode.FETCH)
         m.d.comb += [
-            e.hold.eq(fetching & w.streaming & ~w.stream.valid),
-            w.stream.ready.eq(fetching & w.streaming & e.valid),
-            order.r_en.eq(1), data.r_en.eq(1),
-            data.r_addr.eq(Mux(s.busy, Mux(e.outer_index[0], records[1], records[0]) + s.offset + e.inner_index,
-                               w.host_index)),
-            order.r_addr.eq(Mux(s.busy, place, w.host_index)), self.rows.next.eq(s.next),
+            fetch.start.eq(s.start & fetching), fetch.target.eq(s.command.target), fetch.offset.eq(s.offset),
+            fetch.length.eq(s.setting_length), fetch.record_a.eq(records[0]), fetch.record_b.eq(records[1]),
+            fetch.valid.eq(fetching & e.valid), fetch.index.eq(e.inner_index), fetch.last.eq(e.last),
+            fetch.streaming.eq(w.streaming), fetch.drop.eq(w.go),
+            fetch.pushed.payload.eq(w.stream.payload), fetch.pushed.valid.eq(w.stream.valid),
+            w.stream.ready.eq(fetch.pushed.ready), e.hold.eq(fetching & ~fetch.there),
+            order.r_en.eq(1), order.r_addr.eq(place), self.rows.next.eq(s.next),
         ]
-        word = Mux(w.streaming, delay(m, w.stream.payload[:hw.data_width], 1, "streamed"), data.r_data).as_signed()
-        self.fetched = Signal(signed(hw.data_width))
+        self.fetched = fetch.inputs
         self.fetched_at = delay(m, Cat(fetching & e.valid, e.outer_index[0], e.inner_index), 1, "fetched_at")
         m.d.comb += [
-            self.fetched.eq(word),
             self.rows.target_w_en.eq(self.fetched_at[0] & s.command.target),
-            self.rows.target_w_addr.eq(self.fetched_at[1:]), self.rows.target_w_data.eq(word),
+            self.rows.target_w_addr.eq(self.fetched_at[1:]), self.rows.target_w_data.eq(fetch.targets),
         ]
 
     def _state(self, m: Module) -> None:
@@ -370,14 +374,15 @@ class Core(wiring.Component):
         words = hw.lanes * hw.depths.weights + len(hw.vectors) * hw.depths.units
         response, leading = Signal(hw.width), Signal(hw.width)
         saturated = Signal(range(words + 1))  # every word is clipped once at most
-        m.d.comb += [w.status.eq(Cat(s.busy | w.go, self.sweep.hold)), w.response.eq(response),
+        waiting = self.sweep.running & self.sweep.hold
+        m.d.comb += [w.status.eq(Cat(s.busy | w.go, waiting)), w.response.eq(response),
                      w.leading.eq(leading), w.saturated.eq(saturated)]
         with m.If(w.go):
             m.d.sync += [response.eq(0), leading.eq(0), w.cycles.eq(0), w.stalls.eq(0), saturated.eq(0)]
         with m.Elif(s.busy):
             m.d.sync += [
                 response.eq(response | u.response), leading.eq(leading | self.rows.leading),
-                w.cycles.eq(w.cycles + 1), w.stalls.eq(w.stalls + self.sweep.hold),
+                w.cycles.eq(w.cycles + 1), w.stalls.eq(w.stalls + waiting),
                 saturated.eq(saturated + a.clipped + sum(bank.clipped for bank in self.vectors)),
             ]
         large = a.large | Cat(bank.large for bank in self.vectors).any()
@@ -390,7 +395,8 @@ class Core(wiring.Component):
                 m.d.sync += w.flags[flag].eq(1)
 
     def _host(self, m: Module) -> None:
-        """Memory banks behind the window, while idle. Program, tables, order and data can only be written."""
+        """Memory banks behind the window, while idle; order and data at any time. Program, tables, order and data can
+        only be written."""
         hw, w, s, a, r, u = self.hw, self.window, self.sequencer, self.array, self.rows, self.units
         depth = (hw.depths.weights - 1).bit_length()
         pushed = {bank: w.host_w_en & (w.host_bank == bank) for bank in BankId}

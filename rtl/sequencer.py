@@ -6,11 +6,12 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
+from echolith.compiler.formats import field
 from echolith.compiler.isa import LOOP_BITS, Opcode, Setting
 from echolith.rtl.command import Command
 from echolith.rtl.memory import Bank
 
-__all__ = ["STACK", "Sequencer", "setting_bits"]
+__all__ = ["STACK", "Sequencer", "offset_bits", "setting_bits"]
 
 STACK = 3  # nested loops: pairs, rows, substeps
 
@@ -38,6 +39,12 @@ def setting_bits(hw: Hardware) -> dict[Setting, int]:
     return sizes | offsets
 
 
+def offset_bits(hw: Hardware) -> int:
+    """Bits of a place inside a record, which may take the whole sample memory."""
+    unit = min(field(bits, hw.data_width) for bits in (hw.input_bits, hw.target_bits))
+    return (hw.depths.data * (hw.data_width // unit) - 1).bit_length()
+
+
 class Sequencer(wiring.Component):
     """Runs the program from ``entry`` until HALT.
 
@@ -58,14 +65,14 @@ class Sequencer(wiring.Component):
         Strobe: take the next pair of the order memory (two more cycles).
     setting_* : Out
     offset : Out
-        Position inside the samples' records.
+        Place inside the samples' records.
     program_w_*, program_r_* : the program memory; reads while idle, valid a cycle later
     """
 
     def __init__(self, hw: Hardware):
         self.hw = hw
         self.pc_bits = pc = (hw.depths.program - 1).bit_length()
-        self.offset_bits = (hw.depths.data - 1).bit_length()
+        self.offset_bits = offset_bits(hw)
         self.settings = setting_bits(hw)
         super().__init__({
             "go": In(1), "stop": In(1), "entry": In(pc), "pairs": In(LOOP_BITS), "guard": In(1), "busy": Out(1),

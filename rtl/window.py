@@ -84,13 +84,13 @@ class Window(wiring.Component):
         """Push writes one entry per word (wide banks: per two); pull reads ahead by one word."""
         wide = Signal()
         low = Signal(32)
-        streamed = bank == Bank.STREAM
+        streamed, kept = bank == Bank.STREAM, (bank == Bank.ORDER) | (bank == Bank.DATA)  # which a run only reads
         m.d.comb += [
             wide.eq(Cat(bank == b for b in self.wide).any() if self.wide else 0),
             self.host_bank.eq(bank), self.host_index.eq(Mux(wide, pointer >> 1, pointer)),
             self.host_en.eq(~self.busy),
             self.stream.payload.eq(self.push.payload), self.stream.valid.eq(self.push.valid & streamed),
-            self.push.ready.eq(Mux(streamed, self.stream.ready, ~self.busy)),
+            self.push.ready.eq(Mux(streamed, self.stream.ready, ~self.busy | kept)),
             self.host_data.eq(Mux(wide, Cat(low, self.push.payload), self.push.payload)),
         ]
         stored = self.push.valid & self.push.ready & ~streamed
