@@ -34,6 +34,7 @@ REGISTERS = (
     Register("entry", 16, "w", "program address at which go starts"),
     Register("count", 16, "w", "pairs of samples in this run"),
     Register("first", 16, "w", "entry of the order memory at which this run starts"),
+    Register("into", 16, "w", "entry of the result memory at which its results start"),
     Register("flags", 8, "r", "see Flag; cleared by go"),
     Register("cycles", 32, "r", "cycles from go to done of the last run"),
     Register("stalls", 32, "r", "of these, cycles that waited for streamed input"),
@@ -78,7 +79,7 @@ class Bank(IntEnum):
     VECTOR_GRADIENTS = 7
     POSITIONS = 8
     MOMENTA = 9
-    RESULTS = 10
+    RESULTS = 10  # may be read while the core runs, but for what the run writes
     STREAM = 11  # push only: input words of a streaming run
     INDEX = 12  # push only: elements that gathered operands are read from
 

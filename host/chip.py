@@ -13,6 +13,7 @@ from echolith.compiler.record import Record
 from echolith.compiler.registers import ABI, MAGIC, Bank, address
 from echolith.host.device import Device, Run, Samples
 from echolith.host.link import Link
+from echolith.host.outputs import Outputs
 from echolith.host.stream import fetches
 from echolith.host.windows import Place, Room, Window
 from echolith.sim.arith import gradient_width
@@ -43,6 +44,7 @@ class ChipDevice(Device):
     def __init__(self, design: Design, link: Link, *, load: bool = False):
         self.design, self.link, self.hw = design, link, design.hardware
         self._room = Room(self.hw.depths, design.record.lines)
+        self._outputs: Outputs | None = None  # of the last run, on the chip
         self._lost = False  # a run was left alone
         self._check_hardware()
         program = self._get("program")
@@ -186,8 +188,13 @@ class ChipDevice(Device):
 
     def _most(self, entry: str, held: bool) -> int:
         """Samples of a window; even. 0: they must be streamed."""
-        results = self.design.result_rows * self.design.outputs if entry != "echo" else 1
-        return min(self._room.most(held), max(self.hw.depths.results // results // 2 * 2, 2))
+        found = self._room.most(held)
+        return found if entry == "echo" else min(found, max(self._most_results, 2))
+
+    @property
+    def _most_results(self) -> int:
+        """Samples whose results fit half of their memory; even."""
+        return self.hw.depths.results // 2 // (self.design.result_rows * self.design.outputs) // 2 * 2
 
     @property
     def _mask(self) -> int:
@@ -227,19 +234,31 @@ class ChipDevice(Device):
                          [] if then is None else self._held_windows(entry, then))
 
     def _run(self, entry: str, windows: list[Window], then: list[Window]) -> Run:
-        """Window by window; while one computes, the next is sent."""
-        parts, place = [], None
+        """Window by window; while one computes, the next is sent and the last one's outputs are fetched."""
+        parts, place, outputs = [], None, list[Outputs]()
         for window, following in zip(windows, [*windows[1:], *then[:1], None], strict=False):
             place = self._room.find(window) or self._send(window, self._room.other(place))
             try:
-                self._start(entry, window.pairs, place.order)
+                into = self._start(entry, window.pairs, place.order)
                 if following and not self._room.find(following) and (self._room.turns or following.lines is None):
                     self._send(following, self._room.other(place))
-                parts.append(self._finish(entry, window.samples))
+                if self._outputs is not None:
+                    self._outputs.fetch()
+                parts.append(self._finish())
+                if entry in ("predict", "learn"):
+                    self._outputs = Outputs(self, into, window.samples)
+                    outputs.append(self._outputs)
             except BaseException:
                 self._lost = True
                 raise
-        return _joined(parts)
+
+        def late() -> np.ndarray:
+            return np.concatenate([part.fetch() for part in outputs])
+
+        pairs = tuple(w.pairs for w in windows)
+        if then and outputs:
+            return dataclasses.replace(_joined(parts), pairs=pairs, late=late)
+        return dataclasses.replace(_joined(parts), pairs=pairs, outputs=late() if outputs else None)
 
     def _send(self, window: Window, place: Place) -> Place:
         if window.lines is not None:
@@ -250,7 +269,7 @@ class ChipDevice(Device):
 
     def _settle(self) -> None:
         """End a run that a broken link left alone; nothing is learned from it."""
-        self._lost = False
+        self._lost, self._outputs = False, None
         try:
             self.link.write(address("control"), 2)
             self._wait()
@@ -270,63 +289,72 @@ class ChipDevice(Device):
         self._put(Bank.ORDER, 0, np.array([0, 0 if samples == 2 else mask], np.int64))
         self.link.write(address("bank"), Bank.STREAM)
         try:
-            self._start(entry, 1, 0, 4)
+            into = self._start(entry, 1, 0, 4)
             for lines in _streams(record, rows, fetches(self.design.program, self.design.entries[entry])):
                 self.link.push(lines.astype(np.uint32), stall=_PATIENCE)
-            return self._finish(entry, samples)
+            found = self._finish()
+            return found if entry == "echo" else dataclasses.replace(found, outputs=self.outputs(into, samples))
         except BaseException:
             self._lost = True
             raise
 
-    def _start(self, entry: str, pairs: int, first: int, mode: int = 0) -> None:
+    def _start(self, entry: str, pairs: int, first: int = 0, mode: int = 0) -> int:
+        """GO; returns where its outputs begin, not where those are that may still be fetched."""
         if self._lost:
             self._settle()
+        into = 0
+        if self._outputs is not None and self._most_results < 2:  # one half is not enough
+            self._outputs.fetch()
+        elif self._outputs is not None and self._outputs.into == 0:
+            into = self.hw.depths.results // 2
         self.link.write(address("range"), self.response, self.gain)
-        self.link.write(address("entry"), self.design.entries[entry], pairs, first)
+        self.link.write(address("entry"), self.design.entries[entry], pairs, first, into)
         self.link.write(address("control"), 1 | mode)
+        return into
 
     def _wait(self) -> None:
         """Until idle; a chip that counts no cycles for a while is given up."""
         seen, since, pause = -1, time.monotonic(), 0.0
         while self._get("status") & 1:
-            cycles = self._get("cycles") - self._get("stalls")
-            if cycles != seen:
+            if time.monotonic() - since > _PATIENCE:
+                cycles = self._get("cycles") - self._get("stalls")
+                if cycles == seen:
+                    self.link.write(address("control"), 2)
+                    raise LinkError(f"the chip has stood still for {_PATIENCE:g} s after {cycles} cycles; it was "
+                                    "stopped")
                 seen, since = cycles, time.monotonic()
-            elif time.monotonic() - since > _PATIENCE:
-                self.link.write(address("control"), 2)
-                raise LinkError(f"the chip has stood still for {_PATIENCE:g} s after {cycles} cycles; it was stopped")
             time.sleep(pause)
             pause = min(pause + 0.001, 0.02)
 
-    def _finish(self, entry: str, samples: int) -> Run:
+    def _finish(self) -> Run:
         self._wait()
         first = address("flags")
         words = self.link.read(first, address("saturated") - first + 1)
-        outputs = None
-        if entry in ("predict", "learn"):
-            d = self.design
-            pairs = -(-samples // 2)
-            raw = self._take(Bank.RESULTS, 0, pairs * d.result_rows * d.outputs * 2, self.hw.width)
-            raw = raw.reshape(pairs, d.result_rows, d.outputs, 2).transpose(0, 3, 1, 2)
-            outputs = raw.reshape(2 * pairs, d.result_rows, d.outputs)[:samples]
 
         def state(name: str) -> int:
             return words[address(name) - first]
 
-        return Run(outputs, state("flags"), state("response"), state("leading"), state("saturated"), state("cycles"),
-                   state("stalls"), pairs=(-(-samples // 2),) if samples else ())
+        return Run(None, state("flags"), state("response"), state("leading"), state("saturated"), state("cycles"),
+                   state("stalls"))
+
+    def outputs(self, into: int, samples: int) -> np.ndarray:
+        """(samples, read-outs, outputs) words of a run whose results begin at ``into``."""
+        d, pairs = self.design, -(-samples // 2)
+        raw = self._take(Bank.RESULTS, into, pairs * d.result_rows * d.outputs * 2, self.hw.width)
+        raw = raw.reshape(pairs, d.result_rows, d.outputs, 2).transpose(0, 3, 1, 2)
+        return raw.reshape(2 * pairs, d.result_rows, d.outputs)[:samples]
 
     def update(self, rates: dict[str, tuple[int, int]]) -> Run:
         for name, index in self.design.rates.items():
             mantissa, coarse = rates.get(name, (0, 0))
             word = self.design.program[index] & ~0xFFFFFF | mantissa & (1 << 22) - 1 | coarse << 22
             self._put(Bank.PROGRAM, index, np.array([word], np.int64))
-        self._start("update", 1, 0)
-        return self._finish("update", 0)
+        self._start("update", 1)
+        return self._finish()
 
     def clear(self) -> None:
-        self._start("clear", 1, 0)
-        self._finish("clear", 0)
+        self._start("clear", 1)
+        self._finish()
 
     def close(self) -> None:
         self.link.close()

@@ -1,6 +1,7 @@
 """What a session drives: a chip behind a link, or the integer model. Words in, words out; no floats."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ class Run:
 
     ``outputs`` are (samples, read-outs, outputs) words or None; ``cycles`` and ``stalls`` are None where nothing
     counts them; ``first`` tells where a state wrapped, if that is known; ``pairs`` are those of the windows that the
-    samples came in, if they did.
+    samples came in, if they did. ``late`` fetches outputs that were left on the chip, until the run after the next.
     """
 
     outputs: np.ndarray | None = None
@@ -31,6 +32,11 @@ class Run:
     stalls: int | None = None
     first: dict[str, int | str] | None = None
     pairs: tuple[int, ...] = ()
+    late: Callable[[], np.ndarray] | None = None
+
+    def results(self) -> np.ndarray | None:
+        """``outputs``, fetched now if they are still on the chip."""
+        return self.late() if self.late else self.outputs
 
 
 class Device(ABC):
@@ -58,7 +64,8 @@ class Device(ABC):
     def run(self, entry: str, x: np.ndarray, target: np.ndarray, then: Samples | None = None) -> Run:
         """``predict``, ``echo`` or ``learn`` on (samples, steps, inputs) and (samples, read-outs, outputs) words.
 
-        ``then`` are those of the next run: they may be sent while this one computes."""
+        ``then`` are those of the next run of this entry: they may be sent while this one computes, and this one's
+        outputs fetched while that one does."""
 
     @abstractmethod
     def hold(self, x: np.ndarray, target: np.ndarray) -> bool:

@@ -1,6 +1,7 @@
 """The session: one API over the integer model, the simulated RTL and a board."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -215,16 +216,16 @@ class Session:
         x, y = self._words(X, Y, mask)
         self.device.clear()
         held = self.device.hold(x, y)
-        history, total = History(), epochs * -(-len(x) // batch_size)
+        history, total, waiting = History(), epochs * -(-len(x) // batch_size), []
         for epoch in range(epochs):
             batches, losses = batched(len(x), seed, epoch, batch_size), []
             following = batched(len(x), seed, epoch + 1, batch_size)[:1] if epoch + 1 < epochs else []
             for batch, then in zip(batches, [*batches[1:], *following, None], strict=False):
                 factor = SCHEDULES[schedule](history.updates / total)
-                loss = self._batch(x, y, batch, then, held, learning_rate * factor, momentum, history)
-                losses.append(loss * len(batch))
-                if progress is not None:
-                    progress(history.updates, total, loss)
+                run = self._batch(x, y, batch, then, held, learning_rate * factor, momentum, history)
+                losses += [seen() for seen in waiting]  # a batch later, when its outputs have come
+                waiting = [functools.partial(self._seen, run, y[batch], history.updates, total, progress)]
+            losses, waiting = [*losses, *(seen() for seen in waiting)], []
             history.loss.append(sum(losses) / len(x))
             history.responses.append(self.device.response)
             if checkpoint is not None:
@@ -232,7 +233,7 @@ class Session:
         return history
 
     def _batch(self, x: np.ndarray, y: np.ndarray, batch: np.ndarray, then: np.ndarray | None, held: bool,
-               learning_rate: float, momentum: float, history: History) -> float:
+               learning_rate: float, momentum: float, history: History) -> Run:
         if held:
             run = self.device.run_held("learn", batch, then)
         else:
@@ -249,7 +250,14 @@ class Session:
             if part.cycles is not None and part.stalls is not None:
                 history.cycles = (history.cycles or 0) + part.cycles
                 history.stalls = (history.stalls or 0) + part.stalls
-        return self.cost(run.outputs, y[batch])
+        return run
+
+    def _seen(self, run: Run, y: np.ndarray, updates: int, total: int, progress: Progress | None) -> float:
+        """Cost of a batch, in all of its samples; reports it."""
+        loss = self.cost(run.results(), y)
+        if progress is not None:
+            progress(updates, total, loss)
+        return loss * len(y)
 
     def cost(self, output_words: np.ndarray | None, target_words: np.ndarray) -> float:
         """Mean cost per sample from output and target words; missing targets cost nothing."""

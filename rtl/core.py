@@ -358,7 +358,7 @@ class Core(wiring.Component):
         m.submodules.results = self.results = bank = Bank(width=hw.width, depth=hw.depths.results)
         place, valid = Signal(range(hw.depths.results + 1)), delay(m, r.result_valid | u.emit_valid, 1, "result_valid")
         with m.If(w.go):
-            m.d.sync += place.eq(0)
+            m.d.sync += place.eq(w.into)
         with m.Elif(bank.w_en):
             m.d.sync += place.eq(place + 1)
         m.d.comb += [
@@ -395,8 +395,8 @@ class Core(wiring.Component):
                 m.d.sync += w.flags[flag].eq(1)
 
     def _host(self, m: Module) -> None:
-        """Memory banks behind the window, while idle; order and data at any time. Program, tables, order and data can
-        only be written."""
+        """Memory banks behind the window, while idle; order, data and results at any time. Program, tables, order and
+        data can only be written."""
         hw, w, s, a, r, u = self.hw, self.window, self.sequencer, self.array, self.rows, self.units
         depth = (hw.depths.weights - 1).bit_length()
         pushed = {bank: w.host_w_en & (w.host_bank == bank) for bank in BankId}

@@ -31,7 +31,8 @@ class Window(wiring.Component):
     go, stop, streaming : Out
     <register> : values of w and rw registers out, of r registers in
     host_en : Out
-        The core is idle and the bank below is being accessed.
+        The core is idle and the bank below is being accessed. Order and data are also written, results also read
+        without it.
     host_index, host_bank, host_half, host_r_en, host_w_en, host_data : Out
         Entry, bank and write; ``host_data`` has both halves of a wide entry. ``host_w_en`` strobes on the last half.
     host_read : In
@@ -84,7 +85,9 @@ class Window(wiring.Component):
         """Push writes one entry per word (wide banks: per two); pull reads ahead by one word."""
         wide = Signal()
         low = Signal(32)
-        streamed, kept = bank == Bank.STREAM, (bank == Bank.ORDER) | (bank == Bank.DATA)  # which a run only reads
+        streamed, busy = bank == Bank.STREAM, Signal()
+        kept = (bank == Bank.ORDER) | (bank == Bank.DATA)  # which a run only reads
+        m.d.comb += busy.eq(self.busy & (bank != Bank.RESULTS))
         m.d.comb += [
             wide.eq(Cat(bank == b for b in self.wide).any() if self.wide else 0),
             self.host_bank.eq(bank), self.host_index.eq(Mux(wide, pointer >> 1, pointer)),
@@ -99,7 +102,7 @@ class Window(wiring.Component):
             m.d.sync += [low.eq(self.push.payload), pointer.eq(pointer + 1)]
         with m.FSM():
             with m.State("READ"):
-                m.d.comb += self.host_r_en.eq(~self.busy & ~stored & ~streamed)
+                m.d.comb += self.host_r_en.eq(~busy & ~stored & ~streamed)
                 with m.If(self.host_r_en):
                     m.next = "WAIT_0"
             for cycle in range(READ_CYCLES):
@@ -108,11 +111,11 @@ class Window(wiring.Component):
                     if cycle + 1 == READ_CYCLES:
                         half = self.host_read.word_select(wide & pointer[0], 32)
                         m.d.sync += self.pull.payload.eq(half)
-                    with m.If(moved | stored | self.busy):
+                    with m.If(moved | stored | busy):
                         m.next = "READ"
             with m.State("VALID"):
                 m.d.comb += self.pull.valid.eq(1)
                 with m.If(self.pull.ready):
                     m.d.sync += pointer.eq(pointer + 1)
-                with m.If(self.pull.ready | moved | stored | self.busy):
+                with m.If(self.pull.ready | moved | stored | busy):
                     m.next = "READ"

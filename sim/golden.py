@@ -188,7 +188,8 @@ class Emulation:
             model.response, model.gain = self.registers["range"], self.registers["gain"]
             y[~masked], out = model.learn(x[~masked], target[~masked])
         pairs = y.reshape(-1, 2, *y.shape[1:]).transpose(0, 2, 3, 1)
-        self.memory[Bank.RESULTS][:y.size] = pairs.reshape(-1)
+        into = self.registers["into"]
+        self.memory[Bank.RESULTS][into:into + y.size] = pairs.reshape(-1)
         return out
 
     def _records(self, samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
