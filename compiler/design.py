@@ -73,7 +73,7 @@ class Hardware:
     delta_shift: int  # delta << exponent -> t
     readout_shift: int  # delta -> ts of the readout's own gradient
     vectors: tuple[bool, ...]  # one per vector parameter: a single shared word?
-    overlap: bool = False  # a sweep starts while the results of others are on their way
+    overlap: bool = False  # a sweep starts while the results of others are on their way; windows of samples take turns
     repeat: bool = False  # sweeps go over a block several times, each time with the next operands
     adding: bool = False  # gradients of both samples in PAIR are added
     input_bits: int = 0  # of a word of inputs, of targets; as a line if 0

@@ -33,8 +33,8 @@ REGISTERS = (
     Register("status", 2, "r", "bit 0: busy; bit 1: waiting for streamed input"),
     Register("entry", 16, "w", "program address at which go starts"),
     Register("count", 16, "w", "pairs of samples in this run"),
-    Register("first", 16, "w", "entry of the order memory at which this run starts"),
-    Register("into", 16, "w", "entry of the result memory at which its results start"),
+    Register("first", 16, "w", "entry of the order memory at which this run starts; 0 without Hardware.overlap"),
+    Register("into", 16, "w", "entry of the result memory at which its results start; 0 without Hardware.overlap"),
     Register("flags", 8, "r", "see Flag; cleared by go"),
     Register("cycles", 32, "r", "cycles from go to done of the last run"),
     Register("stalls", 32, "r", "of these, cycles that waited for streamed input"),
@@ -71,7 +71,7 @@ class Bank(IntEnum):
 
     PROGRAM = 0
     TABLES = 1
-    ORDER = 2  # these two may be written while the core runs, but for what the run reads
+    ORDER = 2  # with Hardware.overlap these two may be written while the core runs, but for what it reads
     DATA = 3
     WEIGHTS = 4
     GRADIENTS = 5
@@ -79,7 +79,7 @@ class Bank(IntEnum):
     VECTOR_GRADIENTS = 7
     POSITIONS = 8
     MOMENTA = 9
-    RESULTS = 10  # may be read while the core runs, but for what the run writes
+    RESULTS = 10  # with Hardware.overlap it may be read while the core runs, but for what it writes
     STREAM = 11  # push only: input words of a streaming run
     INDEX = 12  # push only: elements that gathered operands are read from
 

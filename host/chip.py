@@ -43,7 +43,7 @@ class ChipDevice(Device):
 
     def __init__(self, design: Design, link: Link, *, load: bool = False):
         self.design, self.link, self.hw = design, link, design.hardware
-        self._room = Room(self.hw.depths, design.record.lines)
+        self._room = Room(self.hw.depths, design.record.lines, self.hw.overlap)
         self._outputs: Outputs | None = None  # of the last run, on the chip
         self._lost = False  # a run was left alone
         self._check_hardware()
@@ -193,8 +193,9 @@ class ChipDevice(Device):
 
     @property
     def _most_results(self) -> int:
-        """Samples whose results fit half of their memory; even."""
-        return self.hw.depths.results // 2 // (self.design.result_rows * self.design.outputs) // 2 * 2
+        """Samples whose results fit, leaving room for those of another run; even."""
+        words = self.hw.depths.results // (1 + self.hw.overlap)
+        return words // (self.design.result_rows * self.design.outputs) // 2 * 2
 
     @property
     def _mask(self) -> int:
@@ -240,7 +241,7 @@ class ChipDevice(Device):
             place = self._room.find(window) or self._send(window, self._room.other(place))
             try:
                 into = self._start(entry, window.pairs, place.order)
-                if following and not self._room.find(following) and (self._room.turns or following.lines is None):
+                if following and not self._room.find(following) and self._room.free(following):
                     self._send(following, self._room.other(place))
                 if self._outputs is not None:
                     self._outputs.fetch()
@@ -303,7 +304,7 @@ class ChipDevice(Device):
         if self._lost:
             self._settle()
         into = 0
-        if self._outputs is not None and self._most_results < 2:  # one half is not enough
+        if self._outputs is not None and (not self.hw.overlap or self._most_results < 2):  # there is no other half
             self._outputs.fetch()
         elif self._outputs is not None and self._outputs.into == 0:
             into = self.hw.depths.results // 2

@@ -56,10 +56,12 @@ class Room:
     depths : Depths
     record : int
         Lines of a sample.
+    halves : bool
+        The hardware lets windows take turns.
     """
 
-    def __init__(self, depths: Depths, record: int):
-        self.depths, self.record = depths, record
+    def __init__(self, depths: Depths, record: int, halves: bool):
+        self.depths, self.record, self.halves = depths, record, halves
         self.held: np.ndarray | None = None
         self._there: list[Window | None] = [None, None]
 
@@ -69,19 +71,23 @@ class Room:
 
     def most(self, held: bool) -> int:
         """Samples of a window; even. 0: not even a pair fits."""
-        order = self.depths.order // 2
+        order = self.depths.order // (1 + self.halves)
         return (order if held else min(order, self._lines // self.record)) // 2 * 2
 
     @property
     def _lines(self) -> int:
         """Of a window: a half, or all if a pair does not fit into half."""
         half = self._left // 2
-        return half if half >= 2 * self.record else self._left
+        return half if self.halves and half >= 2 * self.record else self._left
 
     @property
     def turns(self) -> bool:
         """Whether there is room for two windows."""
         return self._lines < self._left
+
+    def free(self, window: Window) -> bool:
+        """Whether the window may be sent beside another."""
+        return self.turns or (self.halves and window.lines is None)
 
     def keep(self, lines: np.ndarray) -> None:
         """A data set takes the first lines; windows are forgotten."""
@@ -103,8 +109,8 @@ class Room:
 
     def other(self, place: Place | None) -> Place:
         """A half that is not in use; it holds nothing from now on."""
-        half = 1 - place.half if place else 0
-        if not self.turns:
+        half = 1 - place.half if place and self.halves else 0
+        if not self.turns:  # the lines are the same
             self.forget()
         self._there[half] = None
         return self._place(half)

@@ -56,7 +56,7 @@ class Core(wiring.Component):
         masters = (BankId.WEIGHTS, BankId.GRADIENTS, BankId.VECTORS, BankId.VECTOR_GRADIENTS)
         m.submodules.window = self.window = Window(
             hardware_id=hw.hardware_id, wide=masters if 2 * hw.width > 32 else (), index_bits=_index_bits(hw),
-            entry_bits=max(2 * hw.width, 32))
+            entry_bits=max(2 * hw.width, 32), halves=hw.overlap)
         m.submodules.sequencer = self.sequencer = Sequencer(hw)
         bits, self.tails = self.sequencer.settings, tails(hw)
         m.submodules.sweep = self.sweep = Sweep(
@@ -204,13 +204,12 @@ class Core(wiring.Component):
         bits = (hw.depths.data - 1).bit_length()
         m.submodules.order = self.order = order = Bank(width=bits + 1, depth=hw.depths.order)
         m.submodules.data = self.data = data = SampleMemory(line=hw.data_width, depth=hw.depths.data)
-        m.submodules.fetch = fetch = Fetch(hw, offset_bits=len(s.offset), length_bits=len(s.setting_length),
-                                           index_bits=len(e.inner_index))
+        m.submodules.fetch = fetch = Fetch(hw, offset_bits=len(s.offset), index_bits=len(e.inner_index))
         wiring.connect(m, fetch.port, data.port)
         place, records = Signal(range(hw.depths.order + 1)), [Signal(bits, name=f"record_{x}") for x in "ab"]
         taken = delay(m, s.next, 1, "next"), delay(m, s.next, 2, "next2")
         with m.If(w.go):
-            m.d.sync += place.eq(w.first)
+            m.d.sync += place.eq(w.first if hw.overlap else 0)
         with m.Elif(s.next | taken[0]):
             m.d.sync += place.eq(place + 1)
         for index in range(2):
@@ -219,7 +218,7 @@ class Core(wiring.Component):
         fetching = self._is(Opcode.FETCH)
         m.d.comb += [
             fetch.start.eq(s.start & fetching), fetch.target.eq(s.command.target), fetch.offset.eq(s.offset),
-            fetch.length.eq(s.setting_length), fetch.record_a.eq(records[0]), fetch.record_b.eq(records[1]),
+            fetch.record_a.eq(records[0]), fetch.record_b.eq(records[1]),
             fetch.valid.eq(fetching & e.valid), fetch.index.eq(e.inner_index), fetch.last.eq(e.last),
             fetch.streaming.eq(w.streaming), fetch.drop.eq(w.go),
             fetch.pushed.payload.eq(w.stream.payload), fetch.pushed.valid.eq(w.stream.valid),
@@ -358,7 +357,7 @@ class Core(wiring.Component):
         m.submodules.results = self.results = bank = Bank(width=hw.width, depth=hw.depths.results)
         place, valid = Signal(range(hw.depths.results + 1)), delay(m, r.result_valid | u.emit_valid, 1, "result_valid")
         with m.If(w.go):
-            m.d.sync += place.eq(w.into)
+            m.d.sync += place.eq(w.into if hw.overlap else 0)
         with m.Elif(bank.w_en):
             m.d.sync += place.eq(place + 1)
         m.d.comb += [

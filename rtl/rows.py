@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
+from echolith.compiler.inventory import TARGET_BITS
 from echolith.compiler.isa import Context, Dest
 from echolith.compiler.timing import SCALE
 from echolith.rtl.command import Command, slot_sample
@@ -181,11 +182,12 @@ class RowUnit(wiring.Component):
         self._tables(m, pipe, self._activation_tables, len(self.hw.cost.tables()))
         feed(m, pipe, acc=self.acc, drive=drive)
         if self.hw.learn:
-            m.submodules.targets = targets = Bank(width=self.hw.target_bits, depth=2 * self.hw.depths.outputs)
+            m.submodules.targets = targets = Bank(width=max(self.hw.target_bits, TARGET_BITS),
+                                                  depth=2 * self.hw.depths.outputs)
             m.d.comb += [
                 targets.r_addr.eq(place), targets.r_en.eq(1), targets.w_en.eq(self.target_w_en),
-                targets.w_addr.eq(self.target_w_addr), targets.w_data.eq(self.target_w_data),
-                pipe.target.eq(targets.r_data.as_signed()),
+                targets.w_addr.eq(self.target_w_addr), targets.w_data.eq(self.target_w_data.as_signed()),
+                pipe.target.eq(targets.r_data[:self.hw.target_bits].as_signed()),
             ]
         return pipe
 

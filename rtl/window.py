@@ -22,6 +22,8 @@ class Window(wiring.Component):
         Banks whose entries take two stream words.
     index_bits, entry_bits : int
         Of the largest bank and of the widest entry.
+    halves : bool
+        Order and data may be written, and results read, while the core is busy.
 
     Members
     -------
@@ -31,8 +33,7 @@ class Window(wiring.Component):
     go, stop, streaming : Out
     <register> : values of w and rw registers out, of r registers in
     host_en : Out
-        The core is idle and the bank below is being accessed. Order and data are also written, results also read
-        without it.
+        The core is idle and the bank below is being accessed.
     host_index, host_bank, host_half, host_r_en, host_w_en, host_data : Out
         Entry, bank and write; ``host_data`` has both halves of a wide entry. ``host_w_en`` strobes on the last half.
     host_read : In
@@ -41,8 +42,10 @@ class Window(wiring.Component):
         Words pushed to `Bank.STREAM`.
     """
 
-    def __init__(self, *, hardware_id: int, wide: tuple[Bank, ...], index_bits: int, entry_bits: int):
-        self.hardware_id, self.wide, self.index_bits, self.entry_bits = hardware_id, wide, index_bits, entry_bits
+    def __init__(self, *, hardware_id: int, wide: tuple[Bank, ...], index_bits: int, entry_bits: int,
+                 halves: bool = False):
+        self.hardware_id, self.wide, self.halves = hardware_id, wide, halves
+        self.index_bits, self.entry_bits = index_bits, entry_bits
         ports = {r.name: (In if r.access == "r" else Out)(r.width) for r in REGISTERS if r.name not in _OWN}
         super().__init__({
             "bus_addr": In(8), "bus_w_data": In(32), "bus_w_stb": In(1), "bus_r_stb": In(1), "bus_r_data": Out(32),
@@ -86,8 +89,8 @@ class Window(wiring.Component):
         wide = Signal()
         low = Signal(32)
         streamed, busy = bank == Bank.STREAM, Signal()
-        kept = (bank == Bank.ORDER) | (bank == Bank.DATA)  # which a run only reads
-        m.d.comb += busy.eq(self.busy & (bank != Bank.RESULTS))
+        kept, done = ((bank == Bank.ORDER) | (bank == Bank.DATA), bank == Bank.RESULTS) if self.halves else (0, 0)
+        m.d.comb += busy.eq(self.busy & ~done)
         m.d.comb += [
             wide.eq(Cat(bank == b for b in self.wide).any() if self.wide else 0),
             self.host_bank.eq(bank), self.host_index.eq(Mux(wide, pointer >> 1, pointer)),
