@@ -21,6 +21,7 @@ from echolith.sim.weights import Words
 
 __all__ = ["ChipDevice"]
 
+_PAUSE = 1e-4  # seconds between the first looks at a running chip
 _PATIENCE = 20.0  # seconds in which a running chip must have counted at least one cycle
 _WINDOW = 1 << 15  # lines pushed at once
 
@@ -45,6 +46,7 @@ class ChipDevice(Device):
         self.design, self.link, self.hw = design, link, design.hardware
         self._room = Room(self.hw.depths, design.record.lines, self.hw.overlap)
         self._outputs: Outputs | None = None  # of the last run, on the chip
+        self._rates: dict[int, int] = {}  # words of the program that updates have set
         self._lost = False  # a run was left alone
         self._check_hardware()
         program = self._get("program")
@@ -171,6 +173,7 @@ class ChipDevice(Device):
             raise ResourceError(f"a program must fit the {self.hw.depths.program} words of this hardware's memory, not "
                                 f"{len(program)}")
         self.link.write(address("program"), 0)  # whoever finds the chip in between loads it again
+        self._rates.clear()
         self._put(Bank.PROGRAM, 0, np.array(program, np.int64))
         self.design = dataclasses.replace(whole, program=program, entries={entry: 0})
         try:
@@ -308,14 +311,13 @@ class ChipDevice(Device):
             self._outputs.fetch()
         elif self._outputs is not None and self._outputs.into == 0:
             into = self.hw.depths.results // 2
-        self.link.write(address("range"), self.response, self.gain)
-        self.link.write(address("entry"), self.design.entries[entry], pairs, first, into)
-        self.link.write(address("control"), 1 | mode)
+        self.link.write(address("range"), self.response, self.gain, self.design.entries[entry], pairs, first, into,
+                        1 | mode)  # to control
         return into
 
     def _wait(self) -> None:
         """Until idle; a chip that counts no cycles for a while is given up."""
-        seen, since, pause = -1, time.monotonic(), 0.0
+        seen, since, rested = -1, time.monotonic(), 0.0
         while self._get("status") & 1:
             if time.monotonic() - since > _PATIENCE:
                 cycles = self._get("cycles") - self._get("stalls")
@@ -324,8 +326,9 @@ class ChipDevice(Device):
                     raise LinkError(f"the chip has stood still for {_PATIENCE:g} s after {cycles} cycles; it was "
                                     "stopped")
                 seen, since = cycles, time.monotonic()
-            time.sleep(pause)
-            pause = min(pause + 0.001, 0.02)
+            pause = min(_PAUSE + rested / 50, 0.02)
+            self.link.rest(pause)
+            rested += pause
 
     def _finish(self) -> Run:
         self._wait()
@@ -349,7 +352,9 @@ class ChipDevice(Device):
         for name, index in self.design.rates.items():
             mantissa, coarse = rates.get(name, (0, 0))
             word = self.design.program[index] & ~0xFFFFFF | mantissa & (1 << 22) - 1 | coarse << 22
-            self._put(Bank.PROGRAM, index, np.array([word], np.int64))
+            if self._rates.get(index) != word:
+                self._put(Bank.PROGRAM, index, np.array([word], np.int64))
+                self._rates[index] = word
         self._start("update", 1)
         return self._finish()
 

@@ -95,6 +95,9 @@ class Emulation:
         self.steps.append(["pull", _hex(words)])
         return words.astype(np.uint32)
 
+    def rest(self, seconds: float) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
