@@ -177,6 +177,12 @@ class Session:
         found = chained(self.design.derived, found, self._base, frozenset(self.design.learned))
         return found | {name: np.zeros(np.shape(self._base[name])) for name in self.design.unused}
 
+    def load(self, X, Y, mask=None) -> bool:
+        """Send a data set ahead of the `fit` that learns it, which then sends orders only. False if it does not fit:
+        `fit` will send its windows while the core computes."""
+        self._learns()
+        return self.device.hold(*self._words(X, Y, mask))
+
     def fit(self, X, Y, *, mask=None, epochs: int = 1, batch_size: int = 32, learning_rate: float = 0.1,
             momentum: float = 0.0, schedule: str = "constant", seed: int = 0,
             checkpoint: str | os.PathLike | None = None, progress: Progress | None = None) -> History:
@@ -216,20 +222,23 @@ class Session:
         x, y = self._words(X, Y, mask)
         self.device.clear()
         held = self.device.hold(x, y)
-        history, total, waiting = History(), epochs * -(-len(x) // batch_size), []
+        history, total = History(), epochs * -(-len(x) // batch_size)
+        losses, waiting = np.zeros(epochs), []
         for epoch in range(epochs):
-            batches, losses = batched(len(x), seed, epoch, batch_size), []
+            batches = batched(len(x), seed, epoch, batch_size)
             following = batched(len(x), seed, epoch + 1, batch_size)[:1] if epoch + 1 < epochs else []
             for batch, then in zip(batches, [*batches[1:], *following, None], strict=False):
                 factor = SCHEDULES[schedule](history.updates / total)
                 run = self._batch(x, y, batch, then, held, learning_rate * factor, momentum, history)
-                losses += [seen() for seen in waiting]  # a batch later, when its outputs have come
-                waiting = [functools.partial(self._seen, run, y[batch], history.updates, total, progress)]
-            losses, waiting = [*losses, *(seen() for seen in waiting)], []
-            history.loss.append(sum(losses) / len(x))
+                for number, seen in waiting:  # a batch later, when its outputs have come
+                    losses[number] += seen()
+                waiting = [(epoch, functools.partial(self._seen, run, y[batch], history.updates, total, progress))]
             history.responses.append(self.device.response)
             if checkpoint is not None:
                 self.save(checkpoint)
+        for number, seen in waiting:
+            losses[number] += seen()
+        history.loss = (losses / len(x)).tolist()
         return history
 
     def _batch(self, x: np.ndarray, y: np.ndarray, batch: np.ndarray, then: np.ndarray | None, held: bool,
