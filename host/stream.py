@@ -1,15 +1,16 @@
-"""In which order a streaming run asks for the words of a pair's records."""
+"""In which order a streaming run asks for the rows of a pair's records."""
 
 from collections.abc import Iterator
 
-from echolith.compiler.isa import Opcode, Setting
+from echolith.compiler.isa import Field, Opcode
 
 __all__ = ["fetches"]
 
 
-def fetches(program: tuple[int, ...], entry: int) -> Iterator[tuple[int, int]]:
-    """(offset in the record, words) of every FETCH of one pair, in order; each is asked of sample a, then of b."""
-    pc, offset, length, loops = entry, 0, 0, []
+def fetches(program: tuple[int, ...], entry: int) -> Iterator[tuple[int, bool]]:
+    """(place in the record, whether a target) of every FETCH of one pair, in order; each is asked of sample a, then of
+    b."""
+    pc, offset, loops = entry, 0, []
     while True:
         word = program[pc]
         opcode, value = Opcode(word >> 28), word & 0xFFFFFF
@@ -28,7 +29,5 @@ def fetches(program: tuple[int, ...], entry: int) -> Iterator[tuple[int, int]]:
             offset = 0
         elif opcode == Opcode.ROW:
             offset += value - (1 << 24 if value >> 23 else 0)
-        elif opcode == Opcode.SET and word >> 24 & 15 == Setting.LENGTH:
-            length = value
         elif opcode == Opcode.FETCH:
-            yield offset, length
+            yield offset, bool(word >> Field.TARGET & 1)
