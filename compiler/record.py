@@ -58,14 +58,14 @@ class Record:
     def pack(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:
         """(samples, lines) unsigned from (samples, steps, inputs) and (samples, read-outs, outputs) words; ``target``
         is not looked at if there are none."""
-        found = np.zeros((len(x), self.lines), np.uint64)
+        found = np.zeros((self.lines, len(x)), np.uint64)
         parts = [(x, 0), (target, 1)] if self.reads else [(x, 0)]
         for words, kind in parts:
             line, shift = self._places(kind)
             mask = np.uint64((1 << self.bits[kind]) - 1)
             values = (words.reshape(len(x), -1).astype(np.int64).astype(np.uint64) & mask) << shift
-            np.bitwise_or.at(found, (slice(None), line), values)
-        return found
+            np.bitwise_or.at(found, line, values.T)
+        return np.ascontiguousarray(found.T)
 
     def unpack(self, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The words of (samples, lines)."""
@@ -78,7 +78,7 @@ class Record:
     def rows(self, words: np.ndarray, kind: int) -> np.ndarray:
         """(samples, rows, lines) of rows that each begin a line, as they are streamed."""
         samples, rows, length = words.shape
-        one = Record(self.line, (self.bits[kind],) * 2, 1, length, 0, 0)
+        one = Record(self.line, (self.bits[kind], self.bits[kind]), 1, length, 0, 0)
         return one.pack(words.reshape(-1, 1, length), words).reshape(samples, rows, -1)
 
     def number(self, place: int, target: bool) -> int:

@@ -2,19 +2,17 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator
 
 import numpy as np
 
 from echolith.compiler.design import Block, Design
 from echolith.compiler.errors import DesignMismatch, LinkError, ResourceError
 from echolith.compiler.isa import Context
-from echolith.compiler.record import Record
 from echolith.compiler.registers import ABI, MAGIC, Bank, address
 from echolith.host.device import Device, Run, Samples
 from echolith.host.link import Link
 from echolith.host.outputs import Outputs
-from echolith.host.stream import fetches
+from echolith.host.stream import streamed
 from echolith.host.windows import Place, Room, Window
 from echolith.sim.arith import gradient_width
 from echolith.sim.weights import Words
@@ -23,7 +21,6 @@ __all__ = ["ChipDevice"]
 
 _PAUSE = 1e-4  # seconds between the first looks at a running chip
 _PATIENCE = 20.0  # seconds in which a running chip must have counted at least one cycle
-_WINDOW = 1 << 15  # lines pushed at once
 
 
 class ChipDevice(Device):
@@ -295,7 +292,7 @@ class ChipDevice(Device):
         self.link.write(address("bank"), Bank.STREAM)
         try:
             into = self._start(entry, 1, 0, 4)
-            for lines in _streams(record, rows, fetches(self.design.program, self.design.entries[entry])):
+            for lines in streamed(record, rows, self.design.program, self.design.entries[entry]):
                 self.link.push(lines.astype(np.uint32), stall=_PATIENCE)
             found = self._finish()
             return found if entry == "echo" else dataclasses.replace(found, outputs=self.outputs(into, samples))
@@ -365,24 +362,6 @@ class ChipDevice(Device):
 
     def close(self) -> None:
         self.link.close()
-
-
-def _streams(record: Record, rows: tuple[np.ndarray, np.ndarray | None], order: Iterator[tuple[int, bool]]
-             ) -> Iterator[np.ndarray]:
-    """Lines in the order of the fetches, sample a before sample b, in pieces of bounded size."""
-    found: list[np.ndarray] = []
-    size = 0
-    for place, wants_target in order:
-        words = rows[wants_target]
-        assert words is not None
-        row = record.number(place, wants_target)
-        found.append(words[:, row].reshape(-1))
-        size += found[-1].size
-        if size >= _WINDOW:
-            yield np.concatenate(found)
-            found, size = [], 0
-    if found:
-        yield np.concatenate(found)
 
 
 def _joined(parts: list[Run]) -> Run:

@@ -37,7 +37,7 @@ def _seconds(design: Design, entry: str, batch: int, held: bool, wire: Wire) -> 
         else:
             chip.run(entry, *parts[i], parts[i + 1] if entry == "learn" else None)
         if entry == "learn":
-            chip.update(dict.fromkeys(design.rates, (i, 0)))  # as a schedule changes them
+            chip.update({name: (i, 0) for name in design.rates if name != "decay"})  # as a schedule changes them
         begun = begun or wire.now
     return wire.now - begun
 

@@ -28,8 +28,8 @@ def test_words_come_back_from_their_lines(record, seed):
     x, target = words(record, seed)
     lines = record.pack(x, target)
     assert lines.shape == (3, record.lines) and int(lines.max(initial=0)) < 1 << record.line
-    for found, given in zip(record.unpack(lines), (x, target), strict=True):
-        np.testing.assert_array_equal(found.reshape(given.shape), given)
+    for found, expected in zip(record.unpack(lines), (x, target), strict=True):
+        np.testing.assert_array_equal(found.reshape(expected.shape), expected)
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
