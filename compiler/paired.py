@@ -89,9 +89,9 @@ class Paired(Phases):
         for index, start in enumerate(starts):
             start()
             self.change(Setting.LENGTH, self.s.inputs)
-            for word in (word for piece in pieces[index:index + 1] for word in piece):
+            for word in (word for piece in pieces[index + (index > 0):index + 2] for word in piece):
                 self.emit(word)
-        for word in (word for piece in pieces[len(starts):] for word in piece):
+        for word in (word for piece in pieces[len(starts) + 1:] for word in piece):
             self.emit(word)
 
     def _steps(self, rows: Rows, fills: list[Fill]) -> Iterator[tuple[int, ...]]:
@@ -137,7 +137,11 @@ def _filled(fills: list[Fill], opened: int, due: int) -> list[int]:
     """A piece of the most urgent row whose buffer was free by step ``opened``, and all that is left of rows due until
     step ``due``."""
     ready = sorted((f for f in fills if f.words and f.opens <= opened), key=lambda f: f.due)
-    found: list[int] = list(ready[0].words.pop(0)) if ready else []
+    found: list[int] = []
+    for fill in ready:
+        found += fill.words.pop(0)
+        if found[-1] >> 28 != Opcode.FETCH:  # a fetch takes no time of the array
+            break
     for fill in ready:
         while fill.words and fill.due <= due:
             found += fill.words.pop(0)

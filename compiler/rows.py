@@ -14,7 +14,7 @@ class Fill:
 
     opens: int  # step in which its buffer becomes free
     due: int  # step that uses it first
-    words: list[tuple[int, ...]]  # the row's fetch, with the first tile of its drive, then every other tile
+    words: list[tuple[int, ...]]  # the row's fetch, then its drive tile by tile
 
 
 class Rows:
@@ -62,4 +62,4 @@ class Rows:
         fetch = paired_word(exec_word(Opcode.FETCH), buffer=buffer, older=older, tile=True)
         drive = exec_word(Opcode.FORWARD, Context.PAIR, Dest.DRIVE, source=True)
         tiles = [paired_word(drive, buffer=buffer, tile=True, first=tile == 0) for tile in range(self.tiles)]
-        return [(*move, fetch, tiles[0]), *((tile,) for tile in tiles[1:])]
+        return [(*move, fetch), *((tile,) for tile in tiles)]

@@ -154,7 +154,7 @@ class _Flight:
     units: _Left = field(default_factory=_Left)
     lanes: _Left = field(default_factory=_Left)
     feed: _Left = field(default_factory=_Left)  # a FETCH beside other sweeps
-    taken: int = 0  # the row unit has the last FORWARD sweep
+    taken: tuple[int, int] = (0, 0)  # the row unit has the FORWARD sweep before the last, the last
     moving: int = 0  # context in the neuron unit
     written: tuple[int, int] = (0, 0)  # the regions of row operands
     fetching: bool = False  # the last sweep is a FETCH
@@ -174,15 +174,15 @@ class _Flight:
 
         units = self.units.after(now)
         return _Flight(left(self.walk), self.alone.after(now), self.rows.after(now), units, self.lanes.after(now),
-                       self.feed.after(now), left(self.taken), self.moving if units.end else 0,
-                       (left(self.written[0]), left(self.written[1])), self.fetching and self.still > now)
+                       self.feed.after(now), (left(self.taken[0]), left(self.taken[1])),
+                       self.moving if units.end else 0, (left(self.written[0]), left(self.written[1])), self.fetching and self.still > now)
 
     def later(self, cycles: int) -> "_Flight":
         def moved(x: _Left) -> _Left:
             return _Left(x.end + cycles, x.tail)
 
         return _Flight(self.walk + cycles, moved(self.alone), moved(self.rows), moved(self.units), moved(self.lanes),
-                       moved(self.feed), self.taken + cycles, self.moving,
+                       moved(self.feed), (self.taken[0] + cycles, self.taken[1] + cycles), self.moving,
                        (self.written[0] + cycles, self.written[1] + cycles), self.fetching)
 
     def ready(self, word: int, s: list[int], hw: Hardware) -> int:
@@ -201,7 +201,7 @@ class _Flight:
         if opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.DRIVE:
             operands = self.feed.below(0)
         return max(self.walk - 1, self.alone.below(0), *{
-            Opcode.FORWARD: (there, operands, self.taken + 1, self.rows.below(_columns(word, s, hw))),
+            Opcode.FORWARD: (there, operands, self.taken[not hw.paired] + 1, self.rows.below(_columns(word, s, hw))),
             Opcode.OUTER: (there, operands, self.lanes.below(0)),
             Opcode.TRANSPOSED: (operands, self.units.below(0)), Opcode.UNITS: (self.units.below(0),)}[Opcode(opcode)])
 
@@ -226,7 +226,7 @@ class _Flight:
         left = _Left(self.walk + tail, tail)
         self.fetching = opcode == Opcode.FETCH
         if opcode == Opcode.FORWARD:
-            self.taken = start + _columns(word, s, hw) + broadcast(hw) + 4
+            self.taken = self.taken[1], start + _columns(word, s, hw) + broadcast(hw) + 4
         if not hw.overlap or _alone(word, hw):
             self.alone = left
         elif opcode == Opcode.FORWARD:

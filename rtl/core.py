@@ -112,9 +112,9 @@ class Core(wiring.Component):
         s, e, a, b = self.sequencer, self.sweep, self.array, self.scoreboard
         swept, stride = decode_counts(m, self.hw, s, e), s.setting_stride if self.hw.overlap else s.setting_columns
         if self.hw.paired:
-            tiles = Tiles(m, self.hw, s, e)
+            self.tiles = tiles = Tiles(m, self.hw, s, e)
             m.d.sync += e.base.eq(tiles.base)
-            m.d.comb += [self.rows.first.eq(tiles.first), e.short.eq(self._is(Opcode.FORWARD))]
+            m.d.comb += [e.short.eq(self._is(Opcode.FORWARD))]
             m.d.sync += [b.passing.eq((s.setting_length << 1) + self.tails.units),
                          b.feeding.eq((s.setting_length << 1) + self.tails.fetch)]
         else:
@@ -356,17 +356,36 @@ class Core(wiring.Component):
         if self.hw.depths.index:
             moves |= s.next_command.gather  # the array's columns are looked up there
         given = self._given(s.next_opcode, s.next_command)
-        launched, working = Signal(len(given)), Signal(len(given))
         directly = s.start & ~forward & s.next_command.rows if self.hw.general else 0
+        working = Signal(len(given))
+        launched = self._launched(m, s.start & forward, given)
         m.d.comb += [mine.eq(working), r.start.eq(self.array.taken | directly), u.start.eq(s.start & moves)]
-        with m.If(s.start & forward):
-            m.d.sync += launched.eq(given)
         with m.If(self.array.taken):
             m.d.sync += working.eq(launched)
         with m.Elif(directly):
             m.d.sync += working.eq(given)
         with m.If(u.start):
             m.d.sync += [u.command.eq(s.next_command), u.sweeping.eq(sweeping)]
+
+    def _launched(self, m: Module, start, given):
+        """What the row unit needs to know of the sweep whose sums come next: one more may be under way behind it."""
+        first, taken = Signal(len(given), name="launched"), self.array.taken
+        if not self.hw.paired:
+            with m.If(start):
+                m.d.sync += first.eq(given)
+            return first
+        given = Cat(given, self.tiles.first)
+        first, second, count = Signal(len(given), name="launched"), Signal(len(given)), Signal(2)
+        m.d.sync += count.eq(count + start - taken)
+        with m.If(taken):
+            m.d.sync += first.eq(second)
+        with m.If(start):
+            with m.If(count == taken):
+                m.d.sync += first.eq(given)
+            with m.Else():
+                m.d.sync += second.eq(given)
+        m.d.comb += self.rows.first.eq(first[-len(self.tiles.first):])
+        return first
 
     def _given(self, opcode, command):
         """What the row unit needs to know of a sweep."""

@@ -22,13 +22,12 @@ class Tiles:
         again = one_tile(command) & ~first_tile(command)
         address, row = Signal.like(e.base, name="drive_at"), Signal(range(hw.depths.rows + lanes), name="row_at")
         beside = Signal.like(e.base, name="drive_base")
-        self.first = Signal.like(row, name="first_row")  # of the last FORWARD sweep
+        self.first = Mux(again, row, 0)  # row of the FORWARD sweep that waits
         m.d.sync += beside.eq(s.setting_base + s.setting_columns)
         self.base = Mux((s.next_opcode == Opcode.FORWARD) & command.source, Mux(again, address, beside), s.setting_base)
         with m.If(s.start & (s.next_opcode == Opcode.FORWARD)):
-            m.d.sync += self.first.eq(Mux(again, row, 0))
             with m.If(one_tile(command)):
-                m.d.sync += [address.eq(e.base + s.setting_stride), row.eq(Mux(again, row, 0) + lanes)]
+                m.d.sync += [address.eq(e.base + s.setting_stride), row.eq(self.first + lanes)]
 
 
 def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> Signal:

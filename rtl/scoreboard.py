@@ -90,7 +90,8 @@ class Scoreboard(wiring.Component):
         c, op, after = self.next_command, self.next_opcode, region(self.hw, self.next_command)
         moving, written = Signal(2), Signal(2)  # context in the neuron unit; regions of operands
         drained, draining = Signal(), Signal()  # the region that the row unit writes, if it does
-        waits = Signal()  # a FORWARD sweep for the row unit
+        waits = Signal(2)  # FORWARD sweeps for the row unit
+        launched = self.start & (op == Opcode.FORWARD) & ~self._alone(op, c)
         with m.If(self.ended & forward):
             m.d.sync += [drained.eq(region(self.hw, self.command)), draining.eq(_writes(self.command))]
         with m.If(self.ended & _moves(self.opcode)):
@@ -100,10 +101,9 @@ class Scoreboard(wiring.Component):
                 m.d.sync += moving.eq(c.context)
         with m.If((rows_now == 1) & draining):
             m.d.sync += written.bit_select(drained, 1).eq(0)
-        with m.If(self.taken):
-            m.d.sync += waits.eq(0)
-        with m.If(self.start & (op == Opcode.FORWARD) & ~self._alone(op, c)):
-            m.d.sync += waits.eq(1)
+        # All are counted where none is alone; else one is enough, and others' sums are taken too.
+        m.d.sync += waits.eq(waits + launched - self.taken if self.hw.paired else launched | (waits[0] & ~self.taken))
+        with m.If(launched):
             with m.If(_writes(c)):
                 m.d.sync += written.bit_select(after, 1).eq(1)
         # Positions are read in the order in which they are moved: a sweep may follow closely.
@@ -114,7 +114,8 @@ class Scoreboard(wiring.Component):
         ready = Signal()
         with m.Switch(op):
             with m.Case(Opcode.FORWARD):
-                m.d.comb += ready.eq(there & ~waits & (rows <= self.swept) & Mux(_writes(c), operands, feed == 0))
+                m.d.comb += ready.eq(there & (waits < 1 + self.hw.paired) & (rows <= self.swept)
+                                     & Mux(_writes(c), operands, feed == 0))
             with m.Case(Opcode.OUTER):
                 m.d.comb += ready.eq(there & operands & (lanes == 0))
             with m.Case(Opcode.TRANSPOSED):
