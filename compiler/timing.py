@@ -175,7 +175,8 @@ class _Flight:
         units = self.units.after(now)
         return _Flight(left(self.walk), self.alone.after(now), self.rows.after(now), units, self.lanes.after(now),
                        self.feed.after(now), (left(self.taken[0]), left(self.taken[1])),
-                       self.moving if units.end else 0, (left(self.written[0]), left(self.written[1])), self.fetching and self.still > now)
+                       self.moving if units.end else 0, (left(self.written[0]), left(self.written[1])),
+                       self.fetching and self.still > now)
 
     def later(self, cycles: int) -> "_Flight":
         def moved(x: _Left) -> _Left:
