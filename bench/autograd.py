@@ -26,7 +26,8 @@ _REPEATS, _SECONDS = 7, 0.2  # each
 def rate(units: int, batch: int) -> dict[str, float]:
     """Learned samples per second: median of some repeats, the slowest and the fastest; threads; ``share`` of a core
     that one thread got, less than 1 if others were at work."""
-    step, own = _learner(units, batch), torch.get_num_threads()
+    torch.manual_seed(0)
+    step, own = _learner(Digits(units, units), batch), torch.get_num_threads()
     found: dict[int, list[float]] = {threads: [] for threads in sorted({1, own})}
     for threads in found:
         with _threads(threads):
@@ -50,22 +51,24 @@ def rate(units: int, batch: int) -> dict[str, float]:
 def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
-    yield
-    torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _timed(step: Callable[[], None]) -> tuple[float, float]:
     """Seconds of one call, and processor time over time."""
     calls, begun, used = 0, time.perf_counter(), time.process_time()
-    while (spent := time.perf_counter() - begun) < _SECONDS:
+    while not calls or time.perf_counter() - begun < _SECONDS:
         step()
         calls += 1
+    spent = time.perf_counter() - begun
     return spent / calls, (time.process_time() - used) / spent
 
 
-def _learner(units: int, batch: int) -> Callable[[], None]:
-    torch.manual_seed(0)
-    net = Digits(units, units)
+def _learner(net: Digits, batch: int) -> Callable[[], None]:
+    """Learns the same batch every time it is called."""
     x, y = (torch.from_numpy(a.astype(np.float32)) for a in samples(batch))
     optimiser = torch.optim.SGD(net.parameters(), lr=1e-4)
 

@@ -13,11 +13,11 @@ from echolith.host.cli_output import Result, spin
 __all__ = ["run"]
 
 
-def run(figures: Sequence[str], units: str | None, lanes: str | None, board: str | None, builds: bool,
-        seeds: int | None, results: Path | None, plots: Path | None) -> Result:
+def run(figures: Sequence[str], units: str | None, lanes: str | None, board: str | None, clock: float | None,
+        builds: bool, seeds: int | None, results: Path | None, plots: Path | None) -> Result:
     """Measure, keep, draw."""
     boards = None if board is None else (find_board(board).name,)
-    choice = Choice(_numbers("units", units), _numbers("lanes", lanes), boards, seeds, builds)
+    choice = Choice(_numbers("units", units), _numbers("lanes", lanes), boards, clock, seeds, builds)
     with spin("measuring") as say:
         found = measure(figures, choice, Store(results), say)
     pictures = []

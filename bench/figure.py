@@ -22,10 +22,13 @@ class Choice:
     units: tuple[int, ...] | None = None
     lanes: tuple[int, ...] | None = None
     boards: tuple[str, ...] | None = None
+    clock: float | None = None  # MHz that place and route aim at
     seeds: int | None = None
     builds: bool = False  # place and route what no kept row has
 
     def __post_init__(self):
+        if self.clock is not None and not self.clock > 0:
+            raise CompileError(f"clock must be MHz above 0, not {self.clock:g}")
         if self.seeds is not None and self.seeds < 1:
             raise CompileError(f"seeds must be a whole number from 1 on, not {self.seeds}")
 

@@ -163,6 +163,7 @@ def bench(
     units: Annotated[str | None, typer.Option(help="sizes of the network, as 16,64")] = None,
     lanes: Annotated[str | None, typer.Option(help="numbers of lanes, as 8,64")] = None,
     board: Annotated[str | None, typer.Option(help="of cycles and area [area: all]")] = None,
+    clock: Annotated[float | None, typer.Option(help="of area: MHz that is aimed at [twice the usual clock]")] = None,
     builds: Annotated[bool, typer.Option("--builds", help="area: place and route what is missing; hours in all")
                       ] = False,
     seeds: Annotated[int | None, typer.Option(help="of placement [5, 1 if a build takes 5 minutes], or of accuracy's "
@@ -173,7 +174,7 @@ def bench(
     """Measure the figures: cycles, area, speed beside torch, growth; rows are kept with date and tools."""
     from echolith.bench.command import run
 
-    return run(figures or [], units, lanes, board, builds, seeds, results, plots)
+    return run(figures or [], units, lanes, board, clock, builds, seeds, results, plots)
 
 
 @_verb
