@@ -19,7 +19,7 @@ __all__ = ["FIGURE", "clock"]
 
 # Units of the network and lanes that each board is measured with.
 _DESIGNS = {"ulx3s-85f": (REFERENCE, (4, 8, 16, 32, 64)), "icebreaker": (20, (1, 2))}
-_SEEDS, _PATIENCE = 5, 300.0  # so many seeds where a build takes less than so many seconds, else one
+_SEEDS, _PATIENCE = 5, 300.0  # so many seeds where a build takes less than so many CPU seconds, else one
 _AIM = 2.0  # times the board's usual clock
 _CELLS = ("lut", "ff", "dsp", "bram", "spram")
 
@@ -106,7 +106,7 @@ FIGURE = Figure(
         "asked": lambda r: f"{r['asked_mhz']:.1f}", "seeds": lambda r: len(r["seeds"]),
         "LUT4 or LC": lambda r: _kind(r, "lut"), "FF": lambda r: _kind(r, "ff"),
         "DSP": lambda r: _kind(r, "dsp"), "block RAMs": lambda r: _kind(r, "bram"),
-        "seconds a build": lambda r: f"{r['seconds']:,.0f}",
+        "CPU seconds a build": lambda r: f"{r['seconds']:,.0f}",
         "of": lambda r: {None: "not checked", True: "OLDER RTL OR TOOLS", False: "this RTL"}[r["stale"]],
     },
 )
