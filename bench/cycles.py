@@ -42,6 +42,7 @@ def row(units: int, lanes: int, board: str = _BOARD, cost_at: str = "last") -> R
         "cycles_per_learned_sample": predicted["learn"] / BATCH, "cycles_per_update": predicted["update"],
         "mac_utilisation": utilisation(d, BATCH), "mac_utilisation_with_copy0": utilisation(d, BATCH, with_copy0=True),
         "rtl": {"batch": batch, "counted": counted, "predicted": expected}, "ok": counted == expected,
+        "hardware_id": f"{d.hardware.hardware_id:08x}", "program_id": f"{d.program_id:08x}",
     }
 
 

@@ -85,7 +85,7 @@ def _speed(figure: Figure, rows: list[Row]) -> None:
 def _link(figure: Figure, rows: list[Row]) -> None:
     axes = figure.subplots()
     for key, text in (("chip", "core"), ("held", "samples held"), ("link", "samples sent")):
-        _lines(axes, rows, lambda r, text=text: f"{r['lanes']} lanes, {text}", lambda r: r["baud"],
+        _lines(axes, rows, lambda r, text=text: f"{r['units']} units, {r['lanes']} lanes, {text}", lambda r: r["baud"],
                lambda r, key=key: r["samples_per_second"]["learn"][key])
     axes.set(xlabel="baud", ylabel="learned samples per second", yscale="log")
 

@@ -63,7 +63,7 @@ class Store:
     def keep(self, name: str, figure: Figure, row: Row) -> Row:
         """The row with its provenance, in place of an older one about the same."""
         found = machine()
-        tools = {tool: found["versions"][tool] for tool in ("echolith", *figure.tools) if tool in found["versions"]}
+        tools = {tool: found["versions"][tool] for tool in figure.tools if tool in found["versions"]}
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         row = {**row, "date": now, "cpu": f"{found['cpu']}, {found['cores']} cores", "tools": tools}
         about = [row[key] for key in figure.keys]
