@@ -1,6 +1,7 @@
 """How cycles, memory and compile time grow with units, lanes and steps. Build times are in the table of areas.
 
-Every size is measured in a process of its own, so that memory is its own too.
+Every size is measured in a process of its own, so that memory is its own too. Verilog is written of what fits the
+board: the memories of larger networks alone would take minutes.
 """
 
 import multiprocessing
@@ -38,6 +39,8 @@ def _measure(choice: Choice, store: Store, say: Say) -> Iterator[Row]:
 def _row(units: int, lanes: int, rows: int) -> Row:
     """Of a fresh process."""
     from echolith.bench.nets import design
+    from echolith.boards.catalog import board
+    from echolith.compiler.resources import resources
     from echolith.compiler.timing import cycles
     from echolith.rtl.chip import Chip
     from echolith.sim.verilog import convert
@@ -48,15 +51,17 @@ def _row(units: int, lanes: int, rows: int) -> Row:
     compiled = time.perf_counter()
     memory, estimate = _megabytes(), found.estimate()
     estimated = time.perf_counter()
-    verilog = convert(Chip(found.hardware), "chip")
+    fits = not resources(found.hardware, board(found.report["board"])).shortage()
+    verilog = convert(Chip(found.hardware), "chip") if fits else None
+    written = time.perf_counter() - estimated
     return {
         "units": units, "lanes": lanes, "rows": rows,
         "weights": sum(v.size for v in found.values.values()),
         "cycles_per_learned_sample": cycles(found.program, found.entries["learn"], found.hardware, 16) / 32,
         "cycles_per_update": estimate["cycles"]["update"], "chip_memory_bits": estimate["memory_bits"],
         "program_words": len(found.program), "compile_seconds": compiled - begun,
-        "estimate_seconds": estimated - compiled, "verilog_seconds": time.perf_counter() - estimated,
-        "verilog_bytes": len(verilog), "peak_megabytes": memory, "base_megabytes": before,
+        "estimate_seconds": estimated - compiled, "verilog_seconds": written if verilog else None,
+        "verilog_bytes": len(verilog) if verilog else None, "peak_megabytes": memory, "base_megabytes": before,
     }
 
 
@@ -74,8 +79,9 @@ FIGURE = Figure(
         "weights": lambda r: f"{r['weights']:,}",
         "cycles a learned sample": lambda r: f"{r['cycles_per_learned_sample']:,.0f}",
         "chip memory, kbit": lambda r: f"{r['chip_memory_bits'] / 1024:,.0f}",
-        "compile, s": lambda r: f"{r['compile_seconds']:.2f}", "Verilog, s": lambda r: f"{r['verilog_seconds']:.1f}",
-        "Verilog, MB": lambda r: f"{r['verilog_bytes'] / 1e6:.2f}",
+        "compile, s": lambda r: f"{r['compile_seconds']:.2f}",
+        "Verilog, s": lambda r: f"{r['verilog_seconds']:.1f}" if r["verilog_bytes"] else "does not fit",
+        "Verilog, MB": lambda r: f"{r['verilog_bytes'] / 1e6:.2f}" if r["verilog_bytes"] else "",
         "peak memory, MB": lambda r: f"{r['peak_megabytes']:,} ({r['base_megabytes']:,} before)",
     },
 )
