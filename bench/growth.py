@@ -41,7 +41,6 @@ def _row(units: int, lanes: int, rows: int) -> Row:
     from echolith.bench.nets import design
     from echolith.boards.catalog import board
     from echolith.compiler.resources import resources
-    from echolith.compiler.timing import cycles
     from echolith.rtl.chip import Chip
     from echolith.sim.verilog import convert
 
@@ -57,7 +56,7 @@ def _row(units: int, lanes: int, rows: int) -> Row:
     return {
         "units": units, "lanes": lanes, "rows": rows,
         "weights": sum(v.size for v in found.values.values()),
-        "cycles_per_learned_sample": cycles(found.program, found.entries["learn"], found.hardware, 16) / 32,
+        "cycles_per_learned_sample": estimate["cycles"]["learn_sample"],
         "cycles_per_update": estimate["cycles"]["update"], "chip_memory_bits": estimate["memory_bits"],
         "program_words": len(found.program), "compile_seconds": compiled - begun,
         "estimate_seconds": estimated - compiled, "verilog_seconds": written if verilog else None,

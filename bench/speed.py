@@ -30,7 +30,7 @@ def _speed(choice: Choice, store: Store, say: Say) -> Iterator[Row]:
 
 def _beside(units: int, lanes: int, rates: dict[str, dict[str, float]], store: Store) -> Row:
     found, hertz, source = row(units, lanes), *clock(store, _BOARD, lanes)
-    spent = found["cycles_per_learned_sample"] + found["cycles_per_update"] / BATCH
+    spent = found["mean_cycles_per_learned_sample"] + found["cycles_per_update"] / BATCH
     chip, best = hertz / spent, max(rates, key=lambda b: rates[b]["median"])
     against = {"1": "1", "own": str(BATCH), "best": best}
     return {
