@@ -33,7 +33,7 @@ class Store:
     """Rows by figure in ``folder``; by default bench/results of a checkout, else the user's data directory."""
 
     def __init__(self, folder: Path | None = None):
-        own = Path(__file__).parent / "results"
+        own = Path(__file__).resolve().parent / "results"
         default = own if own.is_dir() else Path(platformdirs.user_data_dir("echolith")) / "bench"
         self.folder = folder or default
 
