@@ -153,6 +153,7 @@ class _Flight:
     rows: _Left = field(default_factory=_Left)
     units: _Left = field(default_factory=_Left)
     lanes: _Left = field(default_factory=_Left)
+    feed: _Left = field(default_factory=_Left)  # a FETCH beside other sweeps
     taken: int = 0  # the row unit has the last FORWARD sweep
     moving: int = 0  # context in the neuron unit
     written: tuple[int, int] = (0, 0)  # the regions of row operands
@@ -160,7 +161,7 @@ class _Flight:
 
     @property
     def idle(self) -> int:
-        return max(self.walk, *(x.end for x in (self.alone, self.rows, self.units, self.lanes)))
+        return max(self.walk, *(x.end for x in (self.alone, self.rows, self.units, self.lanes, self.feed)))
 
     @property
     def still(self) -> int:
@@ -173,7 +174,7 @@ class _Flight:
 
         units = self.units.after(now)
         return _Flight(left(self.walk), self.alone.after(now), self.rows.after(now), units, self.lanes.after(now),
-                       left(self.taken), self.moving if units.end else 0,
+                       self.feed.after(now), left(self.taken), self.moving if units.end else 0,
                        (left(self.written[0]), left(self.written[1])), self.fetching and self.still > now)
 
     def later(self, cycles: int) -> "_Flight":
@@ -181,15 +182,15 @@ class _Flight:
             return _Left(x.end + cycles, x.tail)
 
         return _Flight(self.walk + cycles, moved(self.alone), moved(self.rows), moved(self.units), moved(self.lanes),
-                       self.taken + cycles, self.moving, (self.written[0] + cycles, self.written[1] + cycles),
-                       self.fetching)
+                       moved(self.feed), self.taken + cycles, self.moving,
+                       (self.written[0] + cycles, self.written[1] + cycles), self.fetching)
 
     def ready(self, word: int, s: list[int], hw: Hardware) -> int:
         """First cycle in which the sequencer may start a sweep."""
         if not hw.overlap or _alone(word, hw):
             return self.idle + 1
         if word >> 28 == Opcode.FETCH:
-            return max(self.walk - 1, self.alone.below(0))
+            return max(self.alone.below(0), self.feed.below(0))
         opcode, context = word >> 28, word & 3
         if opcode == Opcode.UNITS and hw.paired:
             return max(self.alone.below(0), self.units.below(0))
@@ -198,7 +199,7 @@ class _Flight:
             there = self.units.below(0 if hw.general else s[Setting.COLUMNS] - 1)
         operands = self.written[_region(word, hw)] + 1
         if opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.DRIVE:
-            operands = 0
+            operands = self.feed.below(0)
         return max(self.walk - 1, self.alone.below(0), *{
             Opcode.FORWARD: (there, operands, self.taken + 1, self.rows.below(_columns(word, s, hw))),
             Opcode.OUTER: (there, operands, self.lanes.below(0)),
@@ -207,8 +208,11 @@ class _Flight:
     def launch(self, word: int, start: int, s: list[int], hw: Hardware, t: Tails) -> None:
         """A sweep starts: the strobe is in cycle ``start``."""
         opcode, context = word >> 28, word & 3
-        if opcode == Opcode.UNITS and hw.paired:  # the sweep engine has no part in it
+        if _beside(word, hw):
             left = _Left(start + _walk(word, s, hw) + 1 + _tail(word, t), _walk(word, s, hw) + _tail(word, t))
+            if opcode == Opcode.FETCH:
+                self.feed = left
+                return
             if _alone(word, hw):
                 self.alone = left
             else:
@@ -223,7 +227,7 @@ class _Flight:
         self.fetching = opcode == Opcode.FETCH
         if opcode == Opcode.FORWARD:
             self.taken = start + _columns(word, s, hw) + broadcast(hw) + 4
-        if not hw.overlap or _alone(word, hw) or self.fetching:
+        if not hw.overlap or _alone(word, hw):
             self.alone = left
         elif opcode == Opcode.FORWARD:
             self.rows = left
@@ -244,8 +248,6 @@ def _region(word: int, hw: Hardware) -> int:
 def _alone(word: int, hw: Hardware) -> bool:
     """Whether a sweep wants nothing else on its way."""
     opcode = word >> 28
-    if opcode == Opcode.FETCH and hw.paired:
-        return bool(word >> Field.TARGET & 1)
     clear = 0 if hw.paired else 1 << Field.CLEAR
     if opcode == Opcode.UNITS and word & (1 << Field.EMIT | clear | 1 << Field.CHECK):
         return True
@@ -257,7 +259,13 @@ def _alone(word: int, hw: Hardware) -> bool:
         return True
     if hw.depths.index and opcode in (Opcode.TRANSPOSED, Opcode.UNITS) and word >> Field.GATHER & 3:
         return True
-    return opcode in (Opcode.FETCH, Opcode.UPDATE)
+    return opcode == Opcode.UPDATE or (opcode == Opcode.FETCH and not _beside(word, hw))
+
+
+def _beside(word: int, hw: Hardware) -> bool:
+    """Whether the sweep engine has no part in it."""
+    opcode = word >> 28
+    return hw.paired and (opcode == Opcode.UNITS or (opcode == Opcode.FETCH and bool(word >> Pairing.TILE & 1)))
 
 
 class _Walk:
