@@ -28,7 +28,7 @@ def clock(store: Store, name: str, lanes: int) -> tuple[float, str]:
     """Hz, and where they are from: the median of the routed reference network, else the board's usual clock."""
     for kept in store.rows("area"):
         if (kept["board"], kept["units"], kept["lanes"]) == (name, _DESIGNS[name][0], lanes):
-            return kept["fmax_mhz"]["median"] * 1e6, f"median of {len(kept['seeds'])} routed"
+            return kept["fmax_mhz"]["median"] * 1e6, f"median of {len(kept['seeds'])} routed {kept['date'][:10]}"
     return board(name).clock, "not routed"
 
 

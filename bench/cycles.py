@@ -54,9 +54,10 @@ def _predicted(d: Design, batch: int) -> dict[str, int]:
 
 
 def _batch(d: Design) -> int:
-    """Samples that the chip takes in one run, at most a batch; even."""
+    """Samples that the chip surely takes in one run, of memories that may be in halves; at most a batch, even."""
     depths, outputs = d.hardware.depths, d.result_rows * d.outputs
-    return max(2, min(BATCH, depths.data // d.record, depths.order, depths.results // outputs) // 2 * 2)
+    held = min(depths.data // d.record.lines, depths.order, depths.results // outputs)
+    return max(2, min(BATCH, held // 2) // 2 * 2)
 
 
 def _counted(d: Design, batch: int, cost_at: str) -> dict[str, int | str]:

@@ -81,7 +81,7 @@ SPEED = Figure(
 )
 
 LINK = Figure(
-    title="Learned samples per second at the link: outputs fetched, samples held on chip or sent each time (estimate)",
+    title="Learned samples per second at the link, samples held on chip or sent each time (estimate)",
     keys=("board", "units", "lanes", "baud"), tools=(), measure=_link,
     columns={
         "units": lambda r: r["units"], "lanes": lambda r: r["lanes"], "clock": _clock,
