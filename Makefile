@@ -21,9 +21,8 @@ lint: $(VENV)/ready
 	$(BIN)/pyright -p .ns --pythonpath $(BIN)/python
 
 bench: $(VENV)/ready
-	$(BIN)/python bench/machine.py
-	$(BIN)/python bench/accuracy.py
-	$(BIN)/python bench/compiler.py
+	$(BIN)/echolith bench
+	$(BIN)/echolith bench accuracy
 
 # torch first and by its number: a plain newest torch pulls gigabytes of CUDA.
 $(VENV)/ready: pyproject.toml | tools

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from echolith.compiler.errors import ResourceError
 from echolith.compiler.inventory import multipliers
 from echolith.sim.simulator import cache
 
-__all__ = ["Build", "build"]
+__all__ = ["Build", "Survey", "build"]
 
 _PLATFORMS = {"ulx3s-85f": ("ulx3s_85f", "Ulx3s85F"), "icebreaker": ("icebreaker", "Icebreaker")}
 _SEEDS = 3  # tries if a clock is missed
@@ -228,3 +229,58 @@ class _Run:
 
     def _bitstream(self) -> str:
         return next(word for word in self.packing if word.endswith((".bit", ".bin")))
+
+
+class Survey:
+    """One netlist placed and routed with many seeds, for what it reaches: no bitstream, no clock to be met.
+
+    Netlist and results are kept in the cache, under ``key``: its content and the tools' versions.
+
+    Parameters
+    ----------
+    design : Design
+    clock : float, optional
+        Hz that the tools aim at; the board's usual clock if None.
+
+    Raises
+    ------
+    ResourceError
+        If the design does not fit, or a tool is missing or fails.
+    """
+
+    def __init__(self, design: Design, clock: float | None = None):
+        target = find_board(design.report["board"])
+        fit.check(design, target)
+        pll = find(target.family, target.oscillator, clock or target.clock)
+        self._plan = _plan(design, target, BAUD, pll)
+        commands = json.loads(self._plan.files["build_top.json"])["commands"]
+        tools = find_tools([command[0] for command in commands])
+        self.key = _key(self._plan, tools, ())
+        self._work = cache() / "surveys" / self.key
+        self._tools = _Run(design, target, pll.output if pll else target.oscillator, self._work.resolve(), commands,
+                           tools, lambda text: None)
+
+    def route(self, seed: int) -> Build:
+        """What a seed comes to; ``path`` names the netlist, ``seconds`` are processor time: synthesis and this seed."""
+        kept, netlist = self._work / f"seed{seed}.json", self._work / "netlist.json"
+        if kept.exists():
+            return Build.load(kept)
+        if not netlist.exists():
+            self._work.mkdir(parents=True, exist_ok=True)
+            self._plan.extract(self._work)
+            began = _tools_time()
+            self._tools._run(self._tools.synthesis, "synthesis")
+            netlist.write_text(json.dumps({"seconds": _tools_time() - began}) + "\n")
+        began = _tools_time()
+        timing = self._tools._route(seed)
+        seconds = json.loads(netlist.read_text())["seconds"] + _tools_time() - began
+        made = dataclasses.replace(self._tools._account(seed, timing), path=str(self._work / "top.json"),
+                                   seconds=round(seconds, 1))
+        made.save(kept)
+        return made
+
+
+def _tools_time() -> float:
+    """Processor seconds of all tools that have ended: what a busy machine does not change much."""
+    times = os.times()
+    return times.children_user + times.children_system

@@ -19,7 +19,7 @@ from echolith.host.cli_output import Result, speak
 from echolith.sim import verify as verification
 from echolith.sim.device import IntegerDevice
 
-VERBS = ["demo", "compile", "explain", "precision", "estimate", "simulate", "export", "build", "fit", "verify",
+VERBS = ["demo", "compile", "explain", "precision", "estimate", "simulate", "export", "build", "fit", "verify", "bench",
          "doctor"]
 
 MODEL = '''

@@ -1,0 +1,1 @@
+"""Every figure of the project: what measures it, keeps it and shows it (`echolith bench`)."""
