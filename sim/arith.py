@@ -67,6 +67,8 @@ def rnd(x: Any, n: int) -> Any:
 
 def shr(x: Any, n: Any) -> Any:
     """``rnd`` by an amount known only at run time, ``n >= 0``."""
+    if isinstance(x, np.ndarray):
+        return (x + (1 << n >> 1)) >> n
     return (((x << 1) >> n) + 1) >> 1
 
 
@@ -77,7 +79,7 @@ def unless(x: Any, word: Any, reserved: int) -> Any:
 
 def abs_bits(x: Any) -> Any:
     """A non-negative word whose leading bit is that of |x| (one less for negative powers of two)."""
-    return _mux(x < 0, ~x, x)
+    return x ^ (x >> 63) if isinstance(x, np.ndarray) else _mux(x < 0, ~x, x)
 
 
 def msb(x: Any) -> Any:
@@ -96,6 +98,8 @@ def exponent(response: Any, leading: Any, gain: Any, limit: int) -> Any:
 
 def move(p: Any, force: Any, nudge: Any, reverse: Any) -> Any:
     """The kick before wrapping: forward ``p - force``, in reverse ``p + force - nudge``."""
+    if isinstance(reverse, bool):
+        return p + force - nudge if reverse else p - force
     return _mux(reverse, p + force - nudge, p - force)
 
 

@@ -5,7 +5,8 @@ import numpy as np
 from echolith.compiler.design import Design
 from echolith.compiler.registers import Flag
 from echolith.host.device import Device, Run
-from echolith.sim.model import IntegerModel, Outcome
+from echolith.sim.model import IntegerModel
+from echolith.sim.state import Outcome
 from echolith.sim.weights import Words
 
 __all__ = ["IntegerDevice"]

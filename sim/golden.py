@@ -23,7 +23,8 @@ from echolith.compiler.timing import cycles
 from echolith.host.chip import ChipDevice
 from echolith.host.rates import encode
 from echolith.sim.arith import gradient_width, wrap
-from echolith.sim.model import IntegerModel, Outcome
+from echolith.sim.model import IntegerModel
+from echolith.sim.state import Outcome
 from echolith.sim.weights import Words, from_values
 
 __all__ = ["Emulation", "Step", "extreme", "script"]

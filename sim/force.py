@@ -1,0 +1,196 @@
+"""One step of the integer model: the sweeps of the force, kicks and drifts."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from echolith.compiler.isa import Opcode
+from echolith.compiler.sweep import Sweep
+from echolith.sim import arith
+from echolith.sim.exact import product
+from echolith.sim.state import Outcome, State
+
+if TYPE_CHECKING:
+    from echolith.sim.model import IntegerModel
+
+__all__ = ["Contrast", "Force", "Motion"]
+
+Array = np.ndarray
+
+
+class Contrast:
+    """Words at the scale of the gradient, of the first ``len(scale)`` samples; from sample ``minus`` on negative."""
+
+    def __init__(self, scale: Array, minus: int):
+        self.scale, self.minus = scale[:, None], minus
+
+    def __len__(self) -> int:
+        return len(self.scale)
+
+    def __call__(self, words: Array) -> Array:
+        scaled = arith.shr(words[:len(self)], self.scale)
+        np.negative(scaled[self.minus:], out=scaled[self.minus:])
+        return scaled
+
+
+class Motion:
+    """Kicks and drifts ``s`` in place; a wrap is recorded in ``out`` with the place given. With a ``contrast`` the
+    gradients of vector parameters are accumulated."""
+
+    def __init__(self, model: "IntegerModel", s: State, where: tuple, out: Outcome, reverse: bool = False,
+                 contrast: Contrast | None = None):
+        self.model, self.s, self.where, self.out = model, s, where, out
+        self.reverse, self.contrast = reverse, contrast
+
+    def move(self, force: Array | int, nudge: Array | int, units: slice = slice(None), drift: bool = True) -> None:
+        """Some units."""
+        width, start = self.model.hw.width, units.start or 0
+        p, q = self.s.p[:, units], self.s.q[:, units]
+        p[:] = arith.move(p, force, nudge, self.reverse)
+        left = self._wrapped(p, width)
+        if drift:
+            self._drift(q, p, start)
+            also = self._wrapped(q, width)
+            left = also if left is None else left if also is None else left | also
+        if left is not None:
+            self._record(left, start)
+
+    @staticmethod
+    def _wrapped(words: Array, width: int) -> Array | None:
+        """Wrap in place; which words had left their width, if any."""
+        half = 1 << width - 1
+        if -half <= words.min(initial=0) and words.max(initial=0) < half:
+            return None
+        left = arith.outside(words, width)
+        words[:] = arith.wrap(words, width)
+        return left
+
+    def _record(self, left: Array, start: int) -> None:
+        """The first of the samples; in an echo they are those of + and -, then those of copy 0."""
+        if not self.out.wrapped:
+            sample, unit = (int(i) for i in np.argwhere(left)[0])
+            phase, step = self.where
+            if self.contrast is not None and sample >= len(self.contrast):
+                phase, sample = "return", sample - len(self.contrast)
+            self.out.first = {"phase": phase, "step": step, "sample": sample, "unit": unit + start}
+        self.out.wrapped = True
+
+    def _drift(self, q: Array, p: Array, first: int) -> None:
+        """Change the positions of units from ``first`` on by functions of their momenta."""
+        model, w = self.model, self.model.hw.width
+        for place in model.design.drifts:
+            a, b = max(place.first, first), min(place.first + place.length, first + p.shape[1])
+            if a < b:
+                own, here = slice(a - place.first, b - place.first), slice(a - first, b - first)
+                words = {f"k{i}": (v if len(v) == 1 else v[own]) >> w for i, v in enumerate(model.vectors)}
+                found = model.run(model.hw.drift[place.kind], p=p[:, here], **words)
+                if self.reverse:
+                    q[:, here] -= found["d"]
+                else:
+                    q[:, here] += found["d"]
+                self._gather(found, (len(p), b - a))
+
+    def _gather(self, found: dict[str, Array], shape: tuple[int, int]) -> None:
+        """Accumulate a pipeline's gradients of vector parameters."""
+        for i, gradient in enumerate(self.model.vector_gradients if self.contrast is not None else ()):
+            if f"g{i}" in found:
+                g = self.contrast(np.broadcast_to(found[f"g{i}"], shape))
+                gradient += g.sum(0) if len(gradient) == shape[1] else g.sum()
+
+
+class Force(Motion):
+    """One evaluation of the force at a state: the design's sweeps, one after the other.
+
+    With a ``contrast`` it accumulates all gradients. ``nudge`` is applied where a state drifts."""
+
+    def __init__(self, model: "IntegerModel", s: State, u: Array, drive: Array, where: tuple, out: Outcome,
+                 reverse: bool = False, nudge: Array | int = 0, contrast: Contrast | None = None):
+        super().__init__(model, s, where, out, reverse, contrast)
+        self.u, self.drive, self.nudge = u, drive, nudge
+        units = model.design.units
+        self.v = np.empty((len(s.q), model.design.elements), np.int64)
+        self.v[:, :units] = s.q
+        self.v[:, units] = 1 << model.design.fractions["state"]
+        self.v[:, units + 1:] = 0
+        self.kept = drive
+        self.rows: dict[int, Array] = {}  # by first tile
+
+    def run(self, sweeps: Sequence[Sweep] | None = None) -> None:
+        for sweep in self.model.design.sweeps if sweeps is None else sweeps:
+            if self.contrast is not None or not sweep.echo_only:
+                {Opcode.FORWARD: self._forward, Opcode.OUTER: self._outer, Opcode.TRANSPOSED: self._transposed,
+                 Opcode.UNITS: self._units}[Opcode(sweep.opcode)](sweep)
+
+    def _x(self, sweep: Sweep, samples: int | None = None) -> Array:
+        """Column operands of the first samples, (samples * walks, columns)."""
+        columns = self.model.design.block(sweep.block).columns
+        if sweep.input:
+            return self.model.operands(self.u[:samples], columns)
+        first = sweep.first if sweep.gather else sweep.source
+        return self._operand(first, columns * (sweep.repeat + 1), sweep.gather)[:samples].reshape(-1, columns)
+
+    def _t(self, sweep: Sweep, words: Array) -> Array:
+        """Row operands, (samples * walks, rows): every walk's begin with a tile of their own."""
+        rows = self.model.design.block(sweep.block).rows
+        return words.reshape(len(words) * (sweep.repeat + 1), -1)[:, :rows]
+
+    def _keep(self, sweep: Sweep, words: Array) -> None:
+        words = arith.wrap(words, self.model.hw.width) if sweep.value else words
+        if sweep.maximum:
+            self.v[:, sweep.place] = words.max(axis=1)
+        elif sweep.value:
+            self.v[:, sweep.place:sweep.place + sweep.length] = words
+        if sweep.rows:
+            self.rows[sweep.tile] = words
+
+    def _forward(self, sweep: Sweep) -> None:
+        acc = self._product(self._x(sweep), self.model.swept(sweep.block).T).reshape(len(self.v), -1)
+        if sweep.kept:
+            self.kept = self.model.kept(acc)
+            return
+        drive = self.drive[:, sweep.drive:sweep.drive + sweep.length]
+        self._keep(sweep, self.model.run(self.model.hw.activate[sweep.kind], acc=acc, drive=drive)["t"])
+
+    def _outer(self, sweep: Sweep) -> None:
+        assert self.contrast is not None
+        t, x = self.contrast(self.rows[sweep.tile]), self._x(sweep, len(self.contrast))
+        self.model.gradients[sweep.block] += self._product(self._t(sweep, t).T, x)
+
+    def _transposed(self, sweep: Sweep) -> None:
+        acc = self._product(self._t(sweep, self.rows[sweep.tile]), self.model.swept(sweep.block))
+        self._element(sweep, acc.reshape(len(self.v), -1))
+
+    def _product(self, a: Array, b: Array) -> Array:
+        return product(a, b, self.model.hw.width)
+
+    def _units(self, sweep: Sweep) -> None:
+        self._element(sweep, np.zeros((len(self.v), sweep.length), np.int64))
+
+    def _element(self, sweep: Sweep, acc: Array) -> None:
+        """A pass of the neuron unit."""
+        first = sweep.place if sweep.gather else sweep.first
+        units = slice(first, first + sweep.length)
+        kicks = sweep.opcode == Opcode.TRANSPOSED or sweep.force
+        force: Array | int = 0
+        if kicks or sweep.value or sweep.rows or sweep.learn:
+            found = self._run(sweep, acc)
+            force = found["force"]
+            if sweep.learn:
+                self._gather(found, acc.shape)
+        if sweep.value or sweep.rows:
+            self._keep(sweep, force)
+        elif not sweep.echo_only:
+            nudge = self.nudge[:, units] if sweep.drift and isinstance(self.nudge, np.ndarray) else 0
+            self.move(force if kicks else 0, nudge, units, sweep.drift)
+
+    def _run(self, sweep: Sweep, acc: Array) -> dict[str, Array]:
+        n, w = sweep.length, self.model.hw.width
+        words = {f"k{i}": np.broadcast_to((v >> w)[:n], acc.shape) for i, v in enumerate(self.model.vectors)
+                 if len(v) in (1, n)}
+        found = self.model.run(self.model.hw.step[sweep.kind], acc=acc, q=self._operand(sweep.first, n, sweep.gather),
+                               r=self._operand(sweep.second, n, sweep.gather_second), **words)
+        return {name: np.broadcast_to(value, acc.shape) for name, value in found.items()}
+
+    def _operand(self, first: int, length: int, gather: bool) -> Array:
+        return self.v[:, self.model.index[first:first + length] if gather else slice(first, first + length)]
