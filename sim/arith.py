@@ -66,9 +66,9 @@ def rnd(x: Any, n: int) -> Any:
 
 
 def shr(x: Any, n: Any) -> Any:
-    """``rnd`` by an amount known only at run time, ``n >= 0``."""
+    """``rnd`` by an amount known only at run time, ``n >= 0``; whole numbers may be float64 in arrays."""
     if isinstance(x, np.ndarray):
-        return (x + (1 << n >> 1)) >> n
+        return np.floor(x * 0.5**n + 0.5) if x.dtype == np.float64 else (x + (1 << n >> 1)) >> n
     return (((x << 1) >> n) + 1) >> 1
 
 

@@ -13,7 +13,7 @@ _EXACT = 53  # bits of the whole numbers that float64 holds
 
 
 def product(a: np.ndarray, b: np.ndarray, width: int) -> np.ndarray:
-    """a @ b of int64 matrices by float64 BLAS; operands have at most ``width`` bits.
+    """a @ b of matrices of whole numbers, int64 or float64, as int64; operands have at most ``width`` bits.
 
     Raises
     ------
@@ -25,7 +25,7 @@ def product(a: np.ndarray, b: np.ndarray, width: int) -> np.ndarray:
         bound = float(np.abs(a).max(initial=0)) * float(np.abs(b).max(initial=0)) * count
         if bound >= 2.0**_EXACT:
             raise OverflowError(f"a sum of products must stay below 2^{_EXACT} for exact BLAS, not {bound:.3g}")
-    return (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64)
+    return (np.asarray(a, np.float64) @ np.asarray(b, np.float64)).astype(np.int64)
 
 
 class Lookup:

@@ -114,7 +114,7 @@ class Force(Motion):
         self.v[:, units] = 1 << model.design.fractions["state"]
         self.v[:, units + 1:] = 0
         self.kept = drive
-        self.rows: dict[int, Array] = {}  # by first tile
+        self.rows: dict[int, Array] = {}  # by first tile; float64, for products
 
     def run(self, sweeps: Sequence[Sweep] | None = None) -> None:
         for sweep in self.model.design.sweeps if sweeps is None else sweeps:
@@ -142,7 +142,7 @@ class Force(Motion):
         elif sweep.value:
             self.v[:, sweep.place:sweep.place + sweep.length] = words
         if sweep.rows:
-            self.rows[sweep.tile] = words
+            self.rows[sweep.tile] = words.astype(np.float64)
 
     def _forward(self, sweep: Sweep) -> None:
         acc = self._product(self._x(sweep), self.model.swept(sweep.block).T).reshape(len(self.v), -1)

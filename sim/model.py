@@ -98,9 +98,9 @@ class IntegerModel:
         t = arith.sat(arith.rnd(delta << exponent[:, None], self.hw.delta_shift), self.hw.width)
         w = self.swept("readout")[:, :self.design.units]
         if self.design.backs:
-            pair.rows[0] = t
+            pair.rows[0] = t.astype(np.float64)
             pair.run(self.design.backs)
-            t, w = pair.rows[self.design.backs[-1].tile], self.swept("nudge")[0, 0]
+            t, w = pair.rows[self.design.backs[-1].tile].astype(np.int64), self.swept("nudge")[0, 0]
             return arith.sat(arith.rnd(t * w, self.hw.nudge_shift), self.hw.width)
         return arith.sat(arith.rnd(self._product(t, w), self.hw.nudge_shift), self.hw.width)
 
