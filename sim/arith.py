@@ -1,8 +1,8 @@
-"""The arithmetic of the machine, written once for ints, numpy arrays and Amaranth values.
+"""The arithmetic of the machine, written once for ints, numpy arrays, Amaranth values and terms of C.
 
 Every rounding, wrap and update rule of the chip is a function here; the RTL and the integer model call the same one.
-Neither torch nor amaranth is imported: Amaranth values are told by their ``as_signed`` method.
-All values are signed; numpy arrays are int64 and callers keep products below 2^62.
+Neither torch nor amaranth is imported: Amaranth values are told by their ``as_signed`` method, terms of C by their
+``select``. All values are signed; numpy arrays are int64 and callers keep products below 2^62.
 """
 
 from typing import Any
@@ -22,7 +22,13 @@ def _hardware(x: Any) -> bool:
     return hasattr(x, "as_signed")
 
 
+def _written(x: Any) -> bool:
+    return hasattr(x, "select")
+
+
 def _mux(condition: Any, a: Any, b: Any) -> Any:
+    if _written(condition):
+        return condition.select(a, b)
     if _hardware(condition):
         from amaranth.hdl import Mux
 
@@ -55,6 +61,8 @@ def sat(x: Any, width: int) -> Any:
         limit = Mux(x[-1], Const(high + 1, width), Const(high, width))  # bit patterns: the extremes
         assert len(limit) == width
         return Mux(fits, x[:width], limit).as_signed()
+    if _written(x):
+        return _mux(x > high, high, _mux(x < -high - 1, -high - 1, x))
     return np.clip(x, -high - 1, high) if isinstance(x, np.ndarray) else min(max(x, -high - 1), high)
 
 

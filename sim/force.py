@@ -8,7 +8,7 @@ import numpy as np
 from echolith.compiler.isa import Opcode
 from echolith.compiler.sweep import Sweep
 from echolith.sim import arith
-from echolith.sim.exact import product
+from echolith.sim.arrays import Arrays
 from echolith.sim.state import Outcome, State
 
 if TYPE_CHECKING:
@@ -22,14 +22,14 @@ Array = np.ndarray
 class Contrast:
     """Words at the scale of the gradient, of the first ``len(scale)`` samples; from sample ``minus`` on negative."""
 
-    def __init__(self, scale: Array, minus: int):
-        self.scale, self.minus = scale[:, None], minus
+    def __init__(self, arrays: Arrays, scale: Array, minus: int):
+        self.arrays, self.scale, self.minus = arrays, scale[:, None], minus
 
     def __len__(self) -> int:
         return len(self.scale)
 
     def __call__(self, words: Array) -> Array:
-        scaled = arith.shr(words[:len(self)], self.scale)
+        scaled = self.arrays.scaled(words[:len(self)], self.scale)
         np.negative(scaled[self.minus:], out=scaled[self.minus:])
         return scaled
 
@@ -40,56 +40,47 @@ class Motion:
 
     def __init__(self, model: "IntegerModel", s: State, where: tuple, out: Outcome, reverse: bool = False,
                  contrast: Contrast | None = None):
-        self.model, self.s, self.where, self.out = model, s, where, out
+        self.model, self.arrays, self.s, self.where, self.out = model, model.arrays, s, where, out
         self.reverse, self.contrast = reverse, contrast
 
     def move(self, force: Array | int, nudge: Array | int, units: slice = slice(None), drift: bool = True) -> None:
         """Some units."""
-        width, start = self.model.hw.width, units.start or 0
-        p, q = self.s.p[:, units], self.s.q[:, units]
-        p[:] = arith.move(p, force, nudge, self.reverse)
-        left = self._wrapped(p, width)
+        start = units.start or 0
+        p = self.s.p[:, units]
+        left = [(start, self.arrays.kick(p, force, nudge, self.reverse))]
         if drift:
-            self._drift(q, p, start)
-            also = self._wrapped(q, width)
-            left = also if left is None else left if also is None else left | also
-        if left is not None:
-            self._record(left, start)
+            left += self._drift(p, start)
+        if any(words is not None for _, words in left):
+            self._record(left)
 
-    @staticmethod
-    def _wrapped(words: Array, width: int) -> Array | None:
-        """Wrap in place; which words had left their width, if any."""
-        half = 1 << width - 1
-        if -half <= words.min(initial=0) and words.max(initial=0) < half:
-            return None
-        left = arith.outside(words, width)
-        words[:] = arith.wrap(words, width)
-        return left
-
-    def _record(self, left: Array, start: int) -> None:
-        """The first of the samples; in an echo they are those of + and -, then those of copy 0."""
-        if not self.out.wrapped:
-            sample, unit = (int(i) for i in np.argwhere(left)[0])
-            phase, step = self.where
-            if self.contrast is not None and sample >= len(self.contrast):
-                phase, sample = "return", sample - len(self.contrast)
-            self.out.first = {"phase": phase, "step": step, "sample": sample, "unit": unit + start}
-        self.out.wrapped = True
-
-    def _drift(self, q: Array, p: Array, first: int) -> None:
+    def _drift(self, p: Array, first: int) -> list[tuple[int, Array | None]]:
         """Change the positions of units from ``first`` on by functions of their momenta."""
-        model, w = self.model, self.model.hw.width
+        model, found = self.model, []
         for place in model.design.drifts:
             a, b = max(place.first, first), min(place.first + place.length, first + p.shape[1])
             if a < b:
-                own, here = slice(a - place.first, b - place.first), slice(a - first, b - first)
-                words = {f"k{i}": (v if len(v) == 1 else v[own]) >> w for i, v in enumerate(model.vectors)}
-                found = model.run(model.hw.drift[place.kind], p=p[:, here], **words)
-                if self.reverse:
-                    q[:, here] -= found["d"]
-                else:
-                    q[:, here] += found["d"]
-                self._gather(found, (len(p), b - a))
+                own = slice(a - place.first, b - place.first)
+                inputs = {f"k{i}": (v if len(v) == 1 else v[own]) >> model.hw.width
+                          for i, v in enumerate(model.vectors)}
+                outputs, left = self.arrays.drift(model.hw.drift[place.kind], self.s.q[:, a:b],
+                                                  inputs | {"p": p[:, a - first:b - first]}, self.reverse)
+                self._gather(outputs, (len(p), b - a))
+                found.append((a, left))
+        return found
+
+    def _record(self, left: list[tuple[int, Array | None]]) -> None:
+        """Of words that wrapped, by first unit, the first one. In an echo + and - come before copy 0."""
+        if not self.out.wrapped:
+            every = np.zeros(self.s.q.shape, bool)
+            for start, words in left:
+                if words is not None:
+                    every[:, start:start + words.shape[1]] |= words
+            sample, unit = (int(i) for i in np.argwhere(every)[0])
+            phase, step = self.where
+            if self.contrast is not None and sample >= len(self.contrast):
+                phase, sample = "return", sample - len(self.contrast)
+            self.out.first = {"phase": phase, "step": step, "sample": sample, "unit": unit}
+        self.out.wrapped = True
 
     def _gather(self, found: dict[str, Array], shape: tuple[int, int]) -> None:
         """Accumulate a pipeline's gradients of vector parameters."""
@@ -145,24 +136,22 @@ class Force(Motion):
             self.rows[sweep.tile] = words.astype(np.float64)
 
     def _forward(self, sweep: Sweep) -> None:
-        acc = self._product(self._x(sweep), self.model.swept(sweep.block).T).reshape(len(self.v), -1)
+        acc = self.arrays.sums(self._x(sweep), self.model.swept(sweep.block).T).reshape(len(self.v), -1)
         if sweep.kept:
-            self.kept = self.model.kept(acc)
+            self.kept = self.model.kept(acc.astype(np.int64, copy=False))
             return
         drive = self.drive[:, sweep.drive:sweep.drive + sweep.length]
-        self._keep(sweep, self.model.run(self.model.hw.activate[sweep.kind], acc=acc, drive=drive)["t"])
+        found = self.arrays.run(self.model.hw.activate[sweep.kind], {"acc": acc, "drive": drive})
+        self._keep(sweep, found["t"])
 
     def _outer(self, sweep: Sweep) -> None:
         assert self.contrast is not None
         t, x = self.contrast(self.rows[sweep.tile]), self._x(sweep, len(self.contrast))
-        self.model.gradients[sweep.block] += self._product(self._t(sweep, t).T, x)
+        self.model.gradients[sweep.block] += self.arrays.product(self._t(sweep, t).T, x)
 
     def _transposed(self, sweep: Sweep) -> None:
-        acc = self._product(self._t(sweep, self.rows[sweep.tile]), self.model.swept(sweep.block))
+        acc = self.arrays.sums(self._t(sweep, self.rows[sweep.tile]), self.model.swept(sweep.block))
         self._element(sweep, acc.reshape(len(self.v), -1))
-
-    def _product(self, a: Array, b: Array) -> Array:
-        return product(a, b, self.model.hw.width)
 
     def _units(self, sweep: Sweep) -> None:
         self._element(sweep, np.zeros((len(self.v), sweep.length), np.int64))
@@ -188,8 +177,9 @@ class Force(Motion):
         n, w = sweep.length, self.model.hw.width
         words = {f"k{i}": np.broadcast_to((v >> w)[:n], acc.shape) for i, v in enumerate(self.model.vectors)
                  if len(v) in (1, n)}
-        found = self.model.run(self.model.hw.step[sweep.kind], acc=acc, q=self._operand(sweep.first, n, sweep.gather),
-                               r=self._operand(sweep.second, n, sweep.gather_second), **words)
+        words |= {"acc": acc, "q": self._operand(sweep.first, n, sweep.gather),
+                  "r": self._operand(sweep.second, n, sweep.gather_second)}
+        found = self.arrays.run(self.model.hw.step[sweep.kind], words)
         return {name: np.broadcast_to(value, acc.shape) for name, value in found.items()}
 
     def _operand(self, first: int, length: int, gather: bool) -> Array:

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from echolith.compiler.design import Block, Design
-from echolith.compiler.pipeline import Pipeline, evaluate
 from echolith.compiler.registers import LARGE_BITS
 from echolith.sim import arith
-from echolith.sim.exact import Lookup, product
+from echolith.sim.arrays import Arrays
 from echolith.sim.force import Contrast, Force, Motion
 from echolith.sim.state import Outcome, State
 
@@ -22,12 +21,11 @@ Array = np.ndarray
 class IntegerModel:
     """Weights, gradients and dynamics of one `Design` in integers."""
 
-    def __init__(self, design: Design):
-        self.design, self.hw = design, design.hardware
+    def __init__(self, design: Design, arrays: Arrays | None = None):
+        self.design, self.hw, self.arrays = design, design.hardware, arrays or Arrays(design)
         self.response, self.gain, self.index = design.response, design.gain, np.array(design.index, np.int64)
         self.masters = {b.name: np.zeros((b.rows, b.columns), np.int64) for b in design.blocks}
         self.vectors = [np.zeros(v.length, np.int64) for v in design.vectors]
-        self._tables = [Lookup(table, self.hw.width, self.hw.segments) for table in design.tables]
         self.clear()
 
     def clear(self) -> None:
@@ -43,19 +41,12 @@ class IntegerModel:
     def swept(self, name: str) -> Array:
         return self.masters[name] >> self.hw.width
 
-    def run(self, pipeline: Pipeline, **inputs: Array) -> dict[str, Array]:
-        """Outputs by name."""
-        return evaluate(pipeline, inputs, self._tables, self.hw.width, self.hw.segments)
-
-    def _product(self, a: Array, b: Array) -> Array:
-        return product(a, b, self.hw.width)
-
     def drive(self, u: Array) -> Array:
         """(samples, inputs) data words -> (samples, rows of all kept drives)."""
         rows = [(first, self._block(name)) for name, first in self.design.kept_drives.items()]
         kept = np.zeros((len(u), max((first + b.rows for first, b in rows), default=0)), np.int64)
         for first, block in rows:
-            acc = self._product(self.operands(u, block.columns), self.swept(block.name).T)
+            acc = self.arrays.product(self.operands(u, block.columns), self.swept(block.name).T)
             kept[:, first:first + block.rows] = self.kept(acc)
         return kept
 
@@ -79,7 +70,7 @@ class IntegerModel:
         """The un-nudged copies of samples at a read-out; with exponents they accumulate gradients."""
         u = np.zeros((len(q), self.design.inputs), np.int64) if u is None else u
         drive = self.drive(u) if self.design.reads else np.zeros((len(q), 0), np.int64)
-        contrast = None if exponent is None else Contrast(exponent - self.gain, len(q))
+        contrast = None if exponent is None else Contrast(self.arrays, exponent - self.gain, len(q))
         return Force(self, State(q, np.zeros_like(q)), u, drive, ("cost", 0), Outcome(), contrast=contrast)
 
     def _cost(self, pair: Force, target: Array) -> tuple[Array, Array]:
@@ -87,9 +78,9 @@ class IntegerModel:
         w, place = self.swept("readout"), self.design.read_place
         pair.run(self.design.reads)
         x = pair.v[:, place:place + w.shape[1]]
-        acc = self._product(x, w.T)
+        acc = self.arrays.product(x, w.T)
         pair.run(self.design.levels)
-        out = self.run(self.hw.cost, acc=acc, target=target, drive=pair.kept)
+        out = self.arrays.run(self.hw.cost, {"acc": acc, "target": target, "drive": pair.kept})
         return out["y"], out.get("delta", out["y"])
 
     def nudge(self, pair: Force, target: Array, exponent: Array) -> Array:
@@ -102,7 +93,7 @@ class IntegerModel:
             pair.run(self.design.backs)
             t, w = pair.rows[self.design.backs[-1].tile].astype(np.int64), self.swept("nudge")[0, 0]
             return arith.sat(arith.rnd(t * w, self.hw.nudge_shift), self.hw.width)
-        return arith.sat(arith.rnd(self._product(t, w), self.hw.nudge_shift), self.hw.width)
+        return arith.sat(arith.rnd(self.arrays.product(t, w), self.hw.nudge_shift), self.hw.width)
 
     # -- motion ----------------------------------------------------------------------------------------------------
 
@@ -210,7 +201,7 @@ class IntegerModel:
         last = d.steps * d.substeps
         copies = State(np.tile(s.q, (3, 1)), np.tile(s.p, (3, 1)))
         unnudged, u, c = copies[2 * n:], np.tile(x[:, -1], (3, 1)), np.tile(c, (3, 1))
-        contrast = Contrast(np.tile(exponent, 2) - self.gain, n)
+        contrast = Contrast(self.arrays, np.tile(exponent, 2) - self.gain, n)
         self._turn(copies, self._nudges(unnudged, x[:, -1], target[:, -1], exponent), ("echo", last), out, contrast)
         self._respond(copies, out)
         for step, row in self._steps_back():
@@ -239,7 +230,7 @@ class IntegerModel:
     def _outer(self, block: str, t: Array, x: Array, one: int = 0) -> None:
         if block in self.gradients:
             g = self.gradients[block]
-            g[:, :x.shape[1]] += self._product(t.T, x)
+            g[:, :x.shape[1]] += self.arrays.product(t.T, x)
             if g.shape[1] > x.shape[1]:
                 g[:, -1] += t.sum(0) * one
 

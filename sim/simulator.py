@@ -36,11 +36,15 @@ def environment() -> dict[str, str]:
     return env
 
 
+def compiler() -> str | None:
+    """Path of the C++ compiler, if there is one."""
+    return next(filter(None, map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))), None)
+
+
 def have_compiler() -> bool:
     """Whether the fast simulator can be built: Verilator, a C++ compiler, make and perl."""
     path = environment()["PATH"]
-    compiler = any(shutil.which(c, path=path) for c in (os.environ.get("CXX", "g++"), "g++", "clang++"))
-    return compiler and all(shutil.which(tool, path=path) for tool in ("verilator", "make", "perl"))
+    return compiler() is not None and all(shutil.which(tool, path=path) for tool in ("verilator", "make", "perl"))
 
 
 def cache() -> Path:
