@@ -54,14 +54,25 @@ class Arrays:
         """Words, int64 or float64, rounded at the scale of every sample, (samples, 1)."""
         return arith.shr(words, scale)
 
-    def kick(self, p: Array, force: Array | int, nudge: Array | int, reverse: bool) -> Array | None:
-        """In place; which words wrapped, if any."""
-        p[:] = arith.move(p, force, nudge, reverse)
+    def spread(self, a: Array, b: Array) -> int:
+        """The OR of the magnitudes of all differences, as `arith.abs_bits` has them."""
+        return int(np.bitwise_or.reduce(arith.abs_bits(a - b), axis=None))
+
+    def push(self, p: Array, nudge: Array | int, reverse: bool) -> Array | None:
+        """A kick by nothing but a nudge, in place; which words wrapped, if any."""
+        p[:] = arith.move(p, 0, nudge, reverse)
         return self._wrapped(p)
+
+    def kick(self, pipeline: Pipeline, p: Array, inputs: Mapping[str, Any], nudge: Array | int, reverse: bool
+             ) -> tuple[dict[str, Array], Array | None]:
+        """Change momenta in place by a pipeline's force; all its outputs, and which words wrapped, if any."""
+        found = self.run(pipeline, inputs)
+        p[:] = arith.move(p, found["force"], nudge, reverse)
+        return found, self._wrapped(p)
 
     def drift(self, pipeline: Pipeline, q: Array, inputs: Mapping[str, Any], reverse: bool
               ) -> tuple[dict[str, Array], Array | None]:
-        """In place; all outputs of the pipeline, and which words wrapped, if any."""
+        """Move positions in place; all outputs of the pipeline, and which words wrapped, if any."""
         found = self.run(pipeline, inputs)
         (np.subtract if reverse else np.add)(q, found["d"], out=q)
         return found, self._wrapped(q)

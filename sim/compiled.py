@@ -17,7 +17,7 @@ from echolith.compiler.pipeline import Pipeline, evaluate
 from echolith.sim import arith
 from echolith.sim.arrays import Array, Arrays
 from echolith.sim.simulator import cache, compiler
-from echolith.sim.terms import FLAG, function
+from echolith.sim.terms import OR, function
 
 __all__ = ["Compiled"]
 
@@ -41,32 +41,46 @@ class Compiled(Arrays):
         groups = (hw.activate, (hw.cost,) if hw.cost else (), hw.step, hw.drift)
         self._runs = {id(p): self._run(p) for group in groups for p in group}
         self._drifts = {(id(p), back): self._drift(p, back) for p in hw.drift for back in (False, True)}
-        self._kicks = [self._loops.add(lambda x, _, back=back: self._flagged(
-            "p", arith.move(x["p"], x["force"], x["nudge"], back)),
-            dict.fromkeys(("p", "force", "nudge"), "int64_t"), {"p": "int64_t"}) for back in (False, True)]
+        self._kicks = {(id(p), back): self._kick(p, back) for p in hw.step for back in (False, True)}
+        self._pushes = [self._push(back) for back in (False, True)]
         self._scaled = self._loops.add(lambda x, _: {"y": arith.shr(x["x"], x["scale"])},
                                        {"x": "double", "scale": "int64_t/row"}, {"y": "double"})
+        self._spread = self._loops.add(lambda x, _: {OR: arith.abs_bits(x["a"] - x["b"])},
+                                       {"a": "int64_t", "b": "int64_t"}, {})
         self._loops.build()
 
     def _run(self, pipeline: Pipeline) -> "_Loop":
-        return self._loops.add(lambda x, tables: self._evaluated(pipeline, x, tables), _kinds(pipeline),
-                               {name: "int64_t" for name, _ in pipeline.outputs}, pipeline.tables())
+        outputs = {name: "double" if name == "t" else "int64_t" for name, _ in pipeline.outputs}  # t goes to products
+        return self._loops.add(lambda x, tables: self._evaluated(pipeline, x, tables), _kinds(pipeline), outputs,
+                               pipeline.tables())
 
     def _drift(self, pipeline: Pipeline, back: bool) -> "_Loop":
-        def meaning(x: Mapping[str, Any], tables: Any) -> Mapping[str, Any]:
-            found = self._evaluated(pipeline, x, tables)
-            change = found.pop("d")
-            return found | self._flagged("q", x["q"] - change if back else x["q"] + change)
+        return self._moving(pipeline, "d", "q", {}, lambda x, d: x["q"] - d if back else x["q"] + d)
 
-        gradients = {name: "int64_t" for name, _ in pipeline.outputs if name != "d"}
-        return self._loops.add(meaning, _kinds(pipeline) | {"q": "int64_t"}, gradients | {"q": "int64_t"},
+    def _kick(self, pipeline: Pipeline, back: bool) -> "_Loop":
+        return self._moving(pipeline, "force", "p", {"nudge": "int64_t"},
+                            lambda x, force: arith.move(x["p"], force, x["nudge"], back))
+
+    def _moving(self, pipeline: Pipeline, by: str, name: str, more: dict[str, str], move: Callable[..., Any]
+                ) -> "_Loop":
+        """What ``move`` makes of the words ``name`` and of the output ``by``, in place of them; all other outputs."""
+        def meaning(x: Mapping[str, Any], tables: Any) -> dict[str, Any]:
+            found = self._evaluated(pipeline, x, tables)
+            return found | self._flagged(name, move(x, found.pop(by)))
+
+        others = {n: "int64_t" for n, _ in pipeline.outputs if n != by}
+        return self._loops.add(meaning, _kinds(pipeline) | {name: "int64_t"} | more, others | {name: "int64_t"},
                                pipeline.tables())
+
+    def _push(self, back: bool) -> "_Loop":
+        return self._loops.add(lambda x, _: self._flagged("p", arith.move(x["p"], 0, x["nudge"], back)),
+                               {"p": "int64_t", "nudge": "int64_t"}, {"p": "int64_t"})
 
     def _evaluated(self, pipeline: Pipeline, x: Mapping[str, Any], tables: Any) -> dict[str, Any]:
         return evaluate(pipeline, x, tables, self.hw.width, self.hw.segments)
 
     def _flagged(self, name: str, word: Any) -> dict[str, Any]:
-        return {name: word, FLAG: arith.outside(word, self.hw.width)}
+        return {name: word, OR: arith.outside(word, self.hw.width)}
 
     # -- a model's -------------------------------------------------------------------------------------------------
 
@@ -81,9 +95,16 @@ class Compiled(Arrays):
             return super().scaled(words, scale)
         return self._scaled({"x": words, "scale": scale})[0]["y"]
 
-    def kick(self, p: Array, force: Array | int, nudge: Array | int, reverse: bool) -> Array | None:
-        left = self._kicks[reverse]({"p": p, "force": force, "nudge": nudge})[1]
-        return self._wrap(p) if left else None
+    def spread(self, a: Array, b: Array) -> int:
+        return self._spread({"a": a, "b": b})[1]
+
+    def push(self, p: Array, nudge: Array | int, reverse: bool) -> Array | None:
+        return self._wrap(p) if self._pushes[reverse]({"p": p, "nudge": nudge})[1] else None
+
+    def kick(self, pipeline: Pipeline, p: Array, inputs: Mapping[str, Any], nudge: Array | int, reverse: bool
+             ) -> tuple[dict[str, Array], Array | None]:
+        found, left = self._kicks[id(pipeline), reverse]({**inputs, "p": p, "nudge": nudge})
+        return found, self._wrap(p) if left else None
 
     def drift(self, pipeline: Pipeline, q: Array, inputs: Mapping[str, Any], reverse: bool
               ) -> tuple[dict[str, Array], Array | None]:
@@ -97,8 +118,8 @@ def _kinds(pipeline: Pipeline) -> dict[str, str]:
 
 
 class _Loop:
-    """One function of the library, on what broadcasts to (samples, elements). What overwrites an input is given as an
-    array of that shape."""
+    """One function of the library, on what broadcasts to (samples, elements), one of them an array of all samples. What
+    overwrites an input is given as an array of that shape."""
 
     def __init__(self, inputs: Mapping[str, str], outputs: Mapping[str, str], tables: Sequence[Array]):
         self._inputs = [(name, _DTYPES[kind.removesuffix("/row")], kind.endswith("/row"))
@@ -109,20 +130,22 @@ class _Loop:
         self.types = [ctypes.c_long] * 2 + [ctypes.c_void_p, ctypes.c_long] * count + [ctypes.c_void_p] * len(tables)
         self.call: Any = None  # set when the library is there
 
-    def __call__(self, given: Mapping[str, Any]) -> tuple[dict[str, Array], bool]:
-        """Outputs that are new, and the flag."""
-        shape = np.broadcast_shapes((1, 1), *(np.shape(given[name]) for name, _, _ in self._inputs))
-        arrays = [_fit(given[name], dtype, (shape[0], 1) if row else shape) for name, dtype, row in self._inputs]
+    def __call__(self, given: Mapping[str, Any]) -> tuple[dict[str, Array], int]:
+        """Outputs that are new, and the `OR`."""
+        arrays = [np.asarray(given[name], dtype) for name, dtype, _ in self._inputs]
+        rows = max(array.shape[0] for array in arrays if array.ndim == 2)
+        shape = rows, max(array.shape[-1] for array in arrays if array.ndim)
+        arrays = [_fit(array, (rows, 1) if row else shape)
+                  for array, (_, _, row) in zip(arrays, self._inputs, strict=True)]
         found = {name: np.empty(shape, dtype) for name, dtype in self._new}
         places: list[int] = []
         for array in (*arrays, *found.values()):
             places += (array.__array_interface__["data"][0], array.strides[0] // 8)
-        return found, bool(self.call(*shape, *places, *self._tables))
+        return found, self.call(*shape, *places, *self._tables)
 
 
-def _fit(words: Any, dtype: type, shape: tuple[int, int]) -> Array:
+def _fit(array: Array, shape: tuple[int, int]) -> Array:
     """Whose elements of a row are neighbours; the same memory if they are already."""
-    array = np.asarray(words, dtype)
     if array.shape != shape:
         array = np.broadcast_to(array, shape)
     if array.strides[1] == 8 or shape[1] == 1:
@@ -151,7 +174,7 @@ class _Loops:
         library = ctypes.CDLL(str(_library("\n".join(self._text))))
         for i, loop in enumerate(self._loops):
             loop.call = getattr(library, f"loop{i}")
-            loop.call.argtypes = loop.types
+            loop.call.argtypes, loop.call.restype = loop.types, ctypes.c_int64
 
 
 def _library(text: str) -> Path:

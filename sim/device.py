@@ -1,10 +1,11 @@
-"""The integer model as a device: session ``int:``."""
+"""The integer model as a device: sessions ``int:`` and ``int:compiled``."""
 
 import numpy as np
 
 from echolith.compiler.design import Design
 from echolith.compiler.registers import Flag
 from echolith.host.device import Device, Run
+from echolith.sim.compiled import Compiled
 from echolith.sim.model import IntegerModel
 from echolith.sim.state import Outcome
 from echolith.sim.weights import Words
@@ -15,11 +16,13 @@ _CHUNK = 256  # samples at once
 
 
 class IntegerDevice(Device):
-    """Runs the definition of the chip. Equal to it in every word and flag; counts no cycles."""
+    """Runs the definition of the chip. Equal to it in every word and flag; counts no cycles.
 
-    def __init__(self, design: Design):
+    ``compiled``: by C made for the design, which needs a C++ compiler."""
+
+    def __init__(self, design: Design, compiled: bool = False):
         self.design = design
-        self.model = IntegerModel(design)
+        self.model = IntegerModel(design, Compiled(design) if compiled else None)
         self._held: tuple[np.ndarray, np.ndarray] | None = None
 
     @property

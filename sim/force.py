@@ -43,13 +43,15 @@ class Motion:
         self.model, self.arrays, self.s, self.where, self.out = model, model.arrays, s, where, out
         self.reverse, self.contrast = reverse, contrast
 
-    def move(self, force: Array | int, nudge: Array | int, units: slice = slice(None), drift: bool = True) -> None:
-        """Some units."""
-        start = units.start or 0
-        p = self.s.p[:, units]
-        left = [(start, self.arrays.kick(p, force, nudge, self.reverse))]
+    def push(self, nudge: Array | int) -> None:
+        """All units, without a force."""
+        self._pushed(slice(0, self.s.p.shape[1]), self.arrays.push(self.s.p, nudge, self.reverse))
+
+    def _pushed(self, units: slice, wrapped: Array | None, drift: bool = True) -> None:
+        """What follows a kick of some units, of whose momenta some may have wrapped."""
+        left = [(units.start, wrapped)]
         if drift:
-            left += self._drift(p, start)
+            left += self._drift(self.s.p[:, units], units.start)
         if any(words is not None for _, words in left):
             self._record(left)
 
@@ -82,7 +84,7 @@ class Motion:
             self.out.first = {"phase": phase, "step": step, "sample": sample, "unit": unit}
         self.out.wrapped = True
 
-    def _gather(self, found: dict[str, Array], shape: tuple[int, int]) -> None:
+    def _gather(self, found: dict[str, Array], shape: tuple[int, ...]) -> None:
         """Accumulate a pipeline's gradients of vector parameters."""
         for i, gradient in enumerate(self.model.vector_gradients if self.contrast is not None else ()):
             if f"g{i}" in found:
@@ -99,13 +101,12 @@ class Force(Motion):
                  reverse: bool = False, nudge: Array | int = 0, contrast: Contrast | None = None):
         super().__init__(model, s, where, out, reverse, contrast)
         self.u, self.drive, self.nudge = u, drive, nudge
-        units = model.design.units
-        self.v = np.empty((len(s.q), model.design.elements), np.int64)
-        self.v[:, :units] = s.q
-        self.v[:, units] = 1 << model.design.fractions["state"]
-        self.v[:, units + 1:] = 0
+        assert s.v is not None
+        self.v = s.v
         self.kept = drive
         self.rows: dict[int, Array] = {}  # by first tile; float64, for products
+        self._scaled: dict[int, Array] = {}  # of them, for gradients
+        self._columns: dict[tuple, Array] = {}  # column operands, for products
 
     def run(self, sweeps: Sequence[Sweep] | None = None) -> None:
         for sweep in self.model.design.sweeps if sweeps is None else sweeps:
@@ -113,13 +114,15 @@ class Force(Motion):
                 {Opcode.FORWARD: self._forward, Opcode.OUTER: self._outer, Opcode.TRANSPOSED: self._transposed,
                  Opcode.UNITS: self._units}[Opcode(sweep.opcode)](sweep)
 
-    def _x(self, sweep: Sweep, samples: int | None = None) -> Array:
-        """Column operands of the first samples, (samples * walks, columns)."""
-        columns = self.model.design.block(sweep.block).columns
-        if sweep.input:
-            return self.model.operands(self.u[:samples], columns)
+    def _x(self, sweep: Sweep) -> Array:
+        """Column operands, (samples, columns of all walks), float64."""
+        columns = self.model.design.block(sweep.block).columns * (1 if sweep.input else sweep.repeat + 1)
         first = sweep.first if sweep.gather else sweep.source
-        return self._operand(first, columns * (sweep.repeat + 1), sweep.gather)[:samples].reshape(-1, columns)
+        key = sweep.input, sweep.gather, first, columns
+        if key not in self._columns:
+            words = self.model.operands(self.u, columns) if sweep.input else self._operand(first, columns, sweep.gather)
+            self._columns[key] = words.astype(np.float64)
+        return self._columns[key]
 
     def _t(self, sweep: Sweep, words: Array) -> Array:
         """Row operands, (samples * walks, rows): every walk's begin with a tile of their own."""
@@ -127,16 +130,21 @@ class Force(Motion):
         return words.reshape(len(words) * (sweep.repeat + 1), -1)[:, :rows]
 
     def _keep(self, sweep: Sweep, words: Array) -> None:
-        words = arith.wrap(words, self.model.hw.width) if sweep.value else words
+        """Results, int64 or float64."""
+        if sweep.value:
+            words = arith.wrap(np.asarray(words, np.int64), self.model.hw.width)
+            self._columns.clear()
         if sweep.maximum:
             self.v[:, sweep.place] = words.max(axis=1)
         elif sweep.value:
             self.v[:, sweep.place:sweep.place + sweep.length] = words
         if sweep.rows:
-            self.rows[sweep.tile] = words.astype(np.float64)
+            self.rows[sweep.tile] = np.asarray(words, np.float64)
+            self._scaled.pop(sweep.tile, None)
 
     def _forward(self, sweep: Sweep) -> None:
-        acc = self.arrays.sums(self._x(sweep), self.model.swept(sweep.block).T).reshape(len(self.v), -1)
+        w = self.model.swept(sweep.block)
+        acc = self.arrays.sums(self._x(sweep).reshape(-1, w.shape[1]), w.T).reshape(len(self.v), -1)
         if sweep.kept:
             self.kept = self.model.kept(acc.astype(np.int64, copy=False))
             return
@@ -146,8 +154,11 @@ class Force(Motion):
 
     def _outer(self, sweep: Sweep) -> None:
         assert self.contrast is not None
-        t, x = self.contrast(self.rows[sweep.tile]), self._x(sweep, len(self.contrast))
-        self.model.gradients[sweep.block] += self.arrays.product(self._t(sweep, t).T, x)
+        if sweep.tile not in self._scaled:
+            self._scaled[sweep.tile] = self.contrast(self.rows[sweep.tile])
+        t, x = self._t(sweep, self._scaled[sweep.tile]), self._x(sweep)[:len(self.contrast)]
+        gradient = self.model.gradients[sweep.block]
+        gradient += self.arrays.product(t.T, x.reshape(-1, gradient.shape[1]))
 
     def _transposed(self, sweep: Sweep) -> None:
         acc = self.arrays.sums(self._t(sweep, self.rows[sweep.tile]), self.model.swept(sweep.block))
@@ -158,29 +169,40 @@ class Force(Motion):
 
     def _element(self, sweep: Sweep, acc: Array) -> None:
         """A pass of the neuron unit."""
+        kicks = sweep.opcode == Opcode.TRANSPOSED or sweep.force
+        if sweep.value or sweep.rows or sweep.echo_only:
+            found = self.arrays.run(self.model.hw.step[sweep.kind], self._inputs(sweep, acc))
+            self._learn(sweep, found, acc.shape)
+            if sweep.value or sweep.rows:
+                self._keep(sweep, np.broadcast_to(found["force"], acc.shape))
+        else:
+            self._kick(sweep, self._inputs(sweep, acc) if kicks or sweep.learn else {}, kicks)
+
+    def _kick(self, sweep: Sweep, inputs: dict[str, Array], kicks: bool) -> None:
+        """Of a pass that moves its units, if only by their drift."""
         first = sweep.place if sweep.gather else sweep.first
         units = slice(first, first + sweep.length)
-        kicks = sweep.opcode == Opcode.TRANSPOSED or sweep.force
-        force: Array | int = 0
-        if kicks or sweep.value or sweep.rows or sweep.learn:
-            found = self._run(sweep, acc)
-            force = found["force"]
-            if sweep.learn:
-                self._gather(found, acc.shape)
-        if sweep.value or sweep.rows:
-            self._keep(sweep, force)
-        elif not sweep.echo_only:
-            nudge = self.nudge[:, units] if sweep.drift and isinstance(self.nudge, np.ndarray) else 0
-            self.move(force if kicks else 0, nudge, units, sweep.drift)
+        p, pipeline = self.s.p[:, units], self.model.hw.step[sweep.kind]
+        nudge = self.nudge[:, units] if sweep.drift and isinstance(self.nudge, np.ndarray) else 0
+        found: dict[str, Array] = {}
+        if kicks:
+            found, wrapped = self.arrays.kick(pipeline, p, inputs, nudge, self.reverse)
+        else:
+            found = self.arrays.run(pipeline, inputs) if inputs else {}
+            wrapped = self.arrays.push(p, nudge, self.reverse)
+        self._learn(sweep, found, p.shape)
+        self._pushed(units, wrapped, sweep.drift)
+        self._columns.clear()
 
-    def _run(self, sweep: Sweep, acc: Array) -> dict[str, Array]:
+    def _learn(self, sweep: Sweep, found: dict[str, Array], shape: tuple[int, ...]) -> None:
+        if sweep.learn:
+            self._gather(found, shape)
+
+    def _inputs(self, sweep: Sweep, acc: Array) -> dict[str, Array]:
         n, w = sweep.length, self.model.hw.width
-        words = {f"k{i}": np.broadcast_to((v >> w)[:n], acc.shape) for i, v in enumerate(self.model.vectors)
-                 if len(v) in (1, n)}
-        words |= {"acc": acc, "q": self._operand(sweep.first, n, sweep.gather),
-                  "r": self._operand(sweep.second, n, sweep.gather_second)}
-        found = self.arrays.run(self.model.hw.step[sweep.kind], words)
-        return {name: np.broadcast_to(value, acc.shape) for name, value in found.items()}
+        words = {f"k{i}": (v >> w)[:n] for i, v in enumerate(self.model.vectors) if len(v) in (1, n)}
+        return words | {"acc": acc, "q": self._operand(sweep.first, n, sweep.gather),
+                        "r": self._operand(sweep.second, n, sweep.gather_second)}
 
     def _operand(self, first: int, length: int, gather: bool) -> Array:
         return self.v[:, self.model.index[first:first + length] if gather else slice(first, first + length)]

@@ -55,7 +55,11 @@ class IntegerModel:
 
     def operands(self, u: Array, columns: int) -> Array:
         """Data words as operands, and the constant one beside them."""
-        return np.concatenate([u << self.hw.input_shift, np.full((len(u), 1), self._one)], axis=1)[:, :columns]
+        words = np.empty((len(u), columns), np.int64)
+        inputs = min(columns, self.design.inputs)
+        words[:, :inputs] = u[:, :inputs] << self.hw.input_shift
+        words[:, inputs:] = self._one
+        return words
 
     @property
     def _one(self) -> int:
@@ -71,7 +75,7 @@ class IntegerModel:
         u = np.zeros((len(q), self.design.inputs), np.int64) if u is None else u
         drive = self.drive(u) if self.design.reads else np.zeros((len(q), 0), np.int64)
         contrast = None if exponent is None else Contrast(self.arrays, exponent - self.gain, len(q))
-        return Force(self, State(q, np.zeros_like(q)), u, drive, ("cost", 0), Outcome(), contrast=contrast)
+        return Force(self, self._state(q, np.zeros_like(q)), u, drive, ("cost", 0), Outcome(), contrast=contrast)
 
     def _cost(self, pair: Force, target: Array) -> tuple[Array, Array]:
         """Its outputs and cost derivatives."""
@@ -103,11 +107,18 @@ class IntegerModel:
 
     def _turn(self, s: State, nudge: Array | int, where: tuple, out: Outcome, contrast: Contrast | None = None) -> None:
         """Undo the last drift, after a nudge: where all copies turn back."""
-        Motion(self, s, where, out, True, contrast).move(0, nudge)
+        Motion(self, s, where, out, True, contrast).push(nudge)
 
     def start(self, samples: int) -> State:
         shape = (samples, self.design.units)
-        return State(np.zeros(shape, np.int64), np.zeros(shape, np.int64))
+        return self._state(np.zeros(shape, np.int64), np.zeros(shape, np.int64))
+
+    def _state(self, q: Array, p: Array) -> State:
+        """With its memory."""
+        v = np.zeros((len(q), self.design.elements), np.int64)
+        v[:, :self.design.units] = q
+        v[:, self.design.units] = 1 << self.design.fractions["state"]
+        return State(v[:, :self.design.units], p, v)
 
     def forward(self, x: Array, read, out: Outcome) -> tuple[State, Array]:
         """All rows of (samples, steps, inputs); ``read(state, row)`` at every read-out point.
@@ -199,7 +210,7 @@ class IntegerModel:
         """Three copies of ``s`` in lock-step, back from the last read-out point: plus, minus, un-nudged."""
         d, n = self.design.dynamics, len(x)
         last = d.steps * d.substeps
-        copies = State(np.tile(s.q, (3, 1)), np.tile(s.p, (3, 1)))
+        copies = self._state(np.tile(s.q, (3, 1)), np.tile(s.p, (3, 1)))
         unnudged, u, c = copies[2 * n:], np.tile(x[:, -1], (3, 1)), np.tile(c, (3, 1))
         contrast = Contrast(self.arrays, np.tile(exponent, 2) - self.gain, n)
         self._turn(copies, self._nudges(unnudged, x[:, -1], target[:, -1], exponent), ("echo", last), out, contrast)
@@ -221,7 +232,7 @@ class IntegerModel:
 
     def _respond(self, copies: State, out: Outcome) -> None:
         n = len(copies.q) // 3
-        out.response |= int(np.bitwise_or.reduce(arith.abs_bits(copies.q[:n] - copies.q[n:2 * n]), axis=None))
+        out.response |= self.arrays.spread(copies.q[:n], copies.q[n:2 * n])
 
     def _own(self, delta: Array) -> Array:
         """Operand of the readout's own gradient."""

@@ -9,17 +9,21 @@ __all__ = ["Outcome", "State"]
 
 @dataclass
 class State:
-    """Positions and momenta, (samples, units) int64 words."""
+    """Positions and momenta, (samples, units) int64 words.
+
+    Steps are taken by those with ``v``, the memory of which ``q`` is the first part: the constant one and what sweeps
+    leave for others follow."""
 
     q: np.ndarray
     p: np.ndarray
+    v: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def copy(self) -> "State":
         return State(self.q.copy(), self.p.copy())
 
     def __getitem__(self, samples: slice) -> "State":
         """Some of the samples; they stay the same memory."""
-        return State(self.q[samples], self.p[samples])
+        return State(self.q[samples], self.p[samples], None if self.v is None else self.v[samples])
 
 
 @dataclass

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["FLAG", "Table", "Term", "function"]
+__all__ = ["OR", "Table", "Term", "function"]
 
-FLAG = "left"  # the result of which a function returns the OR over all elements
+OR = "or"  # the name of a word of which a function returns the OR over all elements
 
 
 class Term:
@@ -74,12 +74,12 @@ def function(name: str, meaning: Callable[..., Mapping[str, Any]], inputs: Mappi
     arguments = [f"{kind}* __restrict {n}, long {n}_stride" for n, kind in kinds.items()]
     arguments += [f"const int64_t* __restrict table{slot}" for slot in tables]
     return "\n".join([
-        f'extern "C" int {name}(long rows, long columns, {", ".join(arguments)}) {{',
-        "int64_t left = 0;",
+        f'extern "C" int64_t {name}(long rows, long columns, {", ".join(arguments)}) {{',
+        "int64_t found = 0;",
         "for (long i = 0; i < rows; ++i) {",
         *(f"{kind}* __restrict {n}_row = {n} + i * {n}_stride;" for n, kind in kinds.items()),
         "for (long j = 0; j < columns; ++j) {",
         *lines,
         *(f"{n}_row[j] = {_code(found[n])};" for n in outputs),
-        *([f"left |= {_code(found[FLAG])};"] if FLAG in found else []),
-        "}", "}", "return left != 0;", "}", ""])
+        *([f"found |= {_code(found[OR])};"] if OR in found else []),
+        "}", "}", "return found;", "}", ""])
