@@ -116,7 +116,7 @@ class Force(Motion):
 
     def _x(self, sweep: Sweep) -> Array:
         """Column operands, (samples, columns of all walks), float64."""
-        columns = self.model.design.block(sweep.block).columns * (1 if sweep.input else sweep.repeat + 1)
+        columns = self.model.masters[sweep.block].shape[1] * (1 if sweep.input else sweep.repeat + 1)
         first = sweep.first if sweep.gather else sweep.source
         key = sweep.input, sweep.gather, first, columns
         if key not in self._columns:
@@ -126,7 +126,7 @@ class Force(Motion):
 
     def _t(self, sweep: Sweep, words: Array) -> Array:
         """Row operands, (samples * walks, rows): every walk's begin with a tile of their own."""
-        rows = self.model.design.block(sweep.block).rows
+        rows = len(self.model.masters[sweep.block])
         return words.reshape(len(words) * (sweep.repeat + 1), -1)[:, :rows]
 
     def _keep(self, sweep: Sweep, words: Array) -> None:
