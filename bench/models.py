@@ -4,7 +4,7 @@ keeps it in bench/results/models.json.
     .venv/bin/python bench/models.py [repeats]
 
 Learning steps of one batch by the integer model, on numpy alone and compiled, and by torch's float32 autograd take
-turns; medians. On a machine with other work look at ``cpu_ms``, the processor's time with one thread.
+turns; medians. On a machine with other work look at ``cpu_ms``, the processor's time; only one thread is timed there.
 """
 
 import json
@@ -87,11 +87,13 @@ def steps(design: Design, repeats: int) -> dict[str, dict]:
     """Milliseconds of a learning step and speed relative to torch, by threads and by who learns."""
     learners = {"numpy": integer(design, False), "compiled": integer(design, True), "torch": autograd()}
     found = {}
-    for threads in sorted({1, os.cpu_count() or 1}):
+    cores = os.cpu_count() or 1
+    busy = os.getloadavg()[0] > cores  # threads that wait for each other then take a hundred times as long
+    for threads in (1,) if busy else sorted({1, cores}):
         torch.set_num_threads(threads)
         with threadpool_limits(threads):
             wall, cpu = timed(learners, repeats)
-        found[f"{threads} threads"] = {
+        found[f"threads {threads}"] = {
             name: {"ms": 1e3 * wall[name], "cpu_ms": 1e3 * cpu[name], "of_torch": wall["torch"] / wall[name],
                    "cpu_of_torch": cpu["torch"] / cpu[name]} for name in learners}
     return found
@@ -107,7 +109,8 @@ def timed(learners: dict[str, Step], repeats: int) -> tuple[dict[str, float], di
             step()
             wall[name].append(time.perf_counter() - begun)
             cpu[name].append(time.process_time() - used)
-    return tuple({name: statistics.median(s[3:]) for name, s in each.items()} for each in (wall, cpu))
+    first, second = ({name: statistics.median(s[3:]) for name, s in each.items()} for each in (wall, cpu))
+    return first, second
 
 
 def rtl(design: Design) -> dict[str, float]:
