@@ -60,15 +60,13 @@ class Arrays:
 
     def push(self, p: Array, nudge: Array | int, reverse: bool) -> Array | None:
         """A kick by nothing but a nudge, in place; which words wrapped, if any."""
-        p[:] = arith.move(p, 0, nudge, reverse)
-        return self._wrapped(p)
+        return self._moved(p, 0, nudge, reverse)
 
     def kick(self, pipeline: Pipeline, p: Array, inputs: Mapping[str, Any], nudge: Array | int, reverse: bool
              ) -> tuple[dict[str, Array], Array | None]:
         """Change momenta in place by a pipeline's force; all its outputs, and which words wrapped, if any."""
         found = self.run(pipeline, inputs)
-        p[:] = arith.move(p, found["force"], nudge, reverse)
-        return found, self._wrapped(p)
+        return found, self._moved(p, found["force"], nudge, reverse)
 
     def drift(self, pipeline: Pipeline, q: Array, inputs: Mapping[str, Any], reverse: bool
               ) -> tuple[dict[str, Array], Array | None]:
@@ -76,6 +74,13 @@ class Arrays:
         found = self.run(pipeline, inputs)
         (np.subtract if reverse else np.add)(q, found["d"], out=q)
         return found, self._wrapped(q)
+
+    def _moved(self, p: Array, force: Array | int, nudge: Array | int, reverse: bool) -> Array | None:
+        """`arith.move` in place."""
+        (np.add if reverse else np.subtract)(p, force, out=p)
+        if reverse and isinstance(nudge, np.ndarray):
+            p -= nudge
+        return self._wrapped(p)
 
     def _wrapped(self, words: Array) -> Array | None:
         half = 1 << self.hw.width - 1
