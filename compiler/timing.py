@@ -3,15 +3,15 @@
 `tails` restates nothing: each tail is the sum of the latencies of the parts that a sweep's last element passes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.isa import REUSE, Context, Dest, Field, Opcode, Setting
+from echolith.compiler.isa import REUSE, VARIANT, Context, Dest, Field, Opcode, Pairing, Setting
 from echolith.compiler.pipeline import latency
 
-__all__ = ["SCALE", "Tails", "broadcast", "cycles", "operand_stage", "tails", "tree_levels"]
+__all__ = ["BURST", "SCALE", "Tails", "broadcast", "cycles", "operand_stage", "tails", "tree_levels"]
 
-EXECUTE = 2  # cycles from a word's decoding to the next one's reading, or to the strobe that starts a sweep
+EXECUTE = 2  # cycles from a word's decoding to the next one's reading
 JUMP = 1  # further cycle of a word behind which another than the next is read
 
 # Register stages of the array, from the cycle in which the sweep engine holds an address.
@@ -19,6 +19,7 @@ SUM = 4  # memory, operand, product, accumulator
 NEXT = 2  # further cycles of NEXT: one order word a cycle
 GRADIENT = 6  # memory, operand, product, difference, sum, written
 UPDATE = 8  # memory, operand, product, sum, shifted, (weight read), sum, written
+BURST = 2  # from a column's sums to the neuron unit's, if none wait before them
 SCALE = 2  # of row operands and their twins: amount, shifted
 
 
@@ -56,7 +57,7 @@ def tails(hw: Hardware) -> Tails:
     far = broadcast(hw)
     drain = far + SUM + 1 + 2 * hw.lanes  # drain register, then two slots of every lane
     step = operand_stage(hw) + step_latency(hw)  # state read, pipeline, write
-    sums = far + SUM + tree_levels(hw.lanes)
+    sums = far + SUM + tree_levels(hw.lanes) + (BURST if hw.burst else 0)
     # Registered result of slot b, written. A vector's gradient follows two cycles later: before any next sweep's.
     value = operand_stage(hw) + max(map(latency, hw.step)) + 2
     rows = SCALE if hw.learn and hw.cost else 0
@@ -90,15 +91,25 @@ def step_latency(hw: Hardware) -> int:
 
 def _walk(word: int, s: list[int], hw: Hardware) -> int:
     """Cycles in which a sweep goes over its addresses."""
-    opcode, columns, tiles, length = word >> 28, s[Setting.COLUMNS], s[Setting.TILES], s[Setting.LENGTH]
+    opcode, columns, tiles, length = word >> 28, _columns(word, s, hw), s[Setting.TILES], s[Setting.LENGTH]
     walks = s[Setting.REPEAT] + 1 if hw.repeat else 1
     if opcode == Opcode.FORWARD:
-        return walks * tiles * s[Setting.PERIOD]
+        if hw.paired:  # the last tile's sums leave while the next sweep begins
+            return (0 if word >> Pairing.TILE & 1 else tiles - 1) * max(columns, 2 * hw.lanes) + columns
+        return walks * tiles * max(columns, 2 * hw.lanes)
     if opcode == Opcode.OUTER:
         return walks * tiles * (max(columns, REUSE) if hw.repeat else columns)
     if opcode == Opcode.TRANSPOSED:
-        return walks * columns * max(tiles, 2)
+        return walks * columns * (tiles if hw.burst else max(tiles, 2))
     return 2 * length * (tiles if opcode == Opcode.UPDATE else 1)
+
+
+def _columns(word: int, s: list[int], hw: Hardware) -> int:
+    """Columns that a sweep of the array goes over."""
+    opcode, columns = word >> 28, s[Setting.COLUMNS]
+    if not hw.paired or opcode == Opcode.TRANSPOSED or not word >> Field.SOURCE & 1:
+        return columns
+    return s[Setting.EXTRA] + (columns if opcode == Opcode.OUTER else 0)
 
 
 def _tail(word: int, t: Tails) -> int:
@@ -119,75 +130,126 @@ def _result(word: int, step: int, value: int, rows: int) -> int:
 
 
 @dataclass
+class _Left:
+    """A counter of the scoreboard: zero from cycle ``end`` on, loaded with ``tail`` at the end of a sweep's walk."""
+
+    end: int = 0
+    tail: int = 0
+
+    def below(self, limit: int) -> int:
+        """First cycle in which a sweep may start that wants at most ``limit`` cycles left."""
+        return 0 if self.tail <= limit else self.end - limit + 1
+
+    def after(self, now: int) -> "_Left":
+        return _Left(max(self.end - now, 0), self.tail if self.end > now else 0)
+
+
+@dataclass
 class _Flight:
     """`rtl.scoreboard`, by cycles: when the array is free, and when nothing of the kind is on its way any more."""
 
     walk: int = 0
-    alone: int = 0
-    rows: int = 0
-    units: int = 0
-    lanes: int = 0
+    alone: _Left = field(default_factory=_Left)
+    rows: _Left = field(default_factory=_Left)
+    units: _Left = field(default_factory=_Left)
+    lanes: _Left = field(default_factory=_Left)
+    feed: _Left = field(default_factory=_Left)  # a FETCH beside other sweeps
     taken: int = 0  # the row unit has the last FORWARD sweep
     moving: int = 0  # context in the neuron unit
     written: tuple[int, int] = (0, 0)  # the regions of row operands
+    fetching: bool = False  # the last sweep is a FETCH
 
     @property
     def idle(self) -> int:
-        return max(self.walk, self.alone, self.rows, self.units, self.lanes)
+        return max(self.walk, *(x.end for x in (self.alone, self.rows, self.units, self.lanes, self.feed)))
 
     @property
     def still(self) -> int:
-        return max(self.walk, self.alone)
+        return max(self.walk, self.alone.end)
 
     def after(self, now: int) -> "_Flight":
         """Relative to ``now``; what is over is at 0."""
         def left(cycle: int) -> int:
             return max(cycle - now, 0)
 
-        return _Flight(left(self.walk), left(self.alone), left(self.rows), left(self.units), left(self.lanes),
-                       left(self.taken), self.moving if left(self.units) else 0,
-                       (left(self.written[0]), left(self.written[1])))
+        units = self.units.after(now)
+        return _Flight(left(self.walk), self.alone.after(now), self.rows.after(now), units, self.lanes.after(now),
+                       self.feed.after(now), left(self.taken), self.moving if units.end else 0,
+                       (left(self.written[0]), left(self.written[1])), self.fetching and self.still > now)
 
-    def ready(self, word: int, columns: int, hw: Hardware) -> int:
-        """First cycle in which the sequencer lets a sweep go."""
+    def later(self, cycles: int) -> "_Flight":
+        def moved(x: _Left) -> _Left:
+            return _Left(x.end + cycles, x.tail)
+
+        return _Flight(self.walk + cycles, moved(self.alone), moved(self.rows), moved(self.units), moved(self.lanes),
+                       moved(self.feed), self.taken + cycles, self.moving,
+                       (self.written[0] + cycles, self.written[1] + cycles), self.fetching)
+
+    def ready(self, word: int, s: list[int], hw: Hardware) -> int:
+        """First cycle in which the sequencer may start a sweep."""
         if not hw.overlap or _alone(word, hw):
-            return self.idle
+            return self.idle + 1
+        if word >> 28 == Opcode.FETCH:
+            return max(self.alone.below(0), self.feed.below(0))
         opcode, context = word >> 28, word & 3
-        there = 0 if word >> Field.SOURCE & 1 or context != self.moving else self.units
-        if not hw.general:
-            there -= columns - 1
-        operands = self.written[context == Context.ECHO_B]
+        if opcode == Opcode.UNITS and hw.paired:
+            return max(self.alone.below(0), self.units.below(0))
+        there = 0
+        if not word >> Field.SOURCE & 1 and context == self.moving:
+            there = self.units.below(0 if hw.general else s[Setting.COLUMNS] - 1)
+        operands = self.written[_region(word, hw)] + 1
         if opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.DRIVE:
-            operands = 0
-        return max(self.still, *{
-            Opcode.FORWARD: (there, operands, self.taken, self.rows - columns),
-            Opcode.OUTER: (there, operands, self.lanes),
-            Opcode.TRANSPOSED: (operands, self.units), Opcode.UNITS: (self.units,)}[Opcode(opcode)])
+            operands = self.feed.below(0)
+        return max(self.walk - 1, self.alone.below(0), *{
+            Opcode.FORWARD: (there, operands, self.taken + 1, self.rows.below(_columns(word, s, hw))),
+            Opcode.OUTER: (there, operands, self.lanes.below(0)),
+            Opcode.TRANSPOSED: (operands, self.units.below(0)), Opcode.UNITS: (self.units.below(0),)}[Opcode(opcode)])
 
     def launch(self, word: int, start: int, s: list[int], hw: Hardware, t: Tails) -> None:
         """A sweep starts: the strobe is in cycle ``start``."""
         opcode, context = word >> 28, word & 3
+        if _beside(word, hw):
+            left = _Left(start + _walk(word, s, hw) + 1 + _tail(word, t), _walk(word, s, hw) + _tail(word, t))
+            if opcode == Opcode.FETCH:
+                self.feed = left
+                return
+            if _alone(word, hw):
+                self.alone = left
+            else:
+                self.units = left
+            self.moving = context
+            return
         self.walk = start + _walk(word, s, hw) + 1
-        end = self.walk + _tail(word, t)
+        tail = _tail(word, t)
+        if opcode == Opcode.TRANSPOSED and hw.burst and s[Setting.TILES] == 1:
+            tail += s[Setting.COLUMNS] - 1
+        left = _Left(self.walk + tail, tail)
+        self.fetching = opcode == Opcode.FETCH
         if opcode == Opcode.FORWARD:
-            self.taken = start + s[Setting.COLUMNS] + broadcast(hw) + 4
+            self.taken = start + _columns(word, s, hw) + broadcast(hw) + 4
         if not hw.overlap or _alone(word, hw):
-            self.alone = end
+            self.alone = left
         elif opcode == Opcode.FORWARD:
-            self.rows = end
+            self.rows = left
             if word >> Field.DEST & 3 != Dest.DRIVE:
                 first, second = self.written
-                self.written = (first, end) if context == Context.ECHO_B else (end, second)
+                self.written = (first, left.end) if _region(word, hw) else (left.end, second)
         elif opcode == Opcode.OUTER:
-            self.lanes = end
+            self.lanes = left
         else:
-            self.units, self.moving = end, context
+            self.units, self.moving = left, context
+
+
+def _region(word: int, hw: Hardware) -> int:
+    """Of the row operands that a sweep writes or reads."""
+    return word >> Pairing.REGION & 1 if hw.paired else int(word & 3 == Context.ECHO_B)
 
 
 def _alone(word: int, hw: Hardware) -> bool:
     """Whether a sweep wants nothing else on its way."""
     opcode = word >> 28
-    if opcode == Opcode.UNITS and word & (1 << Field.EMIT | 1 << Field.CLEAR | 1 << Field.CHECK):
+    clear = 0 if hw.paired else 1 << Field.CLEAR
+    if opcode == Opcode.UNITS and word & (1 << Field.EMIT | clear | 1 << Field.CHECK):
         return True
     if hw.general and opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.VALUE:
         return True
@@ -197,7 +259,13 @@ def _alone(word: int, hw: Hardware) -> bool:
         return True
     if hw.depths.index and opcode in (Opcode.TRANSPOSED, Opcode.UNITS) and word >> Field.GATHER & 3:
         return True
-    return opcode in (Opcode.FETCH, Opcode.UPDATE)
+    return opcode == Opcode.UPDATE or (opcode == Opcode.FETCH and not _beside(word, hw))
+
+
+def _beside(word: int, hw: Hardware) -> bool:
+    """Whether the sweep engine has no part in it."""
+    opcode = word >> 28
+    return hw.paired and (opcode == Opcode.UNITS or (opcode == Opcode.FETCH and bool(word >> Pairing.TILE & 1)))
 
 
 class _Walk:
@@ -206,6 +274,7 @@ class _Walk:
     def __init__(self, program: tuple[int, ...], hw: Hardware, pairs: int):
         self.program, self.hw, self.pairs, self.tails = program, hw, pairs, tails(hw)
         self.settings, self.flight, self.now = [0] * len(Setting), _Flight(), 1
+        self.last = False  # of the pairs
 
     def run(self, pc: int) -> int:
         """Go on from ``pc`` to the END or HALT that closes it; returns that word's index."""
@@ -215,8 +284,13 @@ class _Walk:
             self._carry_out(word, opcode)
             if opcode in (Opcode.HALT, Opcode.END):
                 return pc
+            if opcode == Opcode.GUARD and word >> VARIANT & 1 and self.last:
+                self.now += JUMP
+                return self.run(value)
             if opcode in (Opcode.LOOP, Opcode.PAIRS):
-                pc = self._loop(pc + 1, self.pairs if opcode == Opcode.PAIRS else value)
+                pc = self._loop(pc + 1, value, opcode == Opcode.PAIRS)
+                if self.program[pc] >> 28 == Opcode.HALT:
+                    return pc
             elif opcode == Opcode.SET:
                 self.settings[word >> 24 & 15] = value
             pc += 1
@@ -224,34 +298,38 @@ class _Walk:
     def _carry_out(self, word: int, opcode: Opcode) -> None:
         decode = self.now + 1
         if opcode >= Opcode.FETCH:
-            decode = max(decode, self.flight.ready(word, self.settings[Setting.COLUMNS], self.hw))
-            self.flight.launch(word, decode + EXECUTE, self.settings, self.hw, self.tails)
-        elif opcode in (Opcode.HALT, Opcode.NEXT, Opcode.GUARD):
+            start = max(decode + 1, self.flight.ready(word, self.settings, self.hw))
+            self.flight.launch(word, start, self.settings, self.hw, self.tails)
+            self.now = start + 1
+            return
+        if opcode in (Opcode.HALT, Opcode.NEXT) or (opcode == Opcode.GUARD and not word >> VARIANT & 1):
             decode = max(decode, self.flight.idle)
-        elif opcode in (Opcode.SET, Opcode.ROW):
+        elif opcode == Opcode.SET or (opcode == Opcode.ROW and (self.flight.fetching or not self.hw.paired)):
             decode = max(decode, self.flight.still)
         self.now = decode + EXECUTE + (NEXT if opcode == Opcode.NEXT else 0)
 
-    def _loop(self, pc: int, count: int) -> int:
+    def _loop(self, pc: int, count: int, pairs: bool) -> int:
         """As many rounds as it takes to find what all others take: settings inside a loop are constants, and what is
         on its way when a round begins is soon the same in each."""
         before, spent, end = None, 0, pc
+        count = self.pairs if pairs else count
         while count:
             begun, state = self.now, (self.flight.after(self.now), list(self.settings))
-            if state == before:
-                self._skip(count * spent)
-                break
+            if state == before and count > pairs:
+                self._skip((count - pairs) * spent)
+                count = int(pairs)
+                continue
+            self.last = count == 1 if pairs else self.last
             end, before = self.run(pc), state
+            if self.program[end] >> 28 == Opcode.HALT:
+                return end
             self.now += JUMP
             spent, count = self.now - begun, count - 1
         self.now -= JUMP  # the last round goes on behind its END
         return end
 
     def _skip(self, cycles: int) -> None:
-        relative, self.now = self.flight.after(self.now), self.now + cycles
-        for field in ("walk", "alone", "rows", "units", "lanes", "taken"):
-            setattr(self.flight, field, getattr(relative, field) + self.now)
-        self.flight.written = (relative.written[0] + self.now, relative.written[1] + self.now)
+        self.flight, self.now = self.flight.after(self.now).later(self.now + cycles), self.now + cycles
 
 
 def cycles(program: tuple[int, ...], entry: int, hw: Hardware, pairs: int = 1) -> int:

@@ -7,19 +7,24 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Design, Hardware
-from echolith.compiler.isa import REUSE, Context, Dest, Opcode, Setting
+from echolith.compiler.isa import BUFFERS, Context, Dest, Opcode, Setting
 from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.registers import Bank as BankId
 from echolith.compiler.timing import tails
 from echolith.rtl.array import SynapseArray
-from echolith.rtl.lane import Mode
+from echolith.rtl.burst import Burst
+from echolith.rtl.command import Command, beside, buffer, older, one_tile, region
+from echolith.rtl.decode import Tiles, decode_counts, decode_mode, decode_tail
+from echolith.rtl.fetch import Fetch
 from echolith.rtl.memory import Bank
 from echolith.rtl.pipeline import delay
 from echolith.rtl.rows import RowUnit
+from echolith.rtl.samples import SampleMemory
 from echolith.rtl.scale import EXPONENT_BITS
-from echolith.rtl.scoreboard import Scoreboard, region
+from echolith.rtl.scoreboard import Scoreboard
 from echolith.rtl.sequencer import Sequencer
 from echolith.rtl.sweep import Sweep
+from echolith.rtl.ticks import Ticks, Words
 from echolith.rtl.units import UnitPath, mass
 from echolith.rtl.values import ValueWriter
 from echolith.rtl.vectors import VectorBank
@@ -54,16 +59,17 @@ class Core(wiring.Component):
         masters = (BankId.WEIGHTS, BankId.GRADIENTS, BankId.VECTORS, BankId.VECTOR_GRADIENTS)
         m.submodules.window = self.window = Window(
             hardware_id=hw.hardware_id, wide=masters if 2 * hw.width > 32 else (), index_bits=_index_bits(hw),
-            entry_bits=max(2 * hw.width, 32))
+            entry_bits=max(2 * hw.width, 32), halves=hw.overlap)
         m.submodules.sequencer = self.sequencer = Sequencer(hw)
         bits, self.tails = self.sequencer.settings, tails(hw)
         m.submodules.sweep = self.sweep = Sweep(
-            inner_bits=max(bits[Setting.PERIOD], bits[Setting.LENGTH] + 1),
+            inner_bits=max((2 * hw.lanes).bit_length(), bits[Setting.LENGTH] + 1),
             outer_bits=max(bits[Setting.COLUMNS], bits[Setting.TILES]),
             address_bits=(hw.depths.weights - 1).bit_length(),
             repeat_bits=bits[Setting.REPEAT] if hw.repeat else 0)
         m.submodules.scoreboard = self.scoreboard = Scoreboard(
-            hw, tail_bits=max(dataclasses.astuple(self.tails)).bit_length(), column_bits=bits[Setting.COLUMNS])
+            hw, tail_bits=(max(dataclasses.astuple(self.tails)) + (hw.paired and 2 * hw.depths.units)).bit_length(),
+            column_bits=bits[Setting.COLUMNS])
         m.submodules.array = self.array = SynapseArray(hw)
         m.submodules.rows = self.rows = RowUnit(hw)
         m.submodules.units = self.units = UnitPath(hw)
@@ -86,6 +92,9 @@ class Core(wiring.Component):
     def _is(self, opcode: Opcode):
         return self.sequencer.opcode == opcode
 
+    def _next_is(self, opcode: Opcode):
+        return self.sequencer.next_opcode == opcode
+
     def _bus(self, m: Module) -> None:
         w, s = self.window, self.sequencer
         for name in ("bus_addr", "bus_w_data", "bus_w_stb", "bus_r_stb"):
@@ -99,58 +108,40 @@ class Core(wiring.Component):
         ]
 
     def _sweeps(self, m: Module) -> None:
-        """Counters of the sweep engine from opcode and settings; the array's controls."""
-        s, e, a, b, t = self.sequencer, self.sweep, self.array, self.scoreboard, self.tails
-        with m.Switch(s.opcode):
-            with m.Case(Opcode.FORWARD):
-                m.d.comb += [e.outer.eq(s.setting_tiles), e.period.eq(s.setting_period),
-                             e.active.eq(s.setting_columns), a.mode.eq(Mode.FORWARD)]
-                with m.Switch(s.command.dest):
-                    value = ((Dest.VALUE, t.value),) if self.hw.general else ()
-                    for dest, tail in ((Dest.DRIVE, t.drive), (Dest.HIDDEN, t.hidden), (Dest.COST, t.cost), *value):
-                        with m.Case(dest):
-                            m.d.comb += b.tail.eq(tail)
-            with m.Case(Opcode.OUTER):
-                m.d.comb += [e.outer.eq(s.setting_tiles), e.period.eq(self._outer_period()),
-                             e.active.eq(s.setting_columns), b.tail.eq(t.outer), a.mode.eq(Mode.OUTER)]
-            with m.Case(Opcode.TRANSPOSED):
-                m.d.comb += [e.outer.eq(s.setting_columns), e.active.eq(s.setting_tiles),
-                             e.period.eq(Mux(s.setting_tiles == 1, 2, s.setting_tiles)),
-                             b.tail.eq(Mux(s.command.dest[0], t.nudge, self._tail(t.step, t.step_value, t.step_rows))),
-                             a.mode.eq(Mode.TRANSPOSED)]
-            with m.Case(Opcode.UNITS):
-                m.d.comb += [e.outer.eq(1), e.period.eq(s.setting_length << 1), e.active.eq(s.setting_length << 1),
-                             e.alternate.eq(1), b.tail.eq(self._tail(t.units, t.units_value, t.units_rows))]
-            with m.Case(Opcode.UPDATE):
-                m.d.comb += [e.outer.eq(s.setting_tiles), e.period.eq(s.setting_length << 1),
-                             e.active.eq(s.setting_length << 1), e.alternate.eq(1), b.tail.eq(t.update),
-                             a.mode.eq(Mode.UPDATE)]
-            with m.Default():
-                m.d.comb += [e.outer.eq(2), e.period.eq(s.setting_length), e.active.eq(s.setting_length),
-                             b.tail.eq(t.fetch)]
+        """The sweep engine, what it tells the array, and what may start behind it."""
+        s, e, a, b = self.sequencer, self.sweep, self.array, self.scoreboard
+        swept, stride = decode_counts(m, self.hw, s, e), s.setting_stride if self.hw.overlap else s.setting_columns
+        if self.hw.paired:
+            tiles = Tiles(m, self.hw, s, e)
+            m.d.sync += e.base.eq(tiles.base)
+            m.d.comb += [self.rows.first.eq(tiles.first), e.short.eq(self._is(Opcode.FORWARD))]
+            m.d.sync += [b.passing.eq((s.setting_length << 1) + self.tails.units),
+                         b.feeding.eq((s.setting_length << 1) + self.tails.fetch)]
+        else:
+            m.d.comb += e.base.eq(s.setting_base)
+        decode_mode(m, s, a.mode)
+        decode_tail(m, self.hw, self.tails, s, b.tail)
         m.d.comb += [
-            e.start.eq(s.start), e.stop.eq(s.stopping), e.base.eq(s.setting_base),
+            e.start.eq(s.start & ~beside(self.hw, s.next_opcode, s.next_command)), e.stop.eq(s.stopping),
             b.start.eq(s.start), b.opcode.eq(s.opcode), b.command.eq(s.command), b.walking.eq(e.running),
-            b.ended.eq(e.ended), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode),
+            s.free.eq(~e.running | e.ended),
+            b.ended.eq(e.ended), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode), b.swept.eq(swept),
             b.next_command.eq(s.next_command), b.columns.eq(s.setting_columns),
             s.ready.eq(b.ready), s.still.eq(b.still), s.idle.eq(b.idle),
-            e.inner_step.eq(Mux(self._is(Opcode.TRANSPOSED), s.setting_columns, 1)),
-            e.outer_step.eq(Mux(self._is(Opcode.TRANSPOSED), 1, s.setting_columns)),
+            e.alternate.eq(self._is(Opcode.UNITS) | self._is(Opcode.UPDATE)),
+            e.inner_step.eq(Mux(self._is(Opcode.TRANSPOSED), stride, 1)),
+            e.outer_step.eq(Mux(self._is(Opcode.TRANSPOSED), 1, stride)),
             a.valid.eq(e.valid & (self._is(Opcode.FORWARD) | self._is(Opcode.OUTER) | self._is(Opcode.TRANSPOSED)
                                   | (self._is(Opcode.UPDATE) & (s.command.kind == 0)))),
             a.first.eq(e.first), a.last.eq(e.last), a.address.eq(e.address),
             a.tile.eq(self._moved(Mux(self._is(Opcode.TRANSPOSED), e.inner_index, e.outer_index), Setting.TILE)),
-            a.coarse.eq(s.setting_rate[22:24]), a.update.eq(s.command.dest), a.region.eq(region(s.command)),
-            a.start.eq(s.start & self._is(Opcode.FORWARD)),
+            a.coarse.eq(s.setting_rate[22:24]), a.update.eq(s.command.dest), a.region.eq(region(self.hw, s.command)),
+            a.start.eq(s.start & self._next_is(Opcode.FORWARD)),
         ]
 
     def _moved(self, index, setting: Setting):
         """``index`` plus an offset that only general hardware has."""
         return index + self._offset[setting] if self.hw.general else index
-
-    def _outer_period(self):
-        columns = self.sequencer.setting_columns
-        return Mux(columns < REUSE, REUSE, columns) if self.hw.repeat else columns
 
     def _starts(self, m: Module) -> dict:
         """Where operands begin: as set, and further on in every walk of a repeated sweep."""
@@ -173,11 +164,6 @@ class Core(wiring.Component):
     def _setting(self, setting: Setting):
         return getattr(self.sequencer, f"setting_{setting.name.lower()}")
 
-    def _tail(self, step: int, value: int, rows: int):
-        """A pass's tail by what becomes of its results."""
-        command = self.sequencer.command
-        return Mux(command.rows, rows, Mux(command.value, value, step)) if self.hw.general else step
-
     def _offsets(self, m: Module) -> None:
         """Places in the vectors, of row operands and of drives; results back to the vectors."""
         s, r, u = self.sequencer, self.rows, self.units
@@ -185,7 +171,8 @@ class Core(wiring.Component):
         m.d.comb += [
             u.first.eq(s.setting_first), u.second.eq(s.setting_second),
             r.mapped_valid.eq(u.mapped_valid & s.command.rows), r.mapped.eq(u.mapped),
-            v.start.eq(s.start & Mux(self._is(Opcode.FORWARD), s.command.dest == Dest.VALUE, s.command.value)),
+            v.start.eq(s.start & Mux(self._next_is(Opcode.FORWARD), s.next_command.dest == Dest.VALUE,
+                                     s.next_command.value)),
             v.first.eq(s.setting_place), v.context.eq(s.command.context),
             v.maximum.eq(s.command.maximum),
             v.summed_valid.eq(r.value_valid), v.summed.eq(r.value),
@@ -197,37 +184,76 @@ class Core(wiring.Component):
                          u.index_w_en.eq(w.host_w_en & (w.host_bank == BankId.INDEX))]
 
     def _samples(self, m: Module) -> None:
-        """Order and data memories: rows of a pair's records to the input region or to the targets."""
+        """Order and sample memories: rows of a pair's records to the input region or to the targets."""
         hw, s, e, w = self.hw, self.sequencer, self.sweep, self.window
         bits = (hw.depths.data - 1).bit_length()
         m.submodules.order = self.order = order = Bank(width=bits + 1, depth=hw.depths.order)
-        m.submodules.data = self.data = data = Bank(width=hw.data_width, depth=hw.depths.data)
+        m.submodules.data = self.data = data = SampleMemory(line=hw.data_width, depth=hw.depths.data)
+        m.submodules.fetch = fetch = Fetch(hw, offset_bits=len(s.offset), index_bits=len(e.inner_index))
+        wiring.connect(m, fetch.port, data.port)
         place, records = Signal(range(hw.depths.order + 1)), [Signal(bits, name=f"record_{x}") for x in "ab"]
         taken = delay(m, s.next, 1, "next"), delay(m, s.next, 2, "next2")
         with m.If(w.go):
-            m.d.sync += place.eq(0)
+            m.d.sync += place.eq(w.first if hw.overlap else 0)
         with m.Elif(s.next | taken[0]):
             m.d.sync += place.eq(place + 1)
         for index in range(2):
             with m.If(taken[index]):
                 m.d.sync += [records[index].eq(order.r_data), self.rows.masked[index].eq(order.r_data[-1])]
-        fetching = self._is(Opcode.FETCH)
+        fetching, begins = self._is(Opcode.FETCH), self._begins(m, records)
+        word, going = (e.valid, e.outer_index[0], e.inner_index, e.last), fetching
+        self.fetching = Signal(Command)  # the last FETCH
+        if not hw.paired:
+            m.d.comb += self.fetching.eq(s.command)
+        else:
+            m.submodules.words = words = Words(len(s.setting_length))
+            m.d.comb += [words.start.eq(s.start & self._next_is(Opcode.FETCH) & one_tile(s.next_command)),
+                         words.length.eq(s.setting_length), words.there.eq(fetch.there)]
+            begins = self._held(m, begins, words.running | (fetching & e.running))
+            word = [Mux(words.running, x, y) for x, y in zip(
+                (words.valid, words.second, words.index, words.last), word, strict=True)]
+            going = fetching | words.running
+        valid, second, index, last = word
         m.d.comb += [
-            e.hold.eq(fetching & w.streaming & ~w.stream.valid),
-            w.stream.ready.eq(fetching & w.streaming & e.valid),
-            order.r_en.eq(1), data.r_en.eq(1),
-            data.r_addr.eq(Mux(s.busy, Mux(e.outer_index[0], records[1], records[0]) + s.offset + e.inner_index,
-                               w.host_index)),
-            order.r_addr.eq(Mux(s.busy, place, w.host_index)), self.rows.next.eq(s.next),
+            fetch.start.eq(s.start & self._next_is(Opcode.FETCH)), fetch.target.eq(self.fetching.target),
+            fetch.offset.eq(begins[0]), fetch.record_a.eq(begins[1]), fetch.record_b.eq(begins[2]),
+            fetch.valid.eq(going & valid), fetch.index.eq(index), fetch.last.eq(last),
+            fetch.streaming.eq(w.streaming), fetch.drop.eq(w.go),
+            fetch.pushed.payload.eq(w.stream.payload), fetch.pushed.valid.eq(w.stream.valid),
+            w.stream.ready.eq(fetch.pushed.ready), e.hold.eq(fetching & ~fetch.there),
+            order.r_en.eq(1), order.r_addr.eq(place), self.rows.next.eq(s.next),
         ]
-        word = Mux(w.streaming, delay(m, w.stream.payload[:hw.data_width], 1, "streamed"), data.r_data).as_signed()
-        self.fetched = Signal(signed(hw.data_width))
-        self.fetched_at = delay(m, Cat(fetching & e.valid, e.outer_index[0], e.inner_index), 1, "fetched_at")
+        self.fetched = fetch.inputs
+        self.fetched_at = delay(m, Cat(going & valid, second, index), 1, "fetched_at")
         m.d.comb += [
-            self.fetched.eq(word),
-            self.rows.target_w_en.eq(self.fetched_at[0] & s.command.target),
-            self.rows.target_w_addr.eq(self.fetched_at[1:]), self.rows.target_w_data.eq(word),
+            self.rows.target_w_en.eq(self.fetched_at[0] & self.fetching.target),
+            self.rows.target_w_addr.eq(self.fetched_at[1:]), self.rows.target_w_data.eq(fetch.targets),
         ]
+
+    def _begins(self, m: Module, records: list) -> list:
+        """Offset and lines of the records that the next FETCH wants."""
+        s = self.sequencer
+        if not self.hw.paired:
+            return [s.offset, *records]
+        before, of = [Signal.like(x, name=f"older_{x.name}") for x in records], older(s.next_command)
+        with m.If(s.next):
+            m.d.sync += [x.eq(y) for x, y in zip(before, records, strict=True)]
+        return [Mux(of, x, y) for x, y in zip((s.offset_older, *before), (s.offset, *records), strict=True)]
+
+    def _held(self, m: Module, begins: list, running) -> list:
+        """They, as they were at the start while a FETCH runs beside other words; its command too."""
+        held = []
+        s, command = self.sequencer, Signal(Command)
+        start = s.start & self._next_is(Opcode.FETCH)
+        for index, value in enumerate(begins):
+            kept = Signal.like(value, name=f"begin_{index}")
+            with m.If(start):
+                m.d.sync += kept.eq(value)
+            held.append(Mux(running, kept, value))
+        with m.If(start):
+            m.d.sync += command.eq(s.next_command)
+        m.d.comb += self.fetching.eq(command)
+        return held
 
     def _state(self, m: Module) -> None:
         """Positions (and inputs), momenta; the array reads both slots, the neuron unit moves one element a cycle."""
@@ -251,10 +277,15 @@ class Core(wiring.Component):
             column = Mux(s.command.gather, u.column_place, column)
         place_of = Mux(s.command.source, Context.INPUT, s.command.context)
         swept = self._is(Opcode.FORWARD) | self._is(Opcode.OUTER)
-        input_write = self.fetched_at[0] & ~s.command.target
+        input_write = self.fetched_at[0] & ~self.fetching.target
         host, fetching = w.host_bank == BankId.POSITIONS, self._is(Opcode.FETCH)
         self.host_word = Signal(signed(2 * hw.width))
         m.d.comb += self.host_word.eq(Mux(w.host_en, w.host_data, 0))
+        if hw.paired:
+            context = w.host_index[1 + bits:4 + bits]
+            place_of = s.command.context
+            self._inputs(m, input_write, host & (context >= Context.INPUT))
+            host, input_write, fetching = host & (context < Context.INPUT), 0, 0
         for slot in range(2):
             moved, place, word = u.q_w_en & (u.q_w_slot == slot), u.q_w_addr, u.q_w_data
             if hw.general:
@@ -276,12 +307,15 @@ class Core(wiring.Component):
                 # Only one of them is not zero.
                 q[slot].w_data.eq(word | Mux(fetching, self.fetched << hw.input_shift, 0) | self.host_word),
             ]
-        sample = [Mux(s.command.source, s.command.context == 2, 0),
-                  Mux(s.command.source & (s.command.context == 1), 0, 1)]
-        chosen = [delay(m, x, 1, "source") for x in sample]
+        source = self._from_inputs if hw.paired else s.command.source
+        sample = [Mux(source, s.command.context == 2, 0), Mux(source & (s.command.context == 1), 0, 1)]
+        chosen, source = [delay(m, x, 1, "source") for x in sample], delay(m, source, 1, "from_inputs")
         mantissa = s.setting_rate[:hw.width].as_signed()
         for slot, operand in enumerate((self.array.x_a, self.array.x_b)):
             word = Mux(chosen[slot], x[1].r_data, x[0].r_data).as_signed()
+            if hw.paired:
+                fed = Mux(chosen[slot], self.inputs[1].r_data, self.inputs[0].r_data)
+                word = Mux(source, fed, x[slot].r_data).as_signed()
             m.d.comb += operand.eq(Mux(self._is(Opcode.UPDATE), mantissa, word))
         m.d.comb += [
             p.r_addr.eq(Mux(s.busy, u.p_r_addr, w.host_index)), p.r_en.eq(1), u.p.eq(p.r_data.as_signed()),
@@ -291,33 +325,56 @@ class Core(wiring.Component):
             u.q_a.eq(q[0].r_data.as_signed()), u.q_b.eq(q[1].r_data.as_signed()),
         ]
 
+    def _inputs(self, m: Module, write, host) -> None:
+        """Buffers of inputs, beside the positions; an OUTER sweep comes to them behind its own columns."""
+        s, e, w, bits = self.sequencer, self.sweep, self.window, self.units.bits
+        forward, columns = self._is(Opcode.FORWARD), s.setting_columns
+        self._from_inputs = s.command.source & (forward | (e.inner_index >= columns))
+        index, place = e.inner_index - Mux(forward, 0, columns), w.host_index[1:1 + bits]
+        self.inputs = [Bank(width=self.hw.width, depth=BUFFERS << bits) for _ in range(2)]
+        m.submodules.u_a, m.submodules.u_b = self.inputs
+        for slot, bank in enumerate(self.inputs):
+            m.d.comb += [
+                bank.r_addr.eq(Cat(index[:bits], buffer(s.command))), bank.r_en.eq(1),
+                bank.w_en.eq(Mux(s.busy, write & (self.fetched_at[1] == slot),
+                                 w.host_w_en & host & (w.host_index[0] == slot))),
+                bank.w_addr.eq(Mux(s.busy, Cat(self.fetched_at[2:2 + bits], buffer(self.fetching)),
+                                   Cat(place, (w.host_index[1 + bits:3 + bits] + 1)[:2]))),
+                bank.w_data.eq(Mux(s.busy, self.fetched << self.hw.input_shift, self.host_word)),
+            ]
+
     def _commands(self, m: Module) -> None:
         """What the units behind the array work on: the sweep whose results reach them, and its settings."""
         s, r, u = self.sequencer, self.rows, self.units
-        moves = self._is(Opcode.TRANSPOSED) | self._is(Opcode.UNITS)
-        if self.hw.depths.index:
-            moves |= s.command.gather  # the array's columns are looked up there
-        settings = [s.setting_rows]
-        if self.hw.general:
-            settings += [s.setting_drive, Mux(self._is(Opcode.TRANSPOSED), s.setting_into, s.setting_tile)]
-        given, mine, sweeping = Cat(s.command, *settings), Cat(r.command, r.rows), self._is(Opcode.TRANSPOSED)
-        if self.hw.general:
-            mine = Cat(mine, r.drive, r.tile)
+        mine = Cat(r.command, r.rows, *((r.drive, r.tile) if self.hw.general else ()))
         if not self.hw.overlap:
-            m.d.comb += [mine.eq(given), u.command.eq(s.command), u.sweeping.eq(sweeping),
-                         r.start.eq(s.start), u.start.eq(s.start)]
+            m.d.comb += [mine.eq(self._given(s.opcode, s.command)), u.command.eq(s.command),
+                         u.sweeping.eq(self._is(Opcode.TRANSPOSED)), r.start.eq(s.start), u.start.eq(s.start)]
             return
+        forward, sweeping = self._next_is(Opcode.FORWARD), self._next_is(Opcode.TRANSPOSED)
+        moves = sweeping | self._next_is(Opcode.UNITS)
+        if self.hw.depths.index:
+            moves |= s.next_command.gather  # the array's columns are looked up there
+        given = self._given(s.next_opcode, s.next_command)
         launched, working = Signal(len(given)), Signal(len(given))
-        directly = s.start & ~self._is(Opcode.FORWARD) & s.command.rows if self.hw.general else 0
+        directly = s.start & ~forward & s.next_command.rows if self.hw.general else 0
         m.d.comb += [mine.eq(working), r.start.eq(self.array.taken | directly), u.start.eq(s.start & moves)]
-        with m.If(s.start & self._is(Opcode.FORWARD)):
+        with m.If(s.start & forward):
             m.d.sync += launched.eq(given)
         with m.If(self.array.taken):
             m.d.sync += working.eq(launched)
         with m.Elif(directly):
             m.d.sync += working.eq(given)
         with m.If(u.start):
-            m.d.sync += [u.command.eq(s.command), u.sweeping.eq(sweeping)]
+            m.d.sync += [u.command.eq(s.next_command), u.sweeping.eq(sweeping)]
+
+    def _given(self, opcode, command):
+        """What the row unit needs to know of a sweep."""
+        s = self.sequencer
+        if not self.hw.general:
+            return Cat(command, s.setting_rows)
+        tile = Mux(opcode == Opcode.TRANSPOSED, s.setting_into, s.setting_tile)
+        return Cat(command, s.setting_rows, s.setting_drive, tile)
 
     def _vectors(self, m: Module) -> None:
         """Neuron unit, row unit and array to each other; the vector parameters beside the unit path."""
@@ -325,17 +382,30 @@ class Core(wiring.Component):
         m.d.comb += [
             r.range.eq(w.range), r.gain.eq(w.gain),
             r.acc_next.eq(a.drain_next), r.acc.eq(a.drain), a.row_a.eq(r.row_a), a.row_b.eq(r.row_b),
-            u.y_valid.eq(a.y_valid), u.y_a.eq(a.y_a), u.y_b.eq(a.y_b),
-            u.tick.eq(self.sweep.valid & self._is(Opcode.UNITS)),
         ]
+        y = a.y_valid, a.y_a, a.y_b
+        if self.hw.burst:
+            m.submodules.burst = b = Burst(self.hw)
+            m.d.comb += [b.i_valid.eq(y[0]), b.i_a.eq(y[1]), b.i_b.eq(y[2])]
+            y = b.o_valid, b.o_a, b.o_b
+        m.d.comb += [u.y_valid.eq(y[0]), u.y_a.eq(y[1]), u.y_b.eq(y[2])]
+        if self.hw.paired:
+            m.submodules.ticks = ticks = Ticks(len(s.setting_length))
+            m.d.comb += [ticks.start.eq(s.start & self._next_is(Opcode.UNITS)), ticks.length.eq(s.setting_length),
+                         u.tick.eq(ticks.tick)]
+        else:
+            m.d.comb += u.tick.eq(self.sweep.valid & self._is(Opcode.UNITS))
         updating = self._is(Opcode.UPDATE) & self.sweep.valid
         for index, (bank, drifting) in enumerate(zip(self.vectors, mass(self.hw), strict=True)):
             valid, slot, sample, unit = (
                 getattr(u, f"{'mass' if drifting else 'g'}_{name}") for name in ("valid", "slot", "sample", "unit"))
-            exponent = (Mux(sample, r.exponent_b, r.exponent_a) - w.gain)[:EXPONENT_BITS]
+            exponent = Mux(sample, r.exponent_b, r.exponent_a)
+            if self.hw.paired:
+                exponent = Mux(older(u.command), Mux(sample, r.older_b, r.older_a), exponent)
+            exponent = (exponent - w.gain)[:EXPONENT_BITS]
             chosen = w.host_en & ((w.host_index >> u.bits) == index)
             if self.hw.adding:
-                m.d.comb += bank.g_add.eq(s.command.context == Context.PAIR)
+                m.d.comb += bank.g_add.eq(u.command.context == Context.PAIR)
             m.d.comb += [
                 bank.addr.eq(u.unit), bank.r_en.eq(u.k_en if self.hw.general else u.q_r_en),
                 getattr(u, f"k{index}").eq(bank.k),
@@ -354,7 +424,7 @@ class Core(wiring.Component):
         m.submodules.results = self.results = bank = Bank(width=hw.width, depth=hw.depths.results)
         place, valid = Signal(range(hw.depths.results + 1)), delay(m, r.result_valid | u.emit_valid, 1, "result_valid")
         with m.If(w.go):
-            m.d.sync += place.eq(0)
+            m.d.sync += place.eq(w.into if hw.overlap else 0)
         with m.Elif(bank.w_en):
             m.d.sync += place.eq(place + 1)
         m.d.comb += [
@@ -370,14 +440,15 @@ class Core(wiring.Component):
         words = hw.lanes * hw.depths.weights + len(hw.vectors) * hw.depths.units
         response, leading = Signal(hw.width), Signal(hw.width)
         saturated = Signal(range(words + 1))  # every word is clipped once at most
-        m.d.comb += [w.status.eq(Cat(s.busy | w.go, self.sweep.hold)), w.response.eq(response),
+        waiting = self.sweep.running & self.sweep.hold
+        m.d.comb += [w.status.eq(Cat(s.busy | w.go, waiting)), w.response.eq(response),
                      w.leading.eq(leading), w.saturated.eq(saturated)]
         with m.If(w.go):
             m.d.sync += [response.eq(0), leading.eq(0), w.cycles.eq(0), w.stalls.eq(0), saturated.eq(0)]
         with m.Elif(s.busy):
             m.d.sync += [
                 response.eq(response | u.response), leading.eq(leading | self.rows.leading),
-                w.cycles.eq(w.cycles + 1), w.stalls.eq(w.stalls + self.sweep.hold),
+                w.cycles.eq(w.cycles + 1), w.stalls.eq(w.stalls + waiting),
                 saturated.eq(saturated + a.clipped + sum(bank.clipped for bank in self.vectors)),
             ]
         large = a.large | Cat(bank.large for bank in self.vectors).any()
@@ -390,7 +461,8 @@ class Core(wiring.Component):
                 m.d.sync += w.flags[flag].eq(1)
 
     def _host(self, m: Module) -> None:
-        """Memory banks behind the window, while idle. Program, tables, order and data can only be written."""
+        """Memory banks behind the window, while idle; order, data and results at any time. Program, tables, order and
+        data can only be written."""
         hw, w, s, a, r, u = self.hw, self.window, self.sequencer, self.array, self.rows, self.units
         depth = (hw.depths.weights - 1).bit_length()
         pushed = {bank: w.host_w_en & (w.host_bank == bank) for bank in BankId}
@@ -436,5 +508,5 @@ def _index_bits(hw: Hardware) -> int:
     """Bits of an index into the largest bank."""
     d = hw.depths
     entries = (d.program, hw.tables << hw.segments + 1, d.order, d.data, hw.lanes * d.weights,
-               len(hw.vectors) * d.units, 8 * d.units, d.results, d.index)
+               len(hw.vectors) * d.units, 2 * hw.contexts * d.units, d.results, d.index)
     return (max(entries) - 1).bit_length()

@@ -5,10 +5,10 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.isa import Context, Dest, Opcode
-from echolith.rtl.command import Command
+from echolith.compiler.isa import Dest, Opcode
+from echolith.rtl.command import Command, one_tile, region
 
-__all__ = ["Scoreboard", "region"]
+__all__ = ["Scoreboard"]
 
 
 class Scoreboard(wiring.Component):
@@ -21,16 +21,18 @@ class Scoreboard(wiring.Component):
 
     Members
     -------
-    start, opcode, command : In
-        A sweep starts.
-    walking, ended, tail : In
-        It goes over its addresses; strobe in the last cycle, with the cycles that its results need from there.
+    start : In
+        Strobe: the sweep that waited goes over its addresses from the next cycle on.
+    opcode, command, walking, ended, tail : In
+        The sweep that does so, or did last; strobe in the last cycle; the cycles that its results need from there.
+    passing, feeding : In
+        Cycles from the start of a UNITS or FETCH `command.beside` the sweep engine until all is done.
     taken : In(1)
         Strobe: the first sums of a FORWARD sweep reach the row unit.
-    next_opcode, next_command, columns : In
-        The sweep that waits, and its columns.
+    next_opcode, next_command, columns, swept : In
+        The sweep that waits, the columns of a context, and those that it goes over.
     ready : Out(1)
-        It may start.
+        It may start, now or, if a sweep goes over its addresses, at the end of that.
     still, idle : Out(1)
         Nothing depends on settings any more; nothing is on its way.
     """
@@ -40,7 +42,9 @@ class Scoreboard(wiring.Component):
         super().__init__({
             "start": In(1), "opcode": In(4), "command": In(Command), "walking": In(1), "ended": In(1),
             "tail": In(tail_bits), "taken": In(1), "next_opcode": In(4), "next_command": In(Command),
-            "columns": In(column_bits), "ready": Out(1), "still": Out(1), "idle": Out(1),
+            "columns": In(column_bits), "swept": In(column_bits),
+            **({"passing": In(tail_bits), "feeding": In(tail_bits)} if hw.paired else {}),
+            "ready": Out(1), "still": Out(1), "idle": Out(1),
         })
 
     def elaborate(self, platform):
@@ -51,53 +55,81 @@ class Scoreboard(wiring.Component):
                       (lanes, ~mine[0] & (self.opcode == Opcode.OUTER)))
         if not self.hw.overlap:
             everything = ((alone, 1),)
+        passes = self.start & (self.next_opcode == Opcode.UNITS)
+        apart = self._alone(self.next_opcode, self.next_command)
         for left, chosen in everything:
             with m.If(self.ended & chosen):
                 m.d.sync += left.eq(self.tail)
+            if self.hw.paired and (left is alone or left is units):
+                with m.Elif(passes & (apart if left is alone else ~apart)):
+                    m.d.sync += left.eq(self.passing)
             with m.Elif(left != 0):
                 m.d.sync += left.eq(left - 1)
+        feed = self._feed(m)
         m.d.comb += [self.still.eq(~self.walking & (alone == 0)),
-                     self.idle.eq(self.still & (rows == 0) & (units == 0) & (lanes == 0)), self.ready.eq(self.idle)]
+                     self.idle.eq(self.still & (rows == 0) & (units == 0) & (lanes == 0) & (feed == 0)),
+                     self.ready.eq(self.idle)]
         if self.hw.overlap:
-            m.d.comb += self.ready.eq(self.still & self._may_start(m, rows, units, lanes, everything[1][1]))
+            soon = [Mux(self.walking & chosen, self.tail, left) for left, chosen in everything]
+            m.d.comb += self.ready.eq((soon[0] == 0) & self._may_start(m, *soon[1:], feed, rows, everything[1][1]))
         return m
 
-    def _may_start(self, m: Module, rows, units, lanes, forward):
-        c, op, after = self.next_command, self.next_opcode, region(self.next_command)
+    def _feed(self, m: Module):
+        """Cycles that a FETCH beside other sweeps takes yet."""
+        if not self.hw.paired:
+            return 0
+        feed = Signal(self.tail_bits)
+        with m.If(self.start & (self.next_opcode == Opcode.FETCH) & one_tile(self.next_command)):
+            m.d.sync += feed.eq(self.feeding)
+        with m.Elif(feed != 0):
+            m.d.sync += feed.eq(feed - 1)
+        return feed
+
+    def _may_start(self, m: Module, rows, units, lanes, feed, rows_now, forward):
+        """``rows``, ``units``, ``lanes``: cycles that are left when the sweep could start."""
+        c, op, after = self.next_command, self.next_opcode, region(self.hw, self.next_command)
         moving, written = Signal(2), Signal(2)  # context in the neuron unit; regions of operands
         drained, draining = Signal(), Signal()  # the region that the row unit writes, if it does
         waits = Signal()  # a FORWARD sweep for the row unit
         with m.If(self.ended & forward):
-            m.d.sync += [drained.eq(region(self.command)), draining.eq(_writes(self.command))]
+            m.d.sync += [drained.eq(region(self.hw, self.command)), draining.eq(_writes(self.command))]
         with m.If(self.ended & _moves(self.opcode)):
             m.d.sync += moving.eq(self.command.context)
-        with m.If((rows == 1) & draining):
+        if self.hw.paired:
+            with m.If(self.start & (op == Opcode.UNITS)):
+                m.d.sync += moving.eq(c.context)
+        with m.If((rows_now == 1) & draining):
             m.d.sync += written.bit_select(drained, 1).eq(0)
         with m.If(self.taken):
             m.d.sync += waits.eq(0)
-        with m.If(self.start & forward):
+        with m.If(self.start & (op == Opcode.FORWARD) & ~self._alone(op, c)):
             m.d.sync += waits.eq(1)
-            with m.If(_writes(self.command)):
-                m.d.sync += written.bit_select(region(self.command), 1).eq(1)
+            with m.If(_writes(c)):
+                m.d.sync += written.bit_select(after, 1).eq(1)
         # Positions are read in the order in which they are moved: a sweep may follow closely.
         close = 0 if self.hw.general else units < self.columns
-        there = c.source | (units == 0) | (c.context != moving) | close
+        mover = Mux(self.walking & _moves(self.opcode), self.command.context, moving)
+        there = c.source | (units == 0) | (c.context != mover) | close
         operands = ~written.bit_select(after, 1)
         ready = Signal()
         with m.Switch(op):
             with m.Case(Opcode.FORWARD):
-                m.d.comb += ready.eq(there & ~waits & (rows <= self.columns) & (operands | ~_writes(c)))
+                m.d.comb += ready.eq(there & ~waits & (rows <= self.swept) & Mux(_writes(c), operands, feed == 0))
             with m.Case(Opcode.OUTER):
                 m.d.comb += ready.eq(there & operands & (lanes == 0))
             with m.Case(Opcode.TRANSPOSED):
                 m.d.comb += ready.eq(operands & (units == 0))
             with m.Case(Opcode.UNITS):
                 m.d.comb += ready.eq(units == 0)
+            with m.Case(Opcode.FETCH):
+                m.d.comb += ready.eq(feed == 0)
         return Mux(self._alone(op, c), self.idle, ready)
 
     def _alone(self, opcode, command):
-        found = (opcode == Opcode.FETCH) | (opcode == Opcode.UPDATE)
-        found |= (opcode == Opcode.UNITS) & (command.emit | command.clear | command.check)
+        clear = 0 if self.hw.paired else command.clear
+        ahead = one_tile(command) if self.hw.paired else 0
+        found = ((opcode == Opcode.FETCH) & ~ahead) | (opcode == Opcode.UPDATE)
+        found |= (opcode == Opcode.UNITS) & (command.emit | clear | command.check)
         if self.hw.general:
             found |= (opcode == Opcode.FORWARD) & (command.dest == Dest.VALUE)
             found |= _moves(opcode) & (command.value | command.rows)
@@ -114,7 +146,3 @@ def _writes(forward):
     """Whether a FORWARD sweep's results become row operands."""
     return forward.dest != Dest.DRIVE
 
-
-def region(command):
-    """Of the row operands: the second echo has its own, so that it need not wait for the first."""
-    return command.context == Context.ECHO_B

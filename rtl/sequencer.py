@@ -1,16 +1,17 @@
 """The sequencer: three cycles per program word, a fourth after a jump; counted loops. It reads ahead of the sweep that
-runs, and waits where the `Scoreboard` says so."""
+runs and waits where the `Scoreboard` says so; the next sweep starts in the last cycle of the one before."""
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.isa import LOOP_BITS, Opcode, Setting
-from echolith.rtl.command import Command
+from echolith.compiler.formats import field
+from echolith.compiler.isa import LOOP_BITS, VARIANT, Opcode, Setting
+from echolith.rtl.command import Command, beside
 from echolith.rtl.memory import Bank
 
-__all__ = ["STACK", "Sequencer", "setting_bits"]
+__all__ = ["STACK", "Sequencer", "offset_bits", "setting_bits"]
 
 STACK = 3  # nested loops: pairs, rows, substeps
 
@@ -25,10 +26,12 @@ def setting_bits(hw: Hardware) -> dict[Setting, int]:
     d = hw.depths
     bits = {name: (count - 1).bit_length() + 1 for name, count in
             (("weights", d.weights), ("units", d.units), ("tiles", d.tiles), ("rows", d.rows))}
-    period = (max(d.units, 2 * hw.lanes) - 1).bit_length() + 1
     sizes = {Setting.BASE: bits["weights"], Setting.COLUMNS: bits["units"], Setting.TILES: bits["tiles"],
-             Setting.ROWS: bits["rows"], Setting.PERIOD: period, Setting.LENGTH: max(bits["weights"], bits["units"]),
-             Setting.RATE: 24}
+             Setting.ROWS: bits["rows"], Setting.LENGTH: max(bits["weights"], bits["units"]), Setting.RATE: 24}
+    if hw.overlap:
+        sizes[Setting.STRIDE] = bits["weights"]
+    if hw.paired:
+        sizes[Setting.EXTRA] = bits["units"]
     if not hw.general:
         return sizes
     # An index has a bit less than a count.
@@ -36,6 +39,12 @@ def setting_bits(hw: Hardware) -> dict[Setting, int]:
     if d.index:  # operands may be places in the index memory
         offsets |= {s: max(offsets[s], (d.index - 1).bit_length()) for s in (Setting.FIRST, Setting.SECOND)}
     return sizes | offsets
+
+
+def offset_bits(hw: Hardware) -> int:
+    """Bits of a place inside a record, which may take the whole sample memory."""
+    unit = min(field(bits, hw.data_width) for bits in (hw.input_bits, hw.target_bits))
+    return (hw.depths.data * (hw.data_width // unit) - 1).bit_length()
 
 
 class Sequencer(wiring.Component):
@@ -46,41 +55,48 @@ class Sequencer(wiring.Component):
     go, stop, entry, pairs, guard : In
         ``stop`` may come at any time; a run ends once all is drained. ``guard``: a flag is up, GUARD jumps.
     busy : Out
-    opcode, command, start : Out
-        The sweep started last, held until the next; ``start`` strobes when they are there.
+    opcode, command : Out
+        The sweep started last, held until the next; `Hardware.paired`: but for what runs `command.beside` it.
+    start : Out
+        Strobe: the sweep in ``next_opcode`` and ``next_command`` begins with the next cycle.
     stopping : Out
         A stop has come and the run is not over yet: sweeps end early.
     next_opcode, next_command : Out
         The word that waits to be carried out.
     ready, still, idle : In
-        It may start, if it is a sweep; settings may change; nothing is on its way.
+        It may start, if it is a sweep, as far as results on their way are concerned; settings may change; nothing is on
+        its way.
+    free : In
+        The sweep engine stands still, or does so in the next cycle.
     next : Out
         Strobe: take the next pair of the order memory (two more cycles).
     setting_* : Out
-    offset : Out
-        Position inside the samples' records.
+    offset, offset_older : Out
+        Place inside the samples' records, and inside those before the last NEXT; the latter if `Hardware.paired`.
     program_w_*, program_r_* : the program memory; reads while idle, valid a cycle later
     """
 
     def __init__(self, hw: Hardware):
         self.hw = hw
         self.pc_bits = pc = (hw.depths.program - 1).bit_length()
-        self.offset_bits = (hw.depths.data - 1).bit_length()
+        self.offset_bits = offset_bits(hw)
         self.settings = setting_bits(hw)
         super().__init__({
             "go": In(1), "stop": In(1), "entry": In(pc), "pairs": In(LOOP_BITS), "guard": In(1), "busy": Out(1),
             "opcode": Out(4), "command": Out(Command), "start": Out(1), "stopping": Out(1),
             "next_opcode": Out(4), "next_command": Out(Command), "ready": In(1), "still": In(1), "idle": In(1),
+            "free": In(1),
             "next": Out(1),
             **{f"setting_{s.name.lower()}": Out(bits) for s, bits in self.settings.items()},
-            "offset": Out(self.offset_bits),
+            "offset": Out(self.offset_bits), **({"offset_older": Out(self.offset_bits)} if hw.paired else {}),
             "program_w_en": In(1), "program_addr": In(pc), "program_w_data": In(32), "program_r_data": Out(32),
         })
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.program = program = Bank(width=32, depth=self.hw.depths.program)
-        pc, quit = Signal(self.pc_bits), Signal()
+        self._left = [Signal(LOOP_BITS, name=f"left_{i}") for i in range(STACK)]
+        pc, quit, ready = Signal(self.pc_bits), Signal(), Signal()
         # The memory's output stays until the word is carried out; a register makes it faster.
         word = Signal(32, reset_less=True) if self.hw.overlap else program.r_data
         m.d.comb += [
@@ -89,6 +105,7 @@ class Sequencer(wiring.Component):
             program.w_en.eq(self.program_w_en), self.program_r_data.eq(program.r_data),
             self.next_opcode.eq(word[28:]), self.next_command.eq(word[:28]),
         ]
+        m.d.sync += ready.eq(self.ready)  # once so, it stays so: results on their way only get fewer
         with m.If(self.stop):
             m.d.sync += self.stopping.eq(1)
         with m.FSM():
@@ -106,10 +123,28 @@ class Sequencer(wiring.Component):
                 self._read(m, word, program)
                 m.next = "DECODE"
             with m.State("DECODE"):
+                go = self._may_go(m, word[28:], word[VARIANT])
                 m.d.sync += quit.eq(self.stopping)
-                with m.If(self._may_go(m, word[28:])):
+                with m.If(word[28:] >= Opcode.FETCH):
+                    if self.hw.overlap:
+                        m.d.sync += pc.eq(pc + 1)
+                    m.next = "WAIT"
+                with m.Elif(go):
                     m.d.sync += pc.eq(pc + 1)
                     m.next = "EXECUTE"
+            with m.State("WAIT"):
+                apart = beside(self.hw, self.next_opcode, self.next_command)
+                with m.If(self.stopping):
+                    with m.If(self.idle):
+                        m.d.sync += self.busy.eq(0)
+                        m.next = "IDLE"
+                with m.Elif(ready & (self.free | apart)):
+                    m.d.comb += self.start.eq(1)
+                    with m.If(~apart if self.hw.paired else 1):
+                        m.d.sync += [self.command.eq(word[:28]), self.opcode.eq(word[28:])]
+                    if not self.hw.overlap:  # the word is the memory's output
+                        m.d.sync += pc.eq(pc + 1)
+                    m.next = "READ"
             with m.State("EXECUTE"):
                 m.next = "READ"
                 self._execute(m, word, quit, pc)
@@ -117,36 +152,33 @@ class Sequencer(wiring.Component):
                 m.next = "NEXT_B"
             with m.State("NEXT_B"):
                 m.d.sync += self.offset.eq(0)
+                if self.hw.paired:
+                    m.d.sync += self.offset_older.eq(self.offset)
                 m.next = "READ"
-            with m.State("LAUNCH"):
-                m.d.comb += self.start.eq(1)
-                self._read(m, word, program)
-                m.next = "DECODE"
         return m
 
     def _read(self, m: Module, word, program: Bank) -> None:
         if self.hw.overlap:
             m.d.sync += word.eq(program.r_data)
 
-    def _may_go(self, m: Module, opcode):
+    def _may_go(self, m: Module, opcode, variant):
         """Whether the word can be carried out now."""
-        go = Signal()
+        go, paired = Signal(), self.hw.paired
         with m.Switch(opcode):
-            with m.Case(Opcode.HALT, Opcode.NEXT, Opcode.GUARD):
+            with m.Case(Opcode.HALT, Opcode.NEXT):
                 m.d.comb += go.eq(self.idle)
-            with m.Case(Opcode.SET, Opcode.ROW):
+            with m.Case(Opcode.GUARD):
+                m.d.comb += go.eq(self.idle | (variant if paired else 0))
+            with m.Case(Opcode.SET):
                 m.d.comb += go.eq(self.still)
-            with m.Case(Opcode.LOOP, Opcode.PAIRS, Opcode.END):
-                m.d.comb += go.eq(1)
+            with m.Case(Opcode.ROW):
+                m.d.comb += go.eq(self.still | ((self.opcode != Opcode.FETCH) if paired else 0))
             with m.Default():
-                m.d.comb += go.eq(self.ready)
+                m.d.comb += go.eq(1)
         return Mux(self.stopping, self.idle, go)
 
     def _execute(self, m: Module, word, quit, pc) -> None:
         opcode, value = word[28:], word[:24]
-        with m.If(opcode >= Opcode.FETCH):
-            m.d.sync += [self.command.eq(word[:28]), self.opcode.eq(opcode)]
-            m.next = "LAUNCH"
         with m.Switch(opcode):
             with m.Case(Opcode.HALT):
                 m.d.sync += self.busy.eq(0)
@@ -159,9 +191,13 @@ class Sequencer(wiring.Component):
                 m.d.comb += self.next.eq(1)
                 m.next = "NEXT"
             with m.Case(Opcode.ROW):
-                m.d.sync += self.offset.eq(self.offset + value)
+                if self.hw.paired:
+                    with m.If(word[VARIANT]):
+                        m.d.sync += self.offset_older.eq(self.offset_older + value)
+                with m.If(~word[VARIANT] if self.hw.paired else 1):
+                    m.d.sync += self.offset.eq(self.offset + value)
             with m.Case(Opcode.GUARD):
-                with m.If(self.guard):
+                with m.If(Mux(word[VARIANT], self._left[0] == 1, self.guard) if self.hw.paired else self.guard):
                     m.d.sync += pc.eq(value)
                     m.next = "FETCH"
         self._loops(m, opcode, value, pc)
@@ -171,7 +207,7 @@ class Sequencer(wiring.Component):
 
     def _loops(self, m: Module, opcode, value, pc) -> None:
         """The innermost loop's rounds on top; END brings the address it goes back to."""
-        left = [Signal(LOOP_BITS, name=f"left_{i}") for i in range(STACK)]
+        left = self._left
         with m.If((opcode == Opcode.LOOP) | (opcode == Opcode.PAIRS)):
             m.d.sync += [left[0].eq(Mux(opcode == Opcode.PAIRS, self.pairs, value)),
                          *(below.eq(above) for above, below in zip(left, left[1:], strict=False))]

@@ -13,9 +13,12 @@ class Sweep(wiring.Component):
     Members
     -------
     start : In(1)
-        Strobe. The counts are taken with it; the other inputs must be held until ``ended``.
+        Strobe, also in the cycle of ``ended``. The counts and ``base`` are taken with it; the other inputs must be held
+        until ``ended``.
     outer, period, active : In
         Counts, at least one.
+    short : In(1)
+        The last round ends with its last valid cycle.
     alternate : In(1)
         Only even cycles are valid (an element takes two).
     base, inner_step, outer_step : In
@@ -45,7 +48,7 @@ class Sweep(wiring.Component):
         repeats = {"repeat": In(repeat_bits), "again": Out(1), "next_index": Out(inner_bits)} if repeat_bits else {}
         super().__init__({
             "start": In(1), "outer": In(outer_bits), "period": In(inner_bits), "active": In(inner_bits),
-            "alternate": In(1), "base": In(address_bits), "inner_step": In(address_bits),
+            "short": In(1), "alternate": In(1), "base": In(address_bits), "inner_step": In(address_bits),
             "outer_step": In(address_bits), "stop": In(1), "hold": In(1),
             "valid": Out(1), "first": Out(1), "last": Out(1), "inner_index": Out(inner_bits),
             "outer_index": Out(outer_bits), "address": Out(address_bits), "running": Out(1), "ended": Out(1), **repeats,
@@ -55,12 +58,12 @@ class Sweep(wiring.Component):
         m = Module()
         live, row = Signal(), Signal(self.address_bits)
         going, sweep_end, next_row = Signal(), Signal(), Signal(self.address_bits)
-        period = _Countdown(m, "period", self.period, self.start)
-        active = _Countdown(m, "active", self.active, self.start)
-        rounds = _Countdown(m, "rounds", self.outer, self.start)
+        period, active, rounds = (_Countdown(name, total) for name, total in (
+            ("period", self.period), ("active", self.active), ("rounds", self.outer)))
         last_walk = self._last(m)
         m.d.comb += [
-            going.eq(self.running & ~self.hold), sweep_end.eq(period.last & rounds.last & last_walk),
+            going.eq(self.running & ~self.hold),
+            sweep_end.eq((period.last | (self.short & active.last)) & rounds.last & last_walk),
             next_row.eq(row + self.outer_step),
             self.valid.eq(live & ~self.hold & ~(self.alternate & self.inner_index[0])), self.last.eq(active.last),
             self.ended.eq(self.running & (self.stop | (sweep_end & ~self.hold))),
@@ -83,7 +86,9 @@ class Sweep(wiring.Component):
                 m.d.sync += [self.outer_index.eq(0), row.eq(self.base), self.address.eq(self.base)]
         with m.If(self.ended):
             m.d.sync += [self.running.eq(0), live.eq(0)]
-        with m.If(self.start):
+        with m.If(self.start):  # perhaps in the last cycle of another sweep
+            for count in (period, active, rounds):
+                count.start(m)
             m.d.sync += [self.running.eq(1), live.eq(1), self.first.eq(1), self.inner_index.eq(0),
                          self.outer_index.eq(0), row.eq(self.base), self.address.eq(self.base)]
         return m
@@ -101,15 +106,19 @@ class Sweep(wiring.Component):
 
 
 class _Countdown:
-    """Counts ``total`` cycles, taken at ``start``: ``last`` is a register that is set in the last of them, so that
-    nothing waits for a comparison."""
+    """Counts ``total`` cycles: ``last`` is a register that is set in the last of them, so that nothing waits for a
+    comparison."""
 
-    def __init__(self, m: Module, name: str, total, start):
+    def __init__(self, name: str, total):
+        self._total = total
         self._full, self._left = (Signal(len(total), name=f"{name}_{part}") for part in ("full", "left"))
         self._one, self.last = Signal(name=f"{name}_one"), Signal(name=f"{name}_last")
-        with m.If(start):
-            m.d.sync += [self._full.eq(total - 1), self._left.eq(total - 1), self._one.eq(total == 1),
-                         self.last.eq(total == 1)]
+
+    def start(self, m: Module) -> None:
+        """The next cycle is the first."""
+        total = self._total
+        m.d.sync += [self._full.eq(total - 1), self._left.eq(total - 1), self._one.eq(total == 1),
+                     self.last.eq(total == 1)]
 
     def count(self, m: Module, again) -> None:
         """A cycle passes; ``again`` from the beginning."""

@@ -22,6 +22,8 @@ class Window(wiring.Component):
         Banks whose entries take two stream words.
     index_bits, entry_bits : int
         Of the largest bank and of the widest entry.
+    halves : bool
+        Order and data may be written, and results read, while the core is busy.
 
     Members
     -------
@@ -40,8 +42,10 @@ class Window(wiring.Component):
         Words pushed to `Bank.STREAM`.
     """
 
-    def __init__(self, *, hardware_id: int, wide: tuple[Bank, ...], index_bits: int, entry_bits: int):
-        self.hardware_id, self.wide, self.index_bits, self.entry_bits = hardware_id, wide, index_bits, entry_bits
+    def __init__(self, *, hardware_id: int, wide: tuple[Bank, ...], index_bits: int, entry_bits: int,
+                 halves: bool = False):
+        self.hardware_id, self.wide, self.halves = hardware_id, wide, halves
+        self.index_bits, self.entry_bits = index_bits, entry_bits
         ports = {r.name: (In if r.access == "r" else Out)(r.width) for r in REGISTERS if r.name not in _OWN}
         super().__init__({
             "bus_addr": In(8), "bus_w_data": In(32), "bus_w_stb": In(1), "bus_r_stb": In(1), "bus_r_data": Out(32),
@@ -84,13 +88,15 @@ class Window(wiring.Component):
         """Push writes one entry per word (wide banks: per two); pull reads ahead by one word."""
         wide = Signal()
         low = Signal(32)
-        streamed = bank == Bank.STREAM
+        streamed, busy = bank == Bank.STREAM, Signal()
+        kept, done = ((bank == Bank.ORDER) | (bank == Bank.DATA), bank == Bank.RESULTS) if self.halves else (0, 0)
+        m.d.comb += busy.eq(self.busy & ~done)
         m.d.comb += [
             wide.eq(Cat(bank == b for b in self.wide).any() if self.wide else 0),
             self.host_bank.eq(bank), self.host_index.eq(Mux(wide, pointer >> 1, pointer)),
             self.host_en.eq(~self.busy),
             self.stream.payload.eq(self.push.payload), self.stream.valid.eq(self.push.valid & streamed),
-            self.push.ready.eq(Mux(streamed, self.stream.ready, ~self.busy)),
+            self.push.ready.eq(Mux(streamed, self.stream.ready, ~self.busy | kept)),
             self.host_data.eq(Mux(wide, Cat(low, self.push.payload), self.push.payload)),
         ]
         stored = self.push.valid & self.push.ready & ~streamed
@@ -99,7 +105,7 @@ class Window(wiring.Component):
             m.d.sync += [low.eq(self.push.payload), pointer.eq(pointer + 1)]
         with m.FSM():
             with m.State("READ"):
-                m.d.comb += self.host_r_en.eq(~self.busy & ~stored & ~streamed)
+                m.d.comb += self.host_r_en.eq(~busy & ~stored & ~streamed)
                 with m.If(self.host_r_en):
                     m.next = "WAIT_0"
             for cycle in range(READ_CYCLES):
@@ -108,11 +114,11 @@ class Window(wiring.Component):
                     if cycle + 1 == READ_CYCLES:
                         half = self.host_read.word_select(wide & pointer[0], 32)
                         m.d.sync += self.pull.payload.eq(half)
-                    with m.If(moved | stored | self.busy):
+                    with m.If(moved | stored | busy):
                         m.next = "READ"
             with m.State("VALID"):
                 m.d.comb += self.pull.valid.eq(1)
                 with m.If(self.pull.ready):
                     m.d.sync += pointer.eq(pointer + 1)
-                with m.If(self.pull.ready | moved | stored | self.busy):
+                with m.If(self.pull.ready | moved | stored | busy):
                     m.next = "READ"

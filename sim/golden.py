@@ -57,7 +57,7 @@ class Emulation:
         self.memory = {bank: np.zeros(entries, np.int64) for bank, entries in (
             (Bank.PROGRAM, d.program), (Bank.TABLES, hw.tables << hw.segments + 1), (Bank.ORDER, d.order),
             (Bank.DATA, d.data), (Bank.WEIGHTS, lanes), (Bank.GRADIENTS, lanes), (Bank.VECTORS, vectors),
-            (Bank.VECTOR_GRADIENTS, vectors), (Bank.POSITIONS, 8 * d.units), (Bank.MOMENTA, 8 * d.units),
+            (Bank.VECTOR_GRADIENTS, vectors), (Bank.POSITIONS, 2 * hw.contexts * d.units), (Bank.MOMENTA, 8 * d.units),
             (Bank.RESULTS, d.results), (Bank.INDEX, d.index))}
 
     # -- a Link's methods ------------------------------------------------------------------------------------------
@@ -96,6 +96,9 @@ class Emulation:
         self.steps.append(["pull", _hex(words)])
         return words.astype(np.uint32)
 
+    def rest(self, seconds: float) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -127,7 +130,7 @@ class Emulation:
         for block in self.design.blocks:
             for row in range(block.rows):
                 tile, lane = divmod(row, self.hw.lanes)
-                start = block.base + tile * block.columns
+                start = block.base + tile * block.stride
                 here = image[lane, start:start + block.columns]
                 if store:
                     here[:] = words[block.name][row]
@@ -185,25 +188,22 @@ class Emulation:
         if entry == "echo":
             return model.echo(x)[1]
         y, out = model.predict(x)
-        if entry == "learn":
+        if entry in ("learn", "unchecked"):
             model.response, model.gain = self.registers["range"], self.registers["gain"]
             y[~masked], out = model.learn(x[~masked], target[~masked])
         pairs = y.reshape(-1, 2, *y.shape[1:]).transpose(0, 2, 3, 1)
-        self.memory[Bank.RESULTS][:y.size] = pairs.reshape(-1)
+        into = self.registers["into"]
+        self.memory[Bank.RESULTS][into:into + y.size] = pairs.reshape(-1)
         return out
 
     def _records(self, samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Inputs, targets and masks of the samples in the order memory."""
         d, bits = self.design, (self.hw.depths.data - 1).bit_length()
-        places = self.memory[Bank.ORDER][:samples] & (2 << bits) - 1
+        first = self.registers["first"]
+        places = self.memory[Bank.ORDER][first:first + samples] & (2 << bits) - 1
         base = (places & (1 << bits) - 1)[:, None]
-        data = self.memory[Bank.DATA][base + np.arange(d.record)]
-        steps, every = d.dynamics.steps, d.dynamics.cost_at == "every" and d.target_width > 0
-        if every:
-            rows = data.reshape(samples, steps, -1)
-            return rows[:, :, :d.inputs], rows[:, :, d.inputs:], places >> bits == 1
-        x, target = np.split(data, [steps * d.inputs], axis=1)
-        return (x.reshape(samples, steps, d.inputs), target.reshape(samples, d.result_rows, -1), places >> bits == 1)
+        lines = self.memory[Bank.DATA][base + np.arange(d.record.lines)] & (1 << self.hw.data_width) - 1
+        return (*d.record.unpack(lines), places >> bits == 1)
 
 
 def script(design: Design, samples: int = 3, seed: int = 0) -> list[Step]:
@@ -219,12 +219,13 @@ def script(design: Design, samples: int = 3, seed: int = 0) -> list[Step]:
     chip.write(from_values(design, design.values))
     link.note("read the weights")
     chip.read()
-    runs = [("predict", 0), ("echo", 0), *([("learn", 0), ("learn", 2)] if design.hardware.learn else [])]
+    runs = [("predict", 0), ("echo", 0), *[(entry, gain) for entry in ("learn", "unchecked")
+                                                       if entry in design.entries for gain in (0, 2)]]
     for entry, gain in runs:
         link.note(f"{entry} {samples} samples, gain {gain}")
         chip.gain = gain
         chip.run(entry, x, target)
-        if entry == "learn":
+        if entry in ("learn", "unchecked"):
             _update(chip, link)
     if design.hardware.learn:
         link.note("write huge weights, so that sums clip and states wrap")
@@ -270,8 +271,9 @@ def _update(chip: ChipDevice, link: Emulation) -> None:
 def _samples(design: Design, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Random data words; targets are 0 or 1, or missing where the design knows masks."""
     generator = np.random.default_rng(seed)
-    limit = 1 << (design.hardware.data_width - 1)
+    limit = 1 << (design.hardware.input_bits - 1)
     x = generator.integers(-(limit // 4), limit // 4 + 1, (count, design.dynamics.steps, design.inputs))
-    one = min(1 << design.fractions["target"], limit - 1) if design.target_width else 0
+    most = (1 << design.hardware.target_bits - 1) - 1
+    one = min(1 << design.fractions["target"], most) if design.target_width else 0
     y = generator.integers(0, 2, (count, design.target_rows, design.target_width)) * one
     return x, y if design.missing is None else np.where(generator.integers(0, 2, y.shape), y, design.missing)

@@ -1,0 +1,100 @@
+"""What opcodes and settings mean: to the sweep engine, which is told a cycle before a sweep may start, and to the
+scoreboard."""
+
+from amaranth.hdl import Module, Mux, Signal
+
+from echolith.compiler.design import Hardware
+from echolith.compiler.isa import REUSE, Dest, Opcode
+from echolith.compiler.timing import Tails
+from echolith.rtl.command import first_tile, one_tile
+from echolith.rtl.lane import Mode
+from echolith.rtl.sequencer import Sequencer
+from echolith.rtl.sweep import Sweep
+
+__all__ = ["Tiles", "decode_counts", "decode_mode", "decode_tail"]
+
+
+class Tiles:
+    """Where the drive sweeps of one tile each have come."""
+
+    def __init__(self, m: Module, hw: Hardware, s: Sequencer, e: Sweep):
+        command, lanes = s.next_command, hw.lanes
+        again = one_tile(command) & ~first_tile(command)
+        address, row = Signal.like(e.base, name="drive_at"), Signal(range(hw.depths.rows + lanes), name="row_at")
+        beside = Signal.like(e.base, name="drive_base")
+        self.first = Signal.like(row, name="first_row")  # of the last FORWARD sweep
+        m.d.sync += beside.eq(s.setting_base + s.setting_columns)
+        self.base = Mux((s.next_opcode == Opcode.FORWARD) & command.source, Mux(again, address, beside), s.setting_base)
+        with m.If(s.start & (s.next_opcode == Opcode.FORWARD)):
+            m.d.sync += self.first.eq(Mux(again, row, 0))
+            with m.If(one_tile(command)):
+                m.d.sync += [address.eq(e.base + s.setting_stride), row.eq(Mux(again, row, 0) + lanes)]
+
+
+def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> Signal:
+    """The counts of the sweep that waits; returns the columns that it goes over, of FORWARD and OUTER."""
+    outer, period, active = (Signal.like(x, name=f"next_{name}") for name, x in (
+        ("outer", e.outer), ("period", e.period), ("active", e.active)))
+    columns, tiles = Signal.like(period, name="swept"), s.setting_tiles
+    m.d.comb += columns.eq(_columns(hw, s))
+    with m.Switch(s.next_opcode):
+        with m.Case(Opcode.FORWARD):
+            m.d.comb += [outer.eq(Mux(one_tile(s.next_command), 1, tiles) if hw.paired else tiles),
+                         period.eq(_most(columns, 2 * hw.lanes)), active.eq(columns)]
+        with m.Case(Opcode.OUTER):
+            m.d.comb += [outer.eq(tiles), period.eq(_most(columns, REUSE) if hw.repeat else columns),
+                         active.eq(columns)]
+        with m.Case(Opcode.TRANSPOSED):
+            each = tiles if hw.burst else Mux(tiles == 1, 2, tiles)
+            m.d.comb += [outer.eq(s.setting_columns), period.eq(each), active.eq(tiles)]
+        with m.Case(Opcode.UNITS, Opcode.UPDATE):
+            m.d.comb += [outer.eq(Mux(s.next_opcode == Opcode.UNITS, 1, s.setting_tiles)),
+                         period.eq(s.setting_length << 1), active.eq(s.setting_length << 1)]
+        with m.Default():
+            m.d.comb += [outer.eq(2), period.eq(s.setting_length), active.eq(s.setting_length)]
+    m.d.sync += [e.outer.eq(outer), e.period.eq(period), e.active.eq(active)]
+    return columns
+
+
+def _columns(hw: Hardware, s: Sequencer):
+    if not hw.paired:
+        return s.setting_columns
+    own = Mux(s.next_command.source & (s.next_opcode == Opcode.FORWARD), 0, s.setting_columns)
+    return own + Mux(s.next_command.source, s.setting_extra, 0)
+
+
+def _most(a, least: int):
+    return Mux(a < least, least, a)
+
+
+def decode_mode(m: Module, s: Sequencer, mode) -> None:
+    """What the array does in the sweep that goes over its addresses."""
+    with m.Switch(s.opcode):
+        for opcode in (Opcode.OUTER, Opcode.TRANSPOSED, Opcode.UPDATE):
+            with m.Case(opcode):
+                m.d.comb += mode.eq(Mode[opcode.name])
+        with m.Default():
+            m.d.comb += mode.eq(Mode.FORWARD)
+
+
+def decode_tail(m: Module, hw: Hardware, t: Tails, s: Sequencer, tail) -> None:
+    """Cycles until that sweep's last result is there."""
+    def result(step: int, value: int, rows: int):
+        """A pass's tail by what becomes of its results."""
+        return Mux(s.command.rows, rows, Mux(s.command.value, value, step)) if hw.general else step
+
+    with m.Switch(s.opcode):
+        with m.Case(Opcode.FORWARD):
+            with m.Switch(s.command.dest):
+                value = ((Dest.VALUE, t.value),) if hw.general else ()
+                for dest, cycles in ((Dest.DRIVE, t.drive), (Dest.HIDDEN, t.hidden), (Dest.COST, t.cost), *value):
+                    with m.Case(dest):
+                        m.d.comb += tail.eq(cycles)
+        with m.Case(Opcode.TRANSPOSED):
+            backlog = Mux(s.setting_tiles == 1, s.setting_columns - 1, 0) if hw.burst else 0
+            m.d.comb += tail.eq(Mux(s.command.dest[0], t.nudge, result(t.step, t.step_value, t.step_rows)) + backlog)
+        with m.Case(Opcode.UNITS):
+            m.d.comb += tail.eq(result(t.units, t.units_value, t.units_rows))
+        for opcode, cycles in ((Opcode.OUTER, t.outer), (Opcode.UPDATE, t.update), (Opcode.FETCH, t.fetch)):
+            with m.Case(opcode):
+                m.d.comb += tail.eq(cycles)
