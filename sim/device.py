@@ -77,7 +77,7 @@ class IntegerDevice(Device):
         if entry == "predict":
             return self.model.predict(x)
         if entry in ("learn", "unchecked"):
-            return self.model.learn(x, target)
+            return self.model.learn(x, target, entry == "learn")
         state, out = self.model.echo(x)
         return state.q, out
 

@@ -190,7 +190,7 @@ class Emulation:
         y, out = model.predict(x)
         if entry in ("learn", "unchecked"):
             model.response, model.gain = self.registers["range"], self.registers["gain"]
-            y[~masked], out = model.learn(x[~masked], target[~masked])
+            y[~masked], out = model.learn(x[~masked], target[~masked], entry == "learn")
         pairs = y.reshape(-1, 2, *y.shape[1:]).transpose(0, 2, 3, 1)
         into = self.registers["into"]
         self.memory[Bank.RESULTS][into:into + y.size] = pairs.reshape(-1)

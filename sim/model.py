@@ -184,8 +184,9 @@ class IntegerModel:
         for step in range(d.steps * d.substeps - 1, 0, -1):
             yield step, (step - 1) // d.substeps
 
-    def learn(self, x: Array, target: Array) -> tuple[Array, Outcome]:
-        """Accumulate the gradient of (samples, steps, inputs) and (samples, read-outs, outputs) words.
+    def learn(self, x: Array, target: Array, checked: bool = True) -> tuple[Array, Outcome]:
+        """Accumulate the gradient of (samples, steps, inputs) and (samples, read-outs, outputs) words; not ``checked``:
+        without copy 0, where no nudge needs it.
 
         Returns the outputs of the free phase, as `predict`."""
         out, rows, leading = Outcome(), [], np.zeros(len(x), np.int64)
@@ -202,37 +203,38 @@ class IntegerModel:
         s, c = self.forward(x, read, out)
         exponent = arith.exponent(self.response, arith.msb(leading), self.gain, SHIFT_LIMIT)
         out.leading = int(np.bitwise_or.reduce(leading))
-        self._echo(x, target, s, c, exponent, out)
+        self._echo(x, target, s, c, exponent, out, 3 if checked else 2)
         self._wrap_gradients()
         return np.stack(rows, axis=1), out
 
-    def _echo(self, x: Array, target: Array, s: State, c: Array, exponent: Array, out: Outcome) -> None:
-        """Three copies of ``s`` in lock-step, back from the last read-out point: plus, minus, un-nudged."""
+    def _echo(self, x: Array, target: Array, s: State, c: Array, exponent: Array, out: Outcome, count: int) -> None:
+        """Copies of ``s`` in lock-step, back from the last read-out point: plus, minus and, of three, un-nudged."""
         d, n = self.design.dynamics, len(x)
         last = d.steps * d.substeps
-        copies = self._state(np.tile(s.q, (3, 1)), np.tile(s.p, (3, 1)))
-        unnudged, u, c = copies[2 * n:], np.tile(x[:, -1], (3, 1)), np.tile(c, (3, 1))
+        copies = self._state(np.tile(s.q, (count, 1)), np.tile(s.p, (count, 1)))
+        unnudged, u, c = copies[2 * n:], np.tile(x[:, -1], (count, 1)), np.tile(c, (count, 1))
         contrast = Contrast(self.arrays, np.tile(exponent, 2) - self.gain, n)
-        self._turn(copies, self._nudges(unnudged, x[:, -1], target[:, -1], exponent), ("echo", last), out, contrast)
-        self._respond(copies, out)
+        nudge: Array | int = self._nudges(s, x[:, -1], target[:, -1], exponent)[:count * n]
+        self._turn(copies, nudge, ("echo", last), out, contrast)
+        self._respond(copies[:2 * n], out)
         for step, row in self._steps_back():
-            nudge: Array | int = 0
+            nudge = 0
             if step % d.substeps == 0:
-                u, c = np.tile(x[:, row], (3, 1)), np.tile(self.drive(x[:, row]), (3, 1))
+                u, c = np.tile(x[:, row], (count, 1)), np.tile(self.drive(x[:, row]), (count, 1))
                 if d.cost_at == "every":
                     nudge = self._nudges(unnudged, x[:, row], target[:, row], exponent)
             self._step(copies, u, c, ("echo", step), out, reverse=True, nudge=nudge, contrast=contrast)
-            self._respond(copies, out)
+            self._respond(copies[:2 * n], out)
         out.echo |= bool(unnudged.q.any() or unnudged.p.any())
 
     def _nudges(self, s: State, u: Array, target: Array, exponent: Array) -> Array:
-        """Of all copies, from the un-nudged one's cost derivative."""
+        """Of three copies, from the un-nudged one's cost derivative."""
         nudge = self.nudge(self._pair(s.q, u, exponent), target, exponent)
         return np.concatenate([nudge, -nudge, np.zeros_like(nudge)])
 
-    def _respond(self, copies: State, out: Outcome) -> None:
-        n = len(copies.q) // 3
-        out.response |= self.arrays.spread(copies.q[:n], copies.q[n:2 * n])
+    def _respond(self, nudged: State, out: Outcome) -> None:
+        n = len(nudged.q) // 2
+        out.response |= self.arrays.spread(nudged.q[:n], nudged.q[n:])
 
     def _own(self, delta: Array) -> Array:
         """Operand of the readout's own gradient."""

@@ -17,7 +17,7 @@ from echolith.sim.golden import extreme
 from echolith.sim.model import IntegerModel
 from echolith.sim.simulator import compiler
 from echolith.sim.terms import OR, function
-from echolith.sim.weights import from_values
+from echolith.sim.weights import from_values, load
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 
@@ -89,6 +89,17 @@ def test_every_word_is_the_same(number, huge):
     for name, want in seen[0].items():
         np.testing.assert_equal(seen[1][name], want, name)
     assert seen[0]["learn"][1].wrapped == huge and np.any(seen[0]["gradients"][design.blocks[0].name])
+
+
+def test_without_copy_0_the_same_is_learned():
+    design = base("four lanes")
+    x, y = data(np.random.default_rng(1), 5, 8, design.inputs, design.outputs, "last")
+    seen = []
+    for checked in (True, False):
+        model = IntegerModel(design)
+        load(model, design.values)
+        seen.append((*model.learn(*_words(design, x, y), checked), model.gradients, model.vector_gradients))
+    np.testing.assert_equal(seen[1], seen[0])
 
 
 def _words(design, x, y):
