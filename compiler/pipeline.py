@@ -99,14 +99,15 @@ def apply(op: Op, *args: Any) -> Any:
 
 
 def evaluate(pipeline: Pipeline, inputs: Mapping[str, Any], tables: Sequence[Any], width: int, segments: int) -> dict:
-    """Outputs by name for integer ``inputs`` (arrays of one shape)."""
+    """Outputs by name for integer ``inputs`` (arrays of one shape). A table may be a function that looks words up."""
     values: list[Any] = []
     for op in pipeline.ops:
         args = [values[a] for a in op.args]
         if op.kind == "input":
             values.append(inputs[op.name])
         elif op.kind == "table":
-            values.append(table_lookup(args[0], tables[op.n], width, segments))
+            table = tables[op.n]
+            values.append(table(args[0]) if callable(table) else table_lookup(args[0], table, width, segments))
         else:
             values.append(apply(op, *args))
     return {name: values[index] for name, index in pipeline.outputs}

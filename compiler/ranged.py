@@ -21,7 +21,8 @@ def ranged(design: Design, samples: Samples, like: Design | None) -> Design:
     """Shift the nudges (or, on given hardware, the response exponent) until the echoes part by 1/16..1/8 of a unit,
     and leave the gradient words room for growth."""
     from echolith.sim.data import words
-    from echolith.sim.model import IntegerModel, Outcome
+    from echolith.sim.model import IntegerModel
+    from echolith.sim.state import Outcome
     from echolith.sim.weights import load
 
     rows = min(design.dynamics.steps, max(1, _STEPS // design.dynamics.substeps))

@@ -9,7 +9,8 @@ import numpy as np
 from echolith.compiler.design import Design
 from echolith.examples.teach import Curve
 from echolith.sim.data import words
-from echolith.sim.model import IntegerModel, State
+from echolith.sim.model import IntegerModel
+from echolith.sim.state import State
 from echolith.sim.weights import load
 
 matplotlib.use("Agg")

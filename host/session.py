@@ -304,15 +304,16 @@ def _part(tensors: dict[str, np.ndarray], prefix: str) -> Words:
 
 
 def open_design(design: Design, url: str = "int:", *, load: bool = False) -> Session:
-    """A session on ``int:``, ``sim:`` or ``serial:///dev/ttyUSB0?baud=1000000``.
+    """A session on ``int:``, ``int:compiled`` (faster, with a C++ compiler), ``sim:`` or
+    ``serial:///dev/ttyUSB0?baud=1000000``.
 
     A fresh chip gets the design's initial parameters; one that already holds this program keeps its weights.
     ``load`` replaces a different program instead of refusing it.
     """
-    if url == "int:":
+    if url in ("int:", "int:compiled"):
         from echolith.sim.device import IntegerDevice
 
-        device: Device = IntegerDevice(design)
+        device: Device = IntegerDevice(design, compiled=url != "int:")
         fresh = True
     else:
         from echolith.host.chip import ChipDevice

@@ -52,7 +52,7 @@ class Allowance:
     def _x(self, sweep: Sweep) -> Bounded:
         columns = self.model.design.block(sweep.block).columns
         if sweep.input:
-            return self.model._inputs(self.u, columns), _ZERO
+            return self.model.operands(self.u, columns), _ZERO
         first = sweep.first if sweep.gather else sweep.source
         x, error = self._operand(first, columns * (sweep.repeat + 1), sweep.gather)
         return x.reshape(-1, columns), error.reshape(-1, columns)
@@ -82,12 +82,12 @@ class Allowance:
             self.rows[sweep.tile] = words
 
     def _forward(self, sweep: Sweep) -> None:
-        w = self.model._swept(sweep.block)
+        w = self.model.swept(sweep.block)
         x, error = self._x(sweep)
         acc, error = x @ w.T, np.broadcast_to(error, x.shape) @ np.abs(w).T
         acc, error = acc.reshape(len(self.v), -1), error.reshape(len(self.v), -1)
         if sweep.kept:
-            self.kept = self.model._kept(acc), error * 2.0**-self.model.hw.drive_shift + 0.5
+            self.kept = self.model.kept(acc), error * 2.0**-self.model.hw.drive_shift + 0.5
             return
         drive = self.drive[:, sweep.drive:sweep.drive + sweep.length]
         self._keep(sweep, self._bounds(self.model.hw.activate[sweep.kind], acc=(acc, error),
@@ -108,7 +108,7 @@ class Allowance:
         n, w = sweep.length, self.model.hw.width
         acc, error = np.zeros((len(self.v), n), np.int64), np.zeros((len(self.v), n))
         if sweep.opcode == Opcode.TRANSPOSED:
-            matrix, (t, te) = self.model._swept(sweep.block), self._t(sweep, self.rows[sweep.tile])
+            matrix, (t, te) = self.model.swept(sweep.block), self._t(sweep, self.rows[sweep.tile])
             acc, error = (a.reshape(acc.shape) for a in (t @ matrix, te @ np.abs(matrix)))
         if not (sweep.opcode == Opcode.TRANSPOSED or sweep.force or sweep.value or sweep.rows or sweep.learn):
             return  # a drift alone
@@ -166,7 +166,7 @@ def _pair(model: IntegerModel, q: np.ndarray, u: np.ndarray, scale: np.ndarray |
 
 def _cost(pair: Allowance, target: np.ndarray) -> dict[str, Bounded]:
     model, place = pair.model, pair.model.design.read_place
-    w = model._swept("readout")
+    w = model.swept("readout")
     x, error = (a[:, place:place + w.shape[1]] for a in (pair.v, pair.error))
     assert model.hw.cost is not None
     acc = x @ w.T, error @ np.abs(w).T
@@ -181,9 +181,9 @@ def nudge_bound(model: IntegerModel, q: np.ndarray, u: np.ndarray, target: np.nd
     delta, error = _cost(pair, target)["delta"]
     error = np.broadcast_to(error * 2.0 ** (exponent[:, None] - hw.delta_shift) + 0.5, delta.shape)
     if not design.backs:
-        w = np.abs(model._swept("readout")[:, :design.units])
+        w = np.abs(model.swept("readout")[:, :design.units])
         return error @ w * 2.0**-hw.nudge_shift + 0.5, pair.gradients
     pair.rows[0] = arith.sat(arith.rnd(delta << exponent[:, None], hw.delta_shift), hw.width), error
     pair.run(design.backs)
     error = np.broadcast_to(pair.rows[design.backs[-1].tile][1], q.shape)
-    return error * abs(int(model._swept("nudge")[0, 0])) * 2.0**-hw.nudge_shift + 0.5, pair.gradients
+    return error * abs(int(model.swept("nudge")[0, 0])) * 2.0**-hw.nudge_shift + 0.5, pair.gradients

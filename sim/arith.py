@@ -1,8 +1,8 @@
-"""The arithmetic of the machine, written once for ints, numpy arrays and Amaranth values.
+"""The arithmetic of the machine, written once for ints, numpy arrays, Amaranth values and terms of C.
 
 Every rounding, wrap and update rule of the chip is a function here; the RTL and the integer model call the same one.
-Neither torch nor amaranth is imported: Amaranth values are told by their ``as_signed`` method.
-All values are signed; numpy arrays are int64 and callers keep products below 2^62.
+Neither torch nor amaranth is imported: Amaranth values are told by their ``as_signed`` method, terms of C by their
+``select``. All values are signed; numpy arrays are int64 and callers keep products below 2^62.
 """
 
 from typing import Any
@@ -22,7 +22,13 @@ def _hardware(x: Any) -> bool:
     return hasattr(x, "as_signed")
 
 
+def _written(x: Any) -> bool:
+    return hasattr(x, "select")
+
+
 def _mux(condition: Any, a: Any, b: Any) -> Any:
+    if _written(condition):
+        return condition.select(a, b)
     if _hardware(condition):
         from amaranth.hdl import Mux
 
@@ -55,6 +61,8 @@ def sat(x: Any, width: int) -> Any:
         limit = Mux(x[-1], Const(high + 1, width), Const(high, width))  # bit patterns: the extremes
         assert len(limit) == width
         return Mux(fits, x[:width], limit).as_signed()
+    if _written(x):
+        return _mux(x > high, high, _mux(x < -high - 1, -high - 1, x))
     return np.clip(x, -high - 1, high) if isinstance(x, np.ndarray) else min(max(x, -high - 1), high)
 
 
@@ -66,7 +74,9 @@ def rnd(x: Any, n: int) -> Any:
 
 
 def shr(x: Any, n: Any) -> Any:
-    """``rnd`` by an amount known only at run time, ``n >= 0``."""
+    """``rnd`` by an amount known only at run time, ``n >= 0``; whole numbers may be float64 in arrays."""
+    if isinstance(x, np.ndarray):
+        return np.floor(x * 0.5**n + 0.5) if x.dtype == np.float64 else (x + (1 << n >> 1)) >> n
     return (((x << 1) >> n) + 1) >> 1
 
 
@@ -77,7 +87,7 @@ def unless(x: Any, word: Any, reserved: int) -> Any:
 
 def abs_bits(x: Any) -> Any:
     """A non-negative word whose leading bit is that of |x| (one less for negative powers of two)."""
-    return _mux(x < 0, ~x, x)
+    return x ^ (x >> 63) if isinstance(x, np.ndarray) else _mux(x < 0, ~x, x)
 
 
 def msb(x: Any) -> Any:
@@ -96,6 +106,8 @@ def exponent(response: Any, leading: Any, gain: Any, limit: int) -> Any:
 
 def move(p: Any, force: Any, nudge: Any, reverse: Any) -> Any:
     """The kick before wrapping: forward ``p - force``, in reverse ``p + force - nudge``."""
+    if isinstance(reverse, bool):
+        return p + force - nudge if reverse else p - force
     return _mux(reverse, p + force - nudge, p - force)
 
 

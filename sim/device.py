@@ -1,11 +1,13 @@
-"""The integer model as a device: session ``int:``."""
+"""The integer model as a device: sessions ``int:`` and ``int:compiled``."""
 
 import numpy as np
 
 from echolith.compiler.design import Design
 from echolith.compiler.registers import Flag
 from echolith.host.device import Device, Run, Samples
-from echolith.sim.model import IntegerModel, Outcome
+from echolith.sim.compiled import Compiled
+from echolith.sim.model import IntegerModel
+from echolith.sim.state import Outcome
 from echolith.sim.weights import Words
 
 __all__ = ["IntegerDevice"]
@@ -14,11 +16,13 @@ _CHUNK = 256  # samples at once
 
 
 class IntegerDevice(Device):
-    """Runs the definition of the chip. Equal to it in every word and flag; counts no cycles."""
+    """Runs the definition of the chip. Equal to it in every word and flag; counts no cycles.
 
-    def __init__(self, design: Design):
+    ``compiled``: by C made for the design, which needs a C++ compiler."""
+
+    def __init__(self, design: Design, compiled: bool = False):
         self.design = design
-        self.model = IntegerModel(design)
+        self.model = IntegerModel(design, Compiled(design) if compiled else None)
         self._held: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
@@ -73,7 +77,7 @@ class IntegerDevice(Device):
         if entry == "predict":
             return self.model.predict(x)
         if entry in ("learn", "unchecked"):
-            return self.model.learn(x, target)
+            return self.model.learn(x, target, entry == "learn")
         state, out = self.model.echo(x)
         return state.q, out
 

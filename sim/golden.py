@@ -23,7 +23,8 @@ from echolith.compiler.timing import cycles
 from echolith.host.chip import ChipDevice
 from echolith.host.rates import encode
 from echolith.sim.arith import gradient_width, wrap
-from echolith.sim.model import IntegerModel, Outcome
+from echolith.sim.model import IntegerModel
+from echolith.sim.state import Outcome
 from echolith.sim.weights import Words, from_values
 
 __all__ = ["Emulation", "Step", "extreme", "script"]
@@ -189,7 +190,7 @@ class Emulation:
         y, out = model.predict(x)
         if entry in ("learn", "unchecked"):
             model.response, model.gain = self.registers["range"], self.registers["gain"]
-            y[~masked], out = model.learn(x[~masked], target[~masked])
+            y[~masked], out = model.learn(x[~masked], target[~masked], entry == "learn")
         pairs = y.reshape(-1, 2, *y.shape[1:]).transpose(0, 2, 3, 1)
         into = self.registers["into"]
         self.memory[Bank.RESULTS][into:into + y.size] = pairs.reshape(-1)

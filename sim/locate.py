@@ -15,7 +15,7 @@ from echolith.compiler.design import Design
 from echolith.compiler.isa import Context, Field, Opcode
 from echolith.host.chip import ChipDevice
 from echolith.sim.divergence import Divergence, first, named, words_differ
-from echolith.sim.model import State
+from echolith.sim.state import State
 from echolith.sim.trace import Traced, traced
 from echolith.sim.weights import Words
 

@@ -48,14 +48,13 @@ void cycle(VerilatedContext& context, Vchip& chip, uint64_t byte) {
     chip.rx___05Fvalid = offered;
     chip.rx___05Fpayload = offered ? in.front().value : 0;
     chip.tx___05Fready = free;
-    chip.clk = 0;
     chip.eval();
     if (offered && chip.rx___05Fready) in.pop_front();
     if (free && chip.tx___05Fvalid) {
         answered = now + byte;
         out.push_back({answered, static_cast<uint8_t>(chip.tx___05Fpayload)});
     }
-    chip.clk = 1;
+    chip.clk = !chip.clk;  // every change is an edge: simulator.py
     chip.eval();
     context.timeInc(1);
     ++now;

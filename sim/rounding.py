@@ -15,8 +15,9 @@ from echolith.host.rates import rates
 from echolith.sim import arith
 from echolith.sim.allowance import Allowance, Drifting, nudge_bound, readout_bound
 from echolith.sim.divergence import Divergence, named
-from echolith.sim.model import SHIFT_LIMIT, State
+from echolith.sim.model import SHIFT_LIMIT
 from echolith.sim.real import Gradient, Real, goals
+from echolith.sim.state import State
 from echolith.sim.trace import Place, Traced, traced
 from echolith.sim.weights import Words, gradients, to_values
 

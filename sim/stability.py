@@ -8,7 +8,8 @@ from echolith.compiler.calibrate import force
 from echolith.compiler.design import Design
 from echolith.compiler.differentiate import derivative, evaluate
 from echolith.sim.data import words
-from echolith.sim.model import IntegerModel, State
+from echolith.sim.model import IntegerModel
+from echolith.sim.state import State
 from echolith.sim.weights import from_values
 
 __all__ = ["curvature"]

@@ -4,7 +4,8 @@ import numpy as np
 
 from echolith.compiler.design import Design
 from echolith.sim import arith
-from echolith.sim.model import IntegerModel, State
+from echolith.sim.model import IntegerModel
+from echolith.sim.state import State
 from echolith.sim.weights import Words
 
 __all__ = ["Place", "Traced", "traced"]
@@ -23,11 +24,21 @@ class Traced(IntegerModel):
         self.states: dict[Place, State] = {}
         self.sums: dict[Place, Words] = {}
 
-    def _move(self, s: State, force, nudge, reverse: bool, where: tuple, *rest, **options) -> None:
-        if where not in self.states and where[0] != "echo":
-            self.sums[where] = self._words()
-        super()._move(s, force, nudge, reverse, where, *rest, **options)
-        self.states[where] = s.copy()
+    def _step(self, s: State, u: np.ndarray, drive: np.ndarray, where: Place, *rest, **options) -> None:
+        super()._step(s, u, drive, where, *rest, **options)
+        self._keep(s, where)
+
+    def _turn(self, s: State, nudge, where: Place, *rest) -> None:
+        super()._turn(s, nudge, where, *rest)
+        self._keep(s, where)
+
+    def _keep(self, s: State, where: Place) -> None:
+        phase, step = where
+        if phase == "echo":
+            nudged = len(s.q) * 2 // 3
+            self.states[where] = s[:nudged].copy()
+            s, where = s[nudged:], ("return", step)
+        self.states[where], self.sums[where] = s.copy(), self._words()
 
     def _words(self) -> Words:
         width = arith.gradient_width(self.hw.width)

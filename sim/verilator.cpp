@@ -40,16 +40,18 @@ bool flush() {
     return true;
 }
 
+// One cycle. Every change of the clock is an edge (simulator.py), so that only new inputs need another evaluation.
 void cycle(VerilatedContext& context, Vchip& chip) {
-    bool offered = taken < in.size();
-    chip.rx___05Fvalid = offered;
-    chip.rx___05Fpayload = offered ? in[taken] : 0;
-    chip.tx___05Fready = 1;
-    chip.clk = 0;
-    chip.eval();
+    const bool offered = taken < in.size();
+    const uint8_t payload = offered ? in[taken] : 0;
+    if (chip.rx___05Fvalid != offered || chip.rx___05Fpayload != payload) {
+        chip.rx___05Fvalid = offered;
+        chip.rx___05Fpayload = payload;
+        chip.eval();
+    }
     if (offered && chip.rx___05Fready) ++taken;
     if (chip.tx___05Fvalid) out.push_back(chip.tx___05Fpayload);
-    chip.clk = 1;
+    chip.clk = !chip.clk;
     chip.eval();
     context.timeInc(1);
 }
@@ -59,9 +61,12 @@ int main(int argc, char** argv) {
     VerilatedContext context;
     context.commandArgs(argc, argv);
     Vchip chip{&context};
+    chip.tx___05Fready = 1;
     chip.rst = 1;
+    chip.eval();
     for (int i = 0; i < 4; ++i) cycle(context, chip);
     chip.rst = 0;
+    chip.eval();
     int quiet = 0;
     for (;;) {
         if (!receive(quiet > kSettle ? -1 : 0)) return 0;

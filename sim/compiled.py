@@ -1,0 +1,195 @@
+"""The integer model's arithmetic as C of its own design, compiled once: the same words in one pass over memory."""
+
+import ctypes
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from echolith.compiler.design import Design
+from echolith.compiler.errors import ResourceError
+from echolith.compiler.pipeline import Pipeline, evaluate
+from echolith.sim import arith
+from echolith.sim.arrays import Array, Arrays
+from echolith.sim.simulator import cache, compiler
+from echolith.sim.terms import OR, function
+
+__all__ = ["Compiled"]
+
+# Sums wrap and negative numbers are shifted as numpy does it; arrays never overlap.
+_FLAGS = ("-x", "c++", "-O3", "-march=native", "-fwrapv", "-shared", "-fPIC")
+_DTYPES = {"double": np.float64, "int64_t": np.int64}
+
+
+class Compiled(Arrays):
+    """`Arrays`, word for word, but faster.
+
+    Raises
+    ------
+    ResourceError
+        Without a C++ compiler.
+    """
+
+    def __init__(self, design: Design):
+        super().__init__(design)
+        hw, self._loops = self.hw, _Loops(design.tables)
+        groups = (hw.activate, (hw.cost,) if hw.cost else (), hw.step, hw.drift)
+        self._runs = {id(p): self._run(p) for group in groups for p in group}
+        self._drifts = {(id(p), back): self._drift(p, back) for p in hw.drift for back in (False, True)}
+        self._kicks = {(id(p), back): self._kick(p, back) for p in hw.step for back in (False, True)}
+        self._pushes = [self._push(back) for back in (False, True)]
+        self._scaled = self._loops.add(lambda x, _: {"y": arith.shr(x["x"], x["scale"])},
+                                       {"x": "double", "scale": "int64_t/row"}, {"y": "double"})
+        self._spread = self._loops.add(lambda x, _: {OR: arith.abs_bits(x["a"] - x["b"])},
+                                       {"a": "int64_t", "b": "int64_t"}, {})
+        self._loops.build()
+
+    def _run(self, pipeline: Pipeline) -> "_Loop":
+        outputs = {name: "double" if name == "t" else "int64_t" for name, _ in pipeline.outputs}  # t goes to products
+        return self._loops.add(lambda x, tables: self._evaluated(pipeline, x, tables), _kinds(pipeline), outputs,
+                               pipeline.tables())
+
+    def _drift(self, pipeline: Pipeline, back: bool) -> "_Loop":
+        return self._moving(pipeline, "d", "q", {}, lambda x, d: x["q"] - d if back else x["q"] + d)
+
+    def _kick(self, pipeline: Pipeline, back: bool) -> "_Loop":
+        return self._moving(pipeline, "force", "p", {"nudge": "int64_t"},
+                            lambda x, force: arith.move(x["p"], force, x["nudge"], back))
+
+    def _moving(self, pipeline: Pipeline, by: str, name: str, more: dict[str, str], move: Callable[..., Any]
+                ) -> "_Loop":
+        """What ``move`` makes of the words ``name`` and of the output ``by``, in place of them; all other outputs."""
+        def meaning(x: Mapping[str, Any], tables: Any) -> dict[str, Any]:
+            found = self._evaluated(pipeline, x, tables)
+            return found | self._flagged(name, move(x, found.pop(by)))
+
+        others = {n: "int64_t" for n, _ in pipeline.outputs if n != by}
+        return self._loops.add(meaning, _kinds(pipeline) | {name: "int64_t"} | more, others | {name: "int64_t"},
+                               pipeline.tables())
+
+    def _push(self, back: bool) -> "_Loop":
+        return self._loops.add(lambda x, _: self._flagged("p", arith.move(x["p"], 0, x["nudge"], back)),
+                               {"p": "int64_t", "nudge": "int64_t"}, {"p": "int64_t"})
+
+    def _evaluated(self, pipeline: Pipeline, x: Mapping[str, Any], tables: Any) -> dict[str, Any]:
+        return evaluate(pipeline, x, tables, self.hw.width, self.hw.segments)
+
+    def _flagged(self, name: str, word: Any) -> dict[str, Any]:
+        return {name: word, OR: arith.outside(word, self.hw.width)}
+
+    # -- a model's -------------------------------------------------------------------------------------------------
+
+    def sums(self, a: Array, b: Array) -> Array:
+        return self.exact(a, b)
+
+    def run(self, pipeline: Pipeline, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        return self._runs[id(pipeline)](inputs)[0]
+
+    def scaled(self, words: Array, scale: Array) -> Array:
+        if words.dtype != np.float64:
+            return super().scaled(words, scale)
+        return self._scaled({"x": words, "scale": scale})[0]["y"]
+
+    def spread(self, a: Array, b: Array) -> int:
+        return self._spread({"a": a, "b": b})[1]
+
+    def push(self, p: Array, nudge: Array | int, reverse: bool) -> Array | None:
+        return self._wrap(p) if self._pushes[reverse]({"p": p, "nudge": nudge})[1] else None
+
+    def kick(self, pipeline: Pipeline, p: Array, inputs: Mapping[str, Any], nudge: Array | int, reverse: bool
+             ) -> tuple[dict[str, Array], Array | None]:
+        found, left = self._kicks[id(pipeline), reverse]({**inputs, "p": p, "nudge": nudge})
+        return found, self._wrap(p) if left else None
+
+    def drift(self, pipeline: Pipeline, q: Array, inputs: Mapping[str, Any], reverse: bool
+              ) -> tuple[dict[str, Array], Array | None]:
+        found, left = self._drifts[id(pipeline), reverse]({**inputs, "q": q})
+        return found, self._wrap(q) if left else None
+
+
+def _kinds(pipeline: Pipeline) -> dict[str, str]:
+    """Sums come from `Arrays.sums`."""
+    return {name: "double" if name == "acc" else "int64_t" for name, _ in pipeline.inputs}
+
+
+class _Loop:
+    """One function of the library, on what broadcasts to (samples, elements), one of them an array of all samples. What
+    overwrites an input is given as an array of that shape."""
+
+    def __init__(self, inputs: Mapping[str, str], outputs: Mapping[str, str], tables: Sequence[Array]):
+        self._inputs = [(name, _DTYPES[kind.removesuffix("/row")], kind.endswith("/row"))
+                        for name, kind in inputs.items()]
+        self._new = [(name, _DTYPES[kind]) for name, kind in outputs.items() if name not in inputs]
+        self._tables = [table.ctypes.data for table in tables]
+        count = len(self._inputs) + len(self._new)
+        self.types = [ctypes.c_long] * 2 + [ctypes.c_void_p, ctypes.c_long] * count + [ctypes.c_void_p] * len(tables)
+        self.call: Any = None  # set when the library is there
+
+    def __call__(self, given: Mapping[str, Any]) -> tuple[dict[str, Array], int]:
+        """Outputs that are new, and the `OR`."""
+        arrays = [np.asarray(given[name], dtype) for name, dtype, _ in self._inputs]
+        rows = max(array.shape[0] for array in arrays if array.ndim == 2)
+        shape = rows, max(array.shape[-1] for array in arrays if array.ndim)
+        arrays = [_fit(array, (rows, 1) if row else shape)
+                  for array, (_, _, row) in zip(arrays, self._inputs, strict=True)]
+        found = {name: np.empty(shape, dtype) for name, dtype in self._new}
+        places: list[int] = []
+        for array in (*arrays, *found.values()):
+            places += (array.__array_interface__["data"][0], array.strides[0] // 8)
+        return found, self.call(*shape, *places, *self._tables)
+
+
+def _fit(array: Array, shape: tuple[int, int]) -> Array:
+    """Whose elements of a row are neighbours; the same memory if they are already."""
+    if array.shape != shape:
+        array = np.broadcast_to(array, shape)
+    if array.strides[1] == 8 or shape[1] == 1:
+        return array
+    rows = array[:1] if array.strides[0] == 0 else array
+    return np.broadcast_to(np.ascontiguousarray(rows), shape)
+
+
+class _Loops:
+    """A library of loops, built once and cached."""
+
+    def __init__(self, tables: Sequence[Array]):
+        self._tables = [np.ascontiguousarray(table, np.int64) for table in tables]
+        self._loops: list[_Loop] = []
+        self._text = ["#include <cstdint>"]
+
+    def add(self, meaning: Callable[..., Mapping[str, Any]], inputs: Mapping[str, str], outputs: Mapping[str, str],
+            tables: Sequence[int] = ()) -> _Loop:
+        """See `terms.function`; ``tables`` are the slots used."""
+        slots = sorted(set(tables))
+        self._text.append(function(f"loop{len(self._loops)}", meaning, inputs, outputs, slots))
+        self._loops.append(_Loop(inputs, outputs, [self._tables[slot] for slot in slots]))
+        return self._loops[-1]
+
+    def build(self) -> None:
+        library = ctypes.CDLL(str(_library("\n".join(self._text))))
+        for i, loop in enumerate(self._loops):
+            loop.call = getattr(library, f"loop{i}")
+            loop.call.argtypes, loop.call.restype = loop.types, ctypes.c_int64
+
+
+def _library(text: str) -> Path:
+    """The shared library, compiled if no equal one of this machine is cached."""
+    tool = compiler()
+    if tool is None:
+        raise ResourceError("the compiled integer model needs a C++ compiler, and none was found: sudo apt install "
+                            "g++, or open int:, not int:compiled")
+    key = hashlib.blake2b("\n".join((tool, platform.node(), *_FLAGS, text)).encode(), digest_size=12).hexdigest()
+    target = cache() / "model" / f"{key}.so"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = target.with_suffix(f".{os.getpid()}")
+        done = subprocess.run([tool, *_FLAGS, "-", "-o", str(work)], input=text, capture_output=True, text=True)
+        if done.returncode:
+            raise ResourceError(f"the C++ compiler refused the integer model: {done.stderr[-2000:]}")
+        work.replace(target)
+    return target

@@ -1,0 +1,158 @@
+"""The compiled integer model equals the one on numpy in every word, and both keep what the arithmetic says."""
+
+import ctypes
+
+import numpy as np
+import pytest
+from energies import Gathers, Masses, Softmax
+from test_general import case
+from test_machine import base, data
+
+import echolith as el
+from echolith.compiler.pipeline import table_lookup
+from echolith.sim import arith, compiled
+from echolith.sim.arrays import Arrays
+from echolith.sim.compiled import Compiled
+from echolith.sim.golden import extreme
+from echolith.sim.model import IntegerModel
+from echolith.sim.simulator import compiler
+from echolith.sim.terms import OR, function
+from echolith.sim.weights import from_values, load
+
+pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+
+WIDTH = 18
+FUNCTIONS = {
+    "wrap": lambda x, y: arith.wrap(x, WIDTH),
+    "outside": lambda x, y: arith.outside(x, WIDTH),
+    "sat": lambda x, y: arith.sat(x, WIDTH),
+    "rnd": lambda x, y: arith.rnd(x, 7),
+    "more bits": lambda x, y: arith.rnd(x, -3),
+    "shr": lambda x, y: arith.shr(x, y & 31),
+    "unless": lambda x, y: arith.unless(x, y, -5),
+    "abs_bits": lambda x, y: arith.abs_bits(x),
+    "forward": lambda x, y: arith.move(x, y, 0, False),
+    "reverse": lambda x, y: arith.move(x, y, 3, True),
+    "product": lambda x, y: 12 - x * (y & 1023),
+}
+
+
+def words(count=4000):
+    """Of all sizes up to 40 bits, both signs."""
+    generator = np.random.default_rng(0)
+    return generator.integers(-(1 << 40), 1 << 40, (2, count)) >> generator.integers(0, 41, (2, count))
+
+
+def test_terms_of_c_mean_what_numpy_does():
+    names = [name.replace(" ", "_") for name in FUNCTIONS]
+    text = function("f", lambda x, _: dict(zip(names, (f(x["x"], x["y"]) for f in FUNCTIONS.values()), strict=True)),
+                    {"x": "int64_t", "y": "int64_t"}, dict.fromkeys(names, "int64_t"))
+    f = ctypes.CDLL(str(compiled._library("#include <cstdint>\n" + text))).f
+    x, y = words()
+    y[::7] = -5
+    found = np.zeros((len(names), x.size), np.int64)
+    places = [ctypes.c_void_p(a.ctypes.data) for a in (x, y, *found)]
+    f(ctypes.c_long(1), ctypes.c_long(x.size), *(part for p in places for part in (p, ctypes.c_long(0))))
+    for name, meaning, got in zip(FUNCTIONS, FUNCTIONS.values(), found, strict=True):
+        np.testing.assert_array_equal(got, meaning(x, y), name)
+
+
+def test_a_function_of_c_overwrites_reads_rows_and_returns_the_or():
+    text = function("f", lambda x, tables: {"q": tables[2][x["q"] & 1, 1] + x["row"], "half": x["q"], OR: x["q"]},
+                    {"q": "int64_t", "row": "int64_t/row"}, {"q": "int64_t", "half": "double"}, (2,))
+    f = ctypes.CDLL(str(compiled._library("#include <cstdint>\n" + text))).f
+    q, row, half = np.array([[1, 2, 4], [8, 16, 33]]), np.array([100, 200]), np.zeros((2, 3))
+    table = np.array([[0, 5], [0, 7]])
+    rows = [(q, 3), (row, 1), (half, 3)]
+    places = [part for a, n in rows for part in (ctypes.c_void_p(a.ctypes.data), ctypes.c_long(n))]
+    assert f(ctypes.c_long(2), ctypes.c_long(3), *places, ctypes.c_void_p(table.ctypes.data)) == 63
+    assert q.tolist() == [[107, 105, 105], [205, 205, 207]] and half.tolist() == [[1, 2, 4], [8, 16, 33]]
+
+
+def networks():
+    yield base("four lanes"), None
+    for model, cost_at in ((Gathers, "every"), (Masses, "last"), (Softmax, "last")):
+        _, design, x, y = case(model, cost_at)
+        yield design, (x, y)
+
+
+@pytest.mark.parametrize("number", range(4), ids=["oscillators", "gathers", "masses", "softmax"])
+@pytest.mark.parametrize("huge", [False, True], ids=["trained", "huge"])
+def test_every_word_is_the_same(number, huge):
+    """Also with weights so large that sums clip and states wrap."""
+    design, samples = list(networks())[number]
+    d = design.dynamics
+    x, y = samples or data(np.random.default_rng(1), 5, d.steps, design.inputs, design.outputs, d.cost_at)
+    weights = extreme(design, 1) if huge else from_values(design, design.values)
+    models = [IntegerModel(design), IntegerModel(design, Compiled(design))]
+    seen = [_everything(model, weights, *_words(design, x[:5], y[:5])) for model in models]
+    for name, want in seen[0].items():
+        np.testing.assert_equal(seen[1][name], want, name)
+    assert seen[0]["learn"][1].wrapped == huge and np.any(seen[0]["gradients"][design.blocks[0].name])
+
+
+def test_without_copy_0_the_same_is_learned():
+    design = base("four lanes")
+    x, y = data(np.random.default_rng(1), 5, 8, design.inputs, design.outputs, "last")
+    seen = []
+    for checked in (True, False):
+        model = IntegerModel(design)
+        load(model, design.values)
+        seen.append((*model.learn(*_words(design, x, y), checked), model.gradients, model.vector_gradients))
+    np.testing.assert_equal(seen[1], seen[0])
+
+
+def _words(design, x, y):
+    from echolith.sim.data import words
+
+    return words(design, x, y if design.dynamics.cost_at == "every" else y[:, None])
+
+
+def _everything(model, weights, x, target):
+    """All that a model does and holds, by name."""
+    model.masters = {b.name: weights[b.name].copy() for b in model.design.blocks}
+    model.vectors = [weights[f"vector{i}"].copy() for i in range(len(model.design.vectors))]
+    seen = {"predict": model.predict(x), "learn": model.learn(x, target)}
+    state, outcome = model.echo(x)
+    seen |= {"q": state.q, "p": state.p, "echo": outcome, "gradients": dict(model.gradients),
+             "vector gradients": list(model.vector_gradients)}
+    rates = {name: (900 + 7 * i, 1) for i, name in enumerate(model.design.rates)}
+    return seen | {"update": model.update(rates), "masters": model.masters, "vectors": model.vectors}
+
+
+def test_sessions_learn_alike():
+    design = base("one lane")
+    x, y = data(np.random.default_rng(2), 9, 8, design.inputs, design.outputs, "last")
+    with design.open("int:") as a, design.open("int:compiled") as b:
+        histories = [chip.fit(x, y, epochs=2, batch_size=4, momentum=0.5) for chip in (a, b)]
+        assert histories[0] == histories[1]
+        np.testing.assert_equal(b.state_dict(), a.state_dict())
+
+
+def test_without_a_compiler(monkeypatch):
+    monkeypatch.setattr(compiled, "compiler", lambda: None)
+    with pytest.raises(el.ResourceError) as error:
+        base("one lane").open("int:compiled")
+    assert str(error.value) == ("the compiled integer model needs a C++ compiler, and none was found: sudo apt install "
+                                "g++, or open int:, not int:compiled")
+
+
+def test_a_table_answers_alike_before_and_after_its_results_are_kept():
+    hw = base("one lane").hardware
+    table = base("one lane").tables[0]
+    lookup = Arrays(base("one lane"))._tables[0]
+    x = np.arange(-(1 << hw.width - 1), 1 << hw.width - 1)
+    want = table_lookup(x, table, hw.width, hw.segments)
+    assert not lookup._results.size
+    for _ in range(2):
+        np.testing.assert_array_equal(lookup(x), want)
+        assert lookup._results.size == x.size
+
+
+def test_sums_that_float64_cannot_hold_are_refused():
+    arrays = Arrays(base("one lane"))
+    ones = np.ones((1, 1 << 20), np.int64)
+    assert arrays.product(ones, ones.T * 3) == [[3 << 20]]
+    with pytest.raises(OverflowError) as error:
+        arrays.product(ones << 17, ones.T << 17)
+    assert str(error.value) == "a sum of products must stay below 2^53 for exact BLAS, not 1.8e+16"
