@@ -13,7 +13,7 @@ of a last tile reads as zero. Nothing that a command reads may be written by it,
 its own operand, if no other element reads it.
 
 REPEAT goes over the same block again: x starts COLUMNS elements after where it last did, row operands TILES tiles;
-results go on where they ended. A round of OUTER then takes at least `REUSE` cycles.
+results go on where they ended. A round of OUTER then takes at least `timing.reuse` cycles.
 
 Hardware with an index memory (`Depths.index`) gathers: with GATHER q is V[I[FIRST + i]], with GATHER_SECOND r is
 V[I[SECOND + i]]. A command with GATHER moves no position; it kicks momenta from PLACE on. With REPEAT too, FORWARD and
@@ -23,14 +23,13 @@ OUTER gather x: column i of walk n is V[I[FIRST + n * COLUMNS + i]].
 from enum import IntEnum
 
 __all__ = [
-    "DRIFT_BITS", "KIND_BITS", "LOOP_BITS", "REUSE", "Context", "Dest", "Field", "Opcode", "Setting", "UpdateMode",
+    "DRIFT_BITS", "KIND_BITS", "LOOP_BITS", "Context", "Dest", "Field", "Opcode", "Setting", "UpdateMode",
     "exec_word", "loop_word", "set_word",
 ]
 
 LOOP_BITS = 16  # of a loop's count
 KIND_BITS = 4
 DRIFT_BITS = 2
-REUSE = 3  # cycles after which a gradient word may be added to again
 
 
 class Opcode(IntEnum):

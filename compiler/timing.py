@@ -6,19 +6,19 @@
 from dataclasses import dataclass
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.isa import REUSE, Context, Dest, Field, Opcode, Setting
+from echolith.compiler.isa import Context, Dest, Field, Opcode, Setting
 from echolith.compiler.pipeline import latency
 
-__all__ = ["SCALE", "Tails", "broadcast", "cycles", "operand_stage", "tails", "tree_levels"]
+__all__ = [
+    "GROUP", "SCALE", "Tails", "broadcast", "cycles", "fetched", "handed", "operand_stage", "reuse", "summed", "tails",
+    "tree_levels", "updated",
+]
 
 EXECUTE = 2  # cycles from a word's decoding to the next one's reading, or to the strobe that starts a sweep
 JUMP = 1  # further cycle of a word behind which another than the next is read
 
-# Register stages of the array, from the cycle in which the sweep engine holds an address.
-SUM = 4  # memory, operand, product, accumulator
 NEXT = 2  # further cycles of NEXT: one order word a cycle
-GRADIENT = 6  # memory, operand, product, difference, sum, written
-UPDATE = 8  # memory, operand, product, sum, shifted, (weight read), sum, written
+GROUP = 8  # lanes that share a copy of the broadcast registers
 SCALE = 2  # of row operands and their twins: amount, shifted
 
 
@@ -42,9 +42,37 @@ class Tails:
     units_rows: int
 
 
+# Register stages of the array are counted from the cycle in which the sweep engine holds an address.
+
+
 def broadcast(hw: Hardware) -> int:
     """Register stages of addresses, controls and operands on their way to the lanes."""
-    return int(hw.overlap)
+    return int(hw.overlap) * (1 if hw.lanes <= GROUP else 2)
+
+
+def fetched(hw: Hardware) -> int:
+    """Stage of words read for the multipliers; memories have an output register where latency is hidden."""
+    return 1 + hw.overlap
+
+
+def summed(hw: Hardware) -> int:
+    """Stage of sums: operand, product, accumulator."""
+    return fetched(hw) + 3
+
+
+def updated(hw: Hardware) -> int:
+    """Stage in which an update's masters are written: operand, product, sum, shifted, rounded, sum, clipped."""
+    return fetched(hw) + 7
+
+
+def reuse(hw: Hardware) -> int:
+    """Cycles after which a gradient word may be added to again."""
+    return fetched(hw) + 2
+
+
+def handed(hw: Hardware) -> int:
+    """Cycles from the strobe of a FORWARD sweep to its first sums' at the row unit, without those of its columns."""
+    return broadcast(hw) + summed(hw)
 
 
 def tree_levels(lanes: int) -> int:
@@ -54,9 +82,9 @@ def tree_levels(lanes: int) -> int:
 
 def tails(hw: Hardware) -> Tails:
     far = broadcast(hw)
-    drain = far + SUM + 1 + 2 * hw.lanes  # drain register, then two slots of every lane
+    drain = far + summed(hw) + 1 + 2 * hw.lanes  # drain register, then two slots of every lane
     step = operand_stage(hw) + step_latency(hw)  # state read, pipeline, write
-    sums = far + SUM + tree_levels(hw.lanes)
+    sums = far + summed(hw) + tree_levels(hw.lanes)
     # Registered result of slot b, written. A vector's gradient follows two cycles later: before any next sweep's.
     value = operand_stage(hw) + max(map(latency, hw.step)) + 2
     rows = SCALE if hw.learn and hw.cost else 0
@@ -64,11 +92,11 @@ def tails(hw: Hardware) -> Tails:
         drive=drain + 1,
         hidden=drain + max(map(latency, hw.activate)) + rows + 1,  # scaled copy, write
         cost=drain + (latency(hw.cost) + rows + 1 if hw.cost else 0),
-        outer=far + GRADIENT,
+        outer=far + summed(hw) + 2,  # difference as the sum, new word, written
         nudge=sums + 3,
         step=sums + step,
         units=step,
-        update=far + UPDATE,
+        update=far + updated(hw) + 3,  # written; counts of what was clipped
         fetch=2,
         value=drain + max(map(latency, hw.activate)),
         step_value=sums + value,
@@ -95,7 +123,7 @@ def _walk(word: int, s: list[int], hw: Hardware) -> int:
     if opcode == Opcode.FORWARD:
         return walks * tiles * s[Setting.PERIOD]
     if opcode == Opcode.OUTER:
-        return walks * tiles * (max(columns, REUSE) if hw.repeat else columns)
+        return walks * tiles * (max(columns, reuse(hw)) if hw.repeat else columns)
     if opcode == Opcode.TRANSPOSED:
         return walks * columns * max(tiles, 2)
     return 2 * length * (tiles if opcode == Opcode.UPDATE else 1)
@@ -170,7 +198,7 @@ class _Flight:
         self.walk = start + _walk(word, s, hw) + 1
         end = self.walk + _tail(word, t)
         if opcode == Opcode.FORWARD:
-            self.taken = start + s[Setting.COLUMNS] + broadcast(hw) + 4
+            self.taken = start + s[Setting.COLUMNS] + handed(hw)
         if not hw.overlap or _alone(word, hw):
             self.alone = end
         elif opcode == Opcode.FORWARD:

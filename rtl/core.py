@@ -7,13 +7,13 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Design, Hardware
-from echolith.compiler.isa import REUSE, Context, Dest, Opcode, Setting
+from echolith.compiler.isa import Context, Dest, Opcode, Setting
 from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.registers import Bank as BankId
-from echolith.compiler.timing import tails
+from echolith.compiler.timing import fetched, reuse, tails
 from echolith.rtl.array import SynapseArray
 from echolith.rtl.lane import Mode
-from echolith.rtl.memory import Bank
+from echolith.rtl.memory import Bank, registered_bank
 from echolith.rtl.pipeline import delay
 from echolith.rtl.rows import RowUnit
 from echolith.rtl.scale import EXPONENT_BITS
@@ -75,7 +75,7 @@ class Core(wiring.Component):
         self._samples(m)
         if hw.general:
             self._offsets(m)
-        self._state(m)
+        self._state(m, platform)
         self._commands(m)
         self._vectors(m)
         self._results(m)
@@ -149,8 +149,8 @@ class Core(wiring.Component):
         return index + self._offset[setting] if self.hw.general else index
 
     def _outer_period(self):
-        columns = self.sequencer.setting_columns
-        return Mux(columns < REUSE, REUSE, columns) if self.hw.repeat else columns
+        columns, least = self.sequencer.setting_columns, reuse(self.hw)
+        return Mux(columns < least, least, columns) if self.hw.repeat else columns
 
     def _starts(self, m: Module) -> dict:
         """Where operands begin: as set, and further on in every walk of a repeated sweep."""
@@ -229,14 +229,14 @@ class Core(wiring.Component):
             self.rows.target_w_addr.eq(self.fetched_at[1:]), self.rows.target_w_data.eq(word),
         ]
 
-    def _state(self, m: Module) -> None:
+    def _state(self, m: Module, platform) -> None:
         """Positions (and inputs), momenta; the array reads both slots, the neuron unit moves one element a cycle."""
         hw, s, e, u, w = self.hw, self.sequencer, self.sweep, self.units, self.window
         bits = u.bits
         q = [Bank(width=hw.width, depth=4 << bits) for _ in range(2)]
         m.submodules.q_a, m.submodules.q_b = x = q
         if hw.overlap:
-            x = [Bank(width=hw.width, depth=4 << bits) for _ in range(2)]
+            x = [registered_bank(platform, width=hw.width, depth=4 << bits) for _ in range(2)]
             m.submodules.x_a, m.submodules.x_b = x
         m.submodules.p = p = Bank(width=hw.width, depth=8 << bits)
         self.q, self.p = q, p
@@ -278,7 +278,7 @@ class Core(wiring.Component):
             ]
         sample = [Mux(s.command.source, s.command.context == 2, 0),
                   Mux(s.command.source & (s.command.context == 1), 0, 1)]
-        chosen = [delay(m, x, 1, "source") for x in sample]
+        chosen = [delay(m, x, fetched(hw), "source") for x in sample]
         mantissa = s.setting_rate[:hw.width].as_signed()
         for slot, operand in enumerate((self.array.x_a, self.array.x_b)):
             word = Mux(chosen[slot], x[1].r_data, x[0].r_data).as_signed()

@@ -9,7 +9,7 @@ from echolith.compiler.registers import ABI, MAGIC, REGISTERS, Bank, address
 __all__ = ["Window"]
 
 _OWN = ("magic", "abi", "hardware", "control", "bank", "pointer")  # not ports
-READ_CYCLES = 3  # from address to data, the slowest bank
+READ_CYCLES = 7  # from address to data, the slowest bank: the lanes'
 
 
 class Window(wiring.Component):
