@@ -90,8 +90,9 @@ class Lane(wiring.Component):
         rows = [self._row_memory(m, slot, write) for slot, write in enumerate((self.row_a, self.row_b))]
         m.submodules.weights = weights = self._bank(platform, weight_bank, 2 * w)
         m.d.comb += [
-            weights.r_addr.eq(self.w_addr), weights.r_en.eq(~weights.w_en), self.w_data.eq(weights.r_data),
-            weights.w_addr.eq(self.ww_addr),
+            weights.r_addr.eq(self.w_addr), self.w_data.eq(weights.r_data),
+            # Where there may be one port for both, an update reads and writes in turn.
+            weights.r_en.eq(1 if fetched(self.hw) > 1 else ~weights.w_en), weights.w_addr.eq(self.ww_addr),
         ]
         swept = weights.r_data[w:].as_signed()
         left = [Signal(signed(w), name=f"left_{s}") for s in "ab"]
