@@ -3,7 +3,7 @@
 `tails` restates nothing: each tail is the sum of the latencies of the parts that a sweep's last element passes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Context, Dest, Field, Opcode, Setting
@@ -14,7 +14,7 @@ __all__ = [
     "tree_levels", "updated",
 ]
 
-EXECUTE = 2  # cycles from a word's decoding to the next one's reading, or to the strobe that starts a sweep
+EXECUTE = 2  # cycles from a word's decoding to the next one's reading
 JUMP = 1  # further cycle of a word behind which another than the next is read
 
 NEXT = 2  # further cycles of NEXT: one order word a cycle
@@ -147,69 +147,93 @@ def _result(word: int, step: int, value: int, rows: int) -> int:
 
 
 @dataclass
+class _Left:
+    """A counter of the scoreboard: zero from cycle ``end`` on, loaded with ``tail`` at the end of a sweep's walk."""
+
+    end: int = 0
+    tail: int = 0
+
+    def below(self, limit: int) -> int:
+        """First cycle in which a sweep may start that wants at most ``limit`` cycles left."""
+        return 0 if self.tail <= limit else self.end - limit + 1
+
+    def after(self, now: int) -> "_Left":
+        return _Left(max(self.end - now, 0), self.tail if self.end > now else 0)
+
+
+@dataclass
 class _Flight:
     """`rtl.scoreboard`, by cycles: when the array is free, and when nothing of the kind is on its way any more."""
 
     walk: int = 0
-    alone: int = 0
-    rows: int = 0
-    units: int = 0
-    lanes: int = 0
+    alone: _Left = field(default_factory=_Left)
+    rows: _Left = field(default_factory=_Left)
+    units: _Left = field(default_factory=_Left)
+    lanes: _Left = field(default_factory=_Left)
     taken: int = 0  # the row unit has the last FORWARD sweep
     moving: int = 0  # context in the neuron unit
     written: tuple[int, int] = (0, 0)  # the regions of row operands
 
     @property
     def idle(self) -> int:
-        return max(self.walk, self.alone, self.rows, self.units, self.lanes)
+        return max(self.walk, *(x.end for x in (self.alone, self.rows, self.units, self.lanes)))
 
     @property
     def still(self) -> int:
-        return max(self.walk, self.alone)
+        return max(self.walk, self.alone.end)
 
     def after(self, now: int) -> "_Flight":
         """Relative to ``now``; what is over is at 0."""
         def left(cycle: int) -> int:
             return max(cycle - now, 0)
 
-        return _Flight(left(self.walk), left(self.alone), left(self.rows), left(self.units), left(self.lanes),
-                       left(self.taken), self.moving if left(self.units) else 0,
+        units = self.units.after(now)
+        return _Flight(left(self.walk), self.alone.after(now), self.rows.after(now), units, self.lanes.after(now),
+                       left(self.taken), self.moving if units.end else 0,
                        (left(self.written[0]), left(self.written[1])))
 
+    def later(self, cycles: int) -> "_Flight":
+        def moved(x: _Left) -> _Left:
+            return _Left(x.end + cycles, x.tail)
+
+        return _Flight(self.walk + cycles, moved(self.alone), moved(self.rows), moved(self.units), moved(self.lanes),
+                       self.taken + cycles, self.moving, (self.written[0] + cycles, self.written[1] + cycles))
+
     def ready(self, word: int, columns: int, hw: Hardware) -> int:
-        """First cycle in which the sequencer lets a sweep go."""
+        """First cycle in which the sequencer may start a sweep."""
         if not hw.overlap or _alone(word, hw):
-            return self.idle
+            return self.idle + 1
         opcode, context = word >> 28, word & 3
-        there = 0 if word >> Field.SOURCE & 1 or context != self.moving else self.units
-        if not hw.general:
-            there -= columns - 1
-        operands = self.written[context == Context.ECHO_B]
+        there = 0
+        if not word >> Field.SOURCE & 1 and context == self.moving:
+            there = self.units.below(0 if hw.general else columns - 1)
+        operands = self.written[context == Context.ECHO_B] + 1
         if opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.DRIVE:
             operands = 0
-        return max(self.still, *{
-            Opcode.FORWARD: (there, operands, self.taken, self.rows - columns),
-            Opcode.OUTER: (there, operands, self.lanes),
-            Opcode.TRANSPOSED: (operands, self.units), Opcode.UNITS: (self.units,)}[Opcode(opcode)])
+        return max(self.walk - 1, self.alone.below(0), *{
+            Opcode.FORWARD: (there, operands, self.taken + 1, self.rows.below(columns)),
+            Opcode.OUTER: (there, operands, self.lanes.below(0)),
+            Opcode.TRANSPOSED: (operands, self.units.below(0)), Opcode.UNITS: (self.units.below(0),)}[Opcode(opcode)])
 
     def launch(self, word: int, start: int, s: list[int], hw: Hardware, t: Tails) -> None:
         """A sweep starts: the strobe is in cycle ``start``."""
         opcode, context = word >> 28, word & 3
         self.walk = start + _walk(word, s, hw) + 1
-        end = self.walk + _tail(word, t)
+        tail = _tail(word, t)
+        left = _Left(self.walk + tail, tail)
         if opcode == Opcode.FORWARD:
             self.taken = start + s[Setting.COLUMNS] + handed(hw)
         if not hw.overlap or _alone(word, hw):
-            self.alone = end
+            self.alone = left
         elif opcode == Opcode.FORWARD:
-            self.rows = end
+            self.rows = left
             if word >> Field.DEST & 3 != Dest.DRIVE:
                 first, second = self.written
-                self.written = (first, end) if context == Context.ECHO_B else (end, second)
+                self.written = (first, left.end) if context == Context.ECHO_B else (left.end, second)
         elif opcode == Opcode.OUTER:
-            self.lanes = end
+            self.lanes = left
         else:
-            self.units, self.moving = end, context
+            self.units, self.moving = left, context
 
 
 def _alone(word: int, hw: Hardware) -> bool:
@@ -252,9 +276,11 @@ class _Walk:
     def _carry_out(self, word: int, opcode: Opcode) -> None:
         decode = self.now + 1
         if opcode >= Opcode.FETCH:
-            decode = max(decode, self.flight.ready(word, self.settings[Setting.COLUMNS], self.hw))
-            self.flight.launch(word, decode + EXECUTE, self.settings, self.hw, self.tails)
-        elif opcode in (Opcode.HALT, Opcode.NEXT, Opcode.GUARD):
+            start = max(decode + 1, self.flight.ready(word, self.settings[Setting.COLUMNS], self.hw))
+            self.flight.launch(word, start, self.settings, self.hw, self.tails)
+            self.now = start + 1
+            return
+        if opcode in (Opcode.HALT, Opcode.NEXT, Opcode.GUARD):
             decode = max(decode, self.flight.idle)
         elif opcode in (Opcode.SET, Opcode.ROW):
             decode = max(decode, self.flight.still)
@@ -276,10 +302,7 @@ class _Walk:
         return end
 
     def _skip(self, cycles: int) -> None:
-        relative, self.now = self.flight.after(self.now), self.now + cycles
-        for field in ("walk", "alone", "rows", "units", "lanes", "taken"):
-            setattr(self.flight, field, getattr(relative, field) + self.now)
-        self.flight.written = (relative.written[0] + self.now, relative.written[1] + self.now)
+        self.flight, self.now = self.flight.after(self.now).later(self.now + cycles), self.now + cycles
 
 
 def cycles(program: tuple[int, ...], entry: int, hw: Hardware, pairs: int = 1) -> int:

@@ -10,9 +10,9 @@ from echolith.compiler.design import Design, Hardware
 from echolith.compiler.isa import Context, Dest, Opcode, Setting
 from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.registers import Bank as BankId
-from echolith.compiler.timing import fetched, reuse, tails
+from echolith.compiler.timing import fetched, tails
 from echolith.rtl.array import SynapseArray
-from echolith.rtl.lane import Mode
+from echolith.rtl.decode import decode_counts, decode_mode, decode_tail
 from echolith.rtl.memory import Bank, registered_bank
 from echolith.rtl.pipeline import delay
 from echolith.rtl.rows import RowUnit
@@ -86,6 +86,9 @@ class Core(wiring.Component):
     def _is(self, opcode: Opcode):
         return self.sequencer.opcode == opcode
 
+    def _next_is(self, opcode: Opcode):
+        return self.sequencer.next_opcode == opcode
+
     def _bus(self, m: Module) -> None:
         w, s = self.window, self.sequencer
         for name in ("bus_addr", "bus_w_data", "bus_w_stb", "bus_r_stb"):
@@ -99,41 +102,18 @@ class Core(wiring.Component):
         ]
 
     def _sweeps(self, m: Module) -> None:
-        """Counters of the sweep engine from opcode and settings; the array's controls."""
-        s, e, a, b, t = self.sequencer, self.sweep, self.array, self.scoreboard, self.tails
-        with m.Switch(s.opcode):
-            with m.Case(Opcode.FORWARD):
-                m.d.comb += [e.outer.eq(s.setting_tiles), e.period.eq(s.setting_period),
-                             e.active.eq(s.setting_columns), a.mode.eq(Mode.FORWARD)]
-                with m.Switch(s.command.dest):
-                    value = ((Dest.VALUE, t.value),) if self.hw.general else ()
-                    for dest, tail in ((Dest.DRIVE, t.drive), (Dest.HIDDEN, t.hidden), (Dest.COST, t.cost), *value):
-                        with m.Case(dest):
-                            m.d.comb += b.tail.eq(tail)
-            with m.Case(Opcode.OUTER):
-                m.d.comb += [e.outer.eq(s.setting_tiles), e.period.eq(self._outer_period()),
-                             e.active.eq(s.setting_columns), b.tail.eq(t.outer), a.mode.eq(Mode.OUTER)]
-            with m.Case(Opcode.TRANSPOSED):
-                m.d.comb += [e.outer.eq(s.setting_columns), e.active.eq(s.setting_tiles),
-                             e.period.eq(Mux(s.setting_tiles == 1, 2, s.setting_tiles)),
-                             b.tail.eq(Mux(s.command.dest[0], t.nudge, self._tail(t.step, t.step_value, t.step_rows))),
-                             a.mode.eq(Mode.TRANSPOSED)]
-            with m.Case(Opcode.UNITS):
-                m.d.comb += [e.outer.eq(1), e.period.eq(s.setting_length << 1), e.active.eq(s.setting_length << 1),
-                             e.alternate.eq(1), b.tail.eq(self._tail(t.units, t.units_value, t.units_rows))]
-            with m.Case(Opcode.UPDATE):
-                m.d.comb += [e.outer.eq(s.setting_tiles), e.period.eq(s.setting_length << 1),
-                             e.active.eq(s.setting_length << 1), e.alternate.eq(1), b.tail.eq(t.update),
-                             a.mode.eq(Mode.UPDATE)]
-            with m.Default():
-                m.d.comb += [e.outer.eq(2), e.period.eq(s.setting_length), e.active.eq(s.setting_length),
-                             b.tail.eq(t.fetch)]
+        """The sweep engine, what it tells the array, and what may start behind it."""
+        s, e, a, b = self.sequencer, self.sweep, self.array, self.scoreboard
+        decode_counts(m, self.hw, s, e)
+        decode_mode(m, s, a.mode)
+        decode_tail(m, self.hw, self.tails, s, b.tail)
         m.d.comb += [
             e.start.eq(s.start), e.stop.eq(s.stopping), e.base.eq(s.setting_base),
-            b.start.eq(s.start), b.opcode.eq(s.opcode), b.command.eq(s.command), b.walking.eq(e.running),
+            b.start.eq(s.start), s.free.eq(~e.running | e.ended), b.opcode.eq(s.opcode), b.command.eq(s.command), b.walking.eq(e.running),
             b.ended.eq(e.ended), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode),
             b.next_command.eq(s.next_command), b.columns.eq(s.setting_columns),
             s.ready.eq(b.ready), s.still.eq(b.still), s.idle.eq(b.idle),
+            e.alternate.eq(self._is(Opcode.UNITS) | self._is(Opcode.UPDATE)),
             e.inner_step.eq(Mux(self._is(Opcode.TRANSPOSED), s.setting_columns, 1)),
             e.outer_step.eq(Mux(self._is(Opcode.TRANSPOSED), 1, s.setting_columns)),
             a.valid.eq(e.valid & (self._is(Opcode.FORWARD) | self._is(Opcode.OUTER) | self._is(Opcode.TRANSPOSED)
@@ -141,16 +121,12 @@ class Core(wiring.Component):
             a.first.eq(e.first), a.last.eq(e.last), a.address.eq(e.address),
             a.tile.eq(self._moved(Mux(self._is(Opcode.TRANSPOSED), e.inner_index, e.outer_index), Setting.TILE)),
             a.coarse.eq(s.setting_rate[22:24]), a.update.eq(s.command.dest), a.region.eq(region(s.command)),
-            a.start.eq(s.start & self._is(Opcode.FORWARD)),
+            a.start.eq(s.start & self._next_is(Opcode.FORWARD)),
         ]
 
     def _moved(self, index, setting: Setting):
         """``index`` plus an offset that only general hardware has."""
         return index + self._offset[setting] if self.hw.general else index
-
-    def _outer_period(self):
-        columns, least = self.sequencer.setting_columns, reuse(self.hw)
-        return Mux(columns < least, least, columns) if self.hw.repeat else columns
 
     def _starts(self, m: Module) -> dict:
         """Where operands begin: as set, and further on in every walk of a repeated sweep."""
@@ -173,11 +149,6 @@ class Core(wiring.Component):
     def _setting(self, setting: Setting):
         return getattr(self.sequencer, f"setting_{setting.name.lower()}")
 
-    def _tail(self, step: int, value: int, rows: int):
-        """A pass's tail by what becomes of its results."""
-        command = self.sequencer.command
-        return Mux(command.rows, rows, Mux(command.value, value, step)) if self.hw.general else step
-
     def _offsets(self, m: Module) -> None:
         """Places in the vectors, of row operands and of drives; results back to the vectors."""
         s, r, u = self.sequencer, self.rows, self.units
@@ -185,7 +156,8 @@ class Core(wiring.Component):
         m.d.comb += [
             u.first.eq(s.setting_first), u.second.eq(s.setting_second),
             r.mapped_valid.eq(u.mapped_valid & s.command.rows), r.mapped.eq(u.mapped),
-            v.start.eq(s.start & Mux(self._is(Opcode.FORWARD), s.command.dest == Dest.VALUE, s.command.value)),
+            v.start.eq(s.start & Mux(self._next_is(Opcode.FORWARD), s.next_command.dest == Dest.VALUE,
+                                     s.next_command.value)),
             v.first.eq(s.setting_place), v.context.eq(s.command.context),
             v.maximum.eq(s.command.maximum),
             v.summed_valid.eq(r.value_valid), v.summed.eq(r.value),
@@ -294,30 +266,35 @@ class Core(wiring.Component):
     def _commands(self, m: Module) -> None:
         """What the units behind the array work on: the sweep whose results reach them, and its settings."""
         s, r, u = self.sequencer, self.rows, self.units
-        moves = self._is(Opcode.TRANSPOSED) | self._is(Opcode.UNITS)
-        if self.hw.depths.index:
-            moves |= s.command.gather  # the array's columns are looked up there
-        settings = [s.setting_rows]
-        if self.hw.general:
-            settings += [s.setting_drive, Mux(self._is(Opcode.TRANSPOSED), s.setting_into, s.setting_tile)]
-        given, mine, sweeping = Cat(s.command, *settings), Cat(r.command, r.rows), self._is(Opcode.TRANSPOSED)
-        if self.hw.general:
-            mine = Cat(mine, r.drive, r.tile)
+        mine = Cat(r.command, r.rows, *((r.drive, r.tile) if self.hw.general else ()))
         if not self.hw.overlap:
-            m.d.comb += [mine.eq(given), u.command.eq(s.command), u.sweeping.eq(sweeping),
-                         r.start.eq(s.start), u.start.eq(s.start)]
+            m.d.comb += [mine.eq(self._given(s.opcode, s.command)), u.command.eq(s.command),
+                         u.sweeping.eq(self._is(Opcode.TRANSPOSED)), r.start.eq(s.start), u.start.eq(s.start)]
             return
+        forward, sweeping = self._next_is(Opcode.FORWARD), self._next_is(Opcode.TRANSPOSED)
+        moves = sweeping | self._next_is(Opcode.UNITS)
+        if self.hw.depths.index:
+            moves |= s.next_command.gather  # the array's columns are looked up there
+        given = self._given(s.next_opcode, s.next_command)
         launched, working = Signal(len(given)), Signal(len(given))
-        directly = s.start & ~self._is(Opcode.FORWARD) & s.command.rows if self.hw.general else 0
+        directly = s.start & ~forward & s.next_command.rows if self.hw.general else 0
         m.d.comb += [mine.eq(working), r.start.eq(self.array.taken | directly), u.start.eq(s.start & moves)]
-        with m.If(s.start & self._is(Opcode.FORWARD)):
+        with m.If(s.start & forward):
             m.d.sync += launched.eq(given)
         with m.If(self.array.taken):
             m.d.sync += working.eq(launched)
         with m.Elif(directly):
             m.d.sync += working.eq(given)
         with m.If(u.start):
-            m.d.sync += [u.command.eq(s.command), u.sweeping.eq(sweeping)]
+            m.d.sync += [u.command.eq(s.next_command), u.sweeping.eq(sweeping)]
+
+    def _given(self, opcode, command):
+        """What the row unit needs to know of a sweep."""
+        s = self.sequencer
+        if not self.hw.general:
+            return Cat(command, s.setting_rows)
+        tile = Mux(opcode == Opcode.TRANSPOSED, s.setting_into, s.setting_tile)
+        return Cat(command, s.setting_rows, s.setting_drive, tile)
 
     def _vectors(self, m: Module) -> None:
         """Neuron unit, row unit and array to each other; the vector parameters beside the unit path."""
@@ -335,7 +312,7 @@ class Core(wiring.Component):
             exponent = (Mux(sample, r.exponent_b, r.exponent_a) - w.gain)[:EXPONENT_BITS]
             chosen = w.host_en & ((w.host_index >> u.bits) == index)
             if self.hw.adding:
-                m.d.comb += bank.g_add.eq(s.command.context == Context.PAIR)
+                m.d.comb += bank.g_add.eq(u.command.context == Context.PAIR)
             m.d.comb += [
                 bank.addr.eq(u.unit), bank.r_en.eq(u.k_en if self.hw.general else u.q_r_en),
                 getattr(u, f"k{index}").eq(bank.k),

@@ -21,16 +21,16 @@ class Scoreboard(wiring.Component):
 
     Members
     -------
-    start, opcode, command : In
-        A sweep starts.
-    walking, ended, tail : In
-        It goes over its addresses; strobe in the last cycle, with the cycles that its results need from there.
+    start : In
+        Strobe: the sweep that waited goes over its addresses from the next cycle on.
+    opcode, command, walking, ended, tail : In
+        The sweep that does so, or did last; strobe in the last cycle; the cycles that its results need from there.
     taken : In(1)
         Strobe: the first sums of a FORWARD sweep reach the row unit.
     next_opcode, next_command, columns : In
         The sweep that waits, and its columns.
     ready : Out(1)
-        It may start.
+        It may start, now or, if a sweep goes over its addresses, at the end of that.
     still, idle : Out(1)
         Nothing depends on settings any more; nothing is on its way.
     """
@@ -59,10 +59,12 @@ class Scoreboard(wiring.Component):
         m.d.comb += [self.still.eq(~self.walking & (alone == 0)),
                      self.idle.eq(self.still & (rows == 0) & (units == 0) & (lanes == 0)), self.ready.eq(self.idle)]
         if self.hw.overlap:
-            m.d.comb += self.ready.eq(self.still & self._may_start(m, rows, units, lanes, everything[1][1]))
+            soon = [Mux(self.walking & chosen, self.tail, left) for left, chosen in everything]
+            m.d.comb += self.ready.eq((soon[0] == 0) & self._may_start(m, *soon[1:], rows, everything[1][1]))
         return m
 
-    def _may_start(self, m: Module, rows, units, lanes, forward):
+    def _may_start(self, m: Module, rows, units, lanes, rows_now, forward):
+        """``rows``, ``units``, ``lanes``: cycles that are left when the sweep could start."""
         c, op, after = self.next_command, self.next_opcode, region(self.next_command)
         moving, written = Signal(2), Signal(2)  # context in the neuron unit; regions of operands
         drained, draining = Signal(), Signal()  # the region that the row unit writes, if it does
@@ -71,17 +73,18 @@ class Scoreboard(wiring.Component):
             m.d.sync += [drained.eq(region(self.command)), draining.eq(_writes(self.command))]
         with m.If(self.ended & _moves(self.opcode)):
             m.d.sync += moving.eq(self.command.context)
-        with m.If((rows == 1) & draining):
+        with m.If((rows_now == 1) & draining):
             m.d.sync += written.bit_select(drained, 1).eq(0)
         with m.If(self.taken):
             m.d.sync += waits.eq(0)
-        with m.If(self.start & forward):
+        with m.If(self.start & (op == Opcode.FORWARD) & ~self._alone(op, c)):
             m.d.sync += waits.eq(1)
-            with m.If(_writes(self.command)):
-                m.d.sync += written.bit_select(region(self.command), 1).eq(1)
+            with m.If(_writes(c)):
+                m.d.sync += written.bit_select(after, 1).eq(1)
         # Positions are read in the order in which they are moved: a sweep may follow closely.
         close = 0 if self.hw.general else units < self.columns
-        there = c.source | (units == 0) | (c.context != moving) | close
+        mover = Mux(self.walking & _moves(self.opcode), self.command.context, moving)
+        there = c.source | (units == 0) | (c.context != mover) | close
         operands = ~written.bit_select(after, 1)
         ready = Signal()
         with m.Switch(op):

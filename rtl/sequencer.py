@@ -1,5 +1,5 @@
 """The sequencer: three cycles per program word, a fourth after a jump; counted loops. It reads ahead of the sweep that
-runs, and waits where the `Scoreboard` says so."""
+runs and waits where the `Scoreboard` says so; the next sweep starts in the last cycle of the one before."""
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
@@ -46,14 +46,19 @@ class Sequencer(wiring.Component):
     go, stop, entry, pairs, guard : In
         ``stop`` may come at any time; a run ends once all is drained. ``guard``: a flag is up, GUARD jumps.
     busy : Out
-    opcode, command, start : Out
-        The sweep started last, held until the next; ``start`` strobes when they are there.
+    opcode, command : Out
+        The sweep started last, held until the next.
+    start : Out
+        Strobe: the sweep in ``next_opcode`` and ``next_command`` begins with the next cycle.
     stopping : Out
         A stop has come and the run is not over yet: sweeps end early.
     next_opcode, next_command : Out
         The word that waits to be carried out.
     ready, still, idle : In
-        It may start, if it is a sweep; settings may change; nothing is on its way.
+        It may start, if it is a sweep, as far as results on their way are concerned; settings may change; nothing is on
+        its way.
+    free : In
+        The sweep engine stands still, or does so in the next cycle.
     next : Out
         Strobe: take the next pair of the order memory (two more cycles).
     setting_* : Out
@@ -71,6 +76,7 @@ class Sequencer(wiring.Component):
             "go": In(1), "stop": In(1), "entry": In(pc), "pairs": In(LOOP_BITS), "guard": In(1), "busy": Out(1),
             "opcode": Out(4), "command": Out(Command), "start": Out(1), "stopping": Out(1),
             "next_opcode": Out(4), "next_command": Out(Command), "ready": In(1), "still": In(1), "idle": In(1),
+            "free": In(1),
             "next": Out(1),
             **{f"setting_{s.name.lower()}": Out(bits) for s, bits in self.settings.items()},
             "offset": Out(self.offset_bits),
@@ -80,7 +86,7 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.program = program = Bank(width=32, depth=self.hw.depths.program)
-        pc, quit = Signal(self.pc_bits), Signal()
+        pc, quit, ready = Signal(self.pc_bits), Signal(), Signal()
         # The memory's output stays until the word is carried out; a register makes it faster.
         word = Signal(32, reset_less=True) if self.hw.overlap else program.r_data
         m.d.comb += [
@@ -89,6 +95,7 @@ class Sequencer(wiring.Component):
             program.w_en.eq(self.program_w_en), self.program_r_data.eq(program.r_data),
             self.next_opcode.eq(word[28:]), self.next_command.eq(word[:28]),
         ]
+        m.d.sync += ready.eq(self.ready)  # once so, it stays so: results on their way only get fewer
         with m.If(self.stop):
             m.d.sync += self.stopping.eq(1)
         with m.FSM():
@@ -106,10 +113,26 @@ class Sequencer(wiring.Component):
                 self._read(m, word, program)
                 m.next = "DECODE"
             with m.State("DECODE"):
+                go = self._may_go(m, word[28:])
                 m.d.sync += quit.eq(self.stopping)
-                with m.If(self._may_go(m, word[28:])):
+                with m.If(word[28:] >= Opcode.FETCH):
+                    if self.hw.overlap:
+                        m.d.sync += pc.eq(pc + 1)
+                    m.next = "WAIT"
+                with m.Elif(go):
                     m.d.sync += pc.eq(pc + 1)
                     m.next = "EXECUTE"
+            with m.State("WAIT"):
+                with m.If(self.stopping):
+                    with m.If(self.idle):
+                        m.d.sync += self.busy.eq(0)
+                        m.next = "IDLE"
+                with m.Elif(ready & self.free):
+                    m.d.comb += self.start.eq(1)
+                    m.d.sync += [self.command.eq(word[:28]), self.opcode.eq(word[28:])]
+                    if not self.hw.overlap:  # the word is the memory's output
+                        m.d.sync += pc.eq(pc + 1)
+                    m.next = "READ"
             with m.State("EXECUTE"):
                 m.next = "READ"
                 self._execute(m, word, quit, pc)
@@ -118,10 +141,6 @@ class Sequencer(wiring.Component):
             with m.State("NEXT_B"):
                 m.d.sync += self.offset.eq(0)
                 m.next = "READ"
-            with m.State("LAUNCH"):
-                m.d.comb += self.start.eq(1)
-                self._read(m, word, program)
-                m.next = "DECODE"
         return m
 
     def _read(self, m: Module, word, program: Bank) -> None:
@@ -136,17 +155,12 @@ class Sequencer(wiring.Component):
                 m.d.comb += go.eq(self.idle)
             with m.Case(Opcode.SET, Opcode.ROW):
                 m.d.comb += go.eq(self.still)
-            with m.Case(Opcode.LOOP, Opcode.PAIRS, Opcode.END):
-                m.d.comb += go.eq(1)
             with m.Default():
-                m.d.comb += go.eq(self.ready)
+                m.d.comb += go.eq(1)
         return Mux(self.stopping, self.idle, go)
 
     def _execute(self, m: Module, word, quit, pc) -> None:
         opcode, value = word[28:], word[:24]
-        with m.If(opcode >= Opcode.FETCH):
-            m.d.sync += [self.command.eq(word[:28]), self.opcode.eq(opcode)]
-            m.next = "LAUNCH"
         with m.Switch(opcode):
             with m.Case(Opcode.HALT):
                 m.d.sync += self.busy.eq(0)

@@ -13,7 +13,8 @@ class Sweep(wiring.Component):
     Members
     -------
     start : In(1)
-        Strobe. The counts are taken with it; the other inputs must be held until ``ended``.
+        Strobe, also in the cycle of ``ended``. The counts and ``base`` are taken with it; the other inputs must be held
+        until ``ended``.
     outer, period, active : In
         Counts, at least one.
     alternate : In(1)
@@ -55,9 +56,8 @@ class Sweep(wiring.Component):
         m = Module()
         live, row = Signal(), Signal(self.address_bits)
         going, sweep_end, next_row = Signal(), Signal(), Signal(self.address_bits)
-        period = _Countdown(m, "period", self.period, self.start)
-        active = _Countdown(m, "active", self.active, self.start)
-        rounds = _Countdown(m, "rounds", self.outer, self.start)
+        period, active, rounds = (_Countdown(name, total) for name, total in (
+            ("period", self.period), ("active", self.active), ("rounds", self.outer)))
         last_walk = self._last(m)
         m.d.comb += [
             going.eq(self.running & ~self.hold), sweep_end.eq(period.last & rounds.last & last_walk),
@@ -83,7 +83,9 @@ class Sweep(wiring.Component):
                 m.d.sync += [self.outer_index.eq(0), row.eq(self.base), self.address.eq(self.base)]
         with m.If(self.ended):
             m.d.sync += [self.running.eq(0), live.eq(0)]
-        with m.If(self.start):
+        with m.If(self.start):  # perhaps in the last cycle of another sweep
+            for count in (period, active, rounds):
+                count.start(m)
             m.d.sync += [self.running.eq(1), live.eq(1), self.first.eq(1), self.inner_index.eq(0),
                          self.outer_index.eq(0), row.eq(self.base), self.address.eq(self.base)]
         return m
@@ -101,15 +103,19 @@ class Sweep(wiring.Component):
 
 
 class _Countdown:
-    """Counts ``total`` cycles, taken at ``start``: ``last`` is a register that is set in the last of them, so that
-    nothing waits for a comparison."""
+    """Counts ``total`` cycles: ``last`` is a register that is set in the last of them, so that nothing waits for a
+    comparison."""
 
-    def __init__(self, m: Module, name: str, total, start):
+    def __init__(self, name: str, total):
+        self._total = total
         self._full, self._left = (Signal(len(total), name=f"{name}_{part}") for part in ("full", "left"))
         self._one, self.last = Signal(name=f"{name}_one"), Signal(name=f"{name}_last")
-        with m.If(start):
-            m.d.sync += [self._full.eq(total - 1), self._left.eq(total - 1), self._one.eq(total == 1),
-                         self.last.eq(total == 1)]
+
+    def start(self, m: Module) -> None:
+        """The next cycle is the first."""
+        total = self._total
+        m.d.sync += [self._full.eq(total - 1), self._left.eq(total - 1), self._one.eq(total == 1),
+                     self.last.eq(total == 1)]
 
     def count(self, m: Module, again) -> None:
         """A cycle passes; ``again`` from the beginning."""
