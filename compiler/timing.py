@@ -82,7 +82,8 @@ def tree_levels(lanes: int) -> int:
 
 def tails(hw: Hardware) -> Tails:
     far = broadcast(hw)
-    drain = far + summed(hw) + 1 + 2 * hw.lanes  # drain register, then two slots of every lane
+    # Drain register, then two slots of every lane; the row unit reads drives beside them.
+    drain = far + summed(hw) + 1 + 2 * hw.lanes + fetched(hw) - 1
     step = operand_stage(hw) + step_latency(hw)  # state read, pipeline, write
     sums = far + summed(hw) + tree_levels(hw.lanes)
     # Registered result of slot b, written. A vector's gradient follows two cycles later: before any next sweep's.
@@ -108,7 +109,7 @@ def tails(hw: Hardware) -> Tails:
 
 def operand_stage(hw: Hardware) -> int:
     """Cycles from an element's read to its operands at the step pipelines: a second operand is read after the first."""
-    return 1 + any(name == "r" for pipeline in hw.step for name, _ in pipeline.inputs)
+    return fetched(hw) + any(name == "r" for pipeline in hw.step for name, _ in pipeline.inputs)
 
 
 def step_latency(hw: Hardware) -> int:

@@ -13,7 +13,7 @@ from echolith.compiler.registers import Bank as BankId
 from echolith.compiler.timing import fetched, tails
 from echolith.rtl.array import SynapseArray
 from echolith.rtl.decode import decode_counts, decode_mode, decode_tail
-from echolith.rtl.memory import Bank, registered_bank
+from echolith.rtl.memory import Bank, make_bank
 from echolith.rtl.pipeline import delay
 from echolith.rtl.rows import RowUnit
 from echolith.rtl.scale import EXPONENT_BITS
@@ -205,12 +205,15 @@ class Core(wiring.Component):
         """Positions (and inputs), momenta; the array reads both slots, the neuron unit moves one element a cycle."""
         hw, s, e, u, w = self.hw, self.sequencer, self.sweep, self.units, self.window
         bits = u.bits
-        q = [Bank(width=hw.width, depth=4 << bits) for _ in range(2)]
+        def make(contexts: int) -> Bank:
+            return make_bank(platform, latency=fetched(hw), width=hw.width, depth=contexts << bits)
+
+        q = [make(4) for _ in range(2)]
         m.submodules.q_a, m.submodules.q_b = x = q
         if hw.overlap:
-            x = [registered_bank(platform, width=hw.width, depth=4 << bits) for _ in range(2)]
+            x = [make(4) for _ in range(2)]
             m.submodules.x_a, m.submodules.x_b = x
-        m.submodules.p = p = Bank(width=hw.width, depth=8 << bits)
+        m.submodules.p = p = make(8)
         self.q, self.p = q, p
         column = Mux(self._is(Opcode.TRANSPOSED), e.outer_index, e.inner_index)[:bits]
         column = self._moved(column, Setting.SOURCE)[:bits]
@@ -314,7 +317,7 @@ class Core(wiring.Component):
             if self.hw.adding:
                 m.d.comb += bank.g_add.eq(u.command.context == Context.PAIR)
             m.d.comb += [
-                bank.addr.eq(u.unit), bank.r_en.eq(u.k_en if self.hw.general else u.q_r_en),
+                bank.addr.eq(u.unit), bank.r_en.eq(u.k_en),
                 getattr(u, f"k{index}").eq(bank.k),
                 bank.g.eq(getattr(u, f"g{index}")), bank.g_valid.eq(valid), bank.g_slot.eq(slot),
                 bank.g_unit.eq(unit), bank.exponent.eq(exponent),

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from echolith.compiler.design import Hardware
 from echolith.compiler.registers import LARGE_BITS
 from echolith.compiler.timing import fetched
-from echolith.rtl.memory import Bank, registered_bank, weight_bank
+from echolith.rtl.memory import Bank, make_bank, weight_bank
 from echolith.rtl.multiplier import multiplier
 from echolith.rtl.pipeline import delay
 from echolith.rtl.update import UpdateTail
@@ -86,13 +86,13 @@ class Lane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        w, c = self.hw.width, self.control
+        w, c, late = self.hw.width, self.control, fetched(self.hw)
         rows = [self._row_memory(m, slot, write) for slot, write in enumerate((self.row_a, self.row_b))]
-        m.submodules.weights = weights = self._bank(platform, weight_bank, 2 * w)
+        m.submodules.weights = weights = weight_bank(platform, latency=late, width=2 * w, depth=self.hw.depths.weights)
         m.d.comb += [
             weights.r_addr.eq(self.w_addr), self.w_data.eq(weights.r_data),
             # Where there may be one port for both, an update reads and writes in turn.
-            weights.r_en.eq(1 if fetched(self.hw) > 1 else ~weights.w_en), weights.w_addr.eq(self.ww_addr),
+            weights.r_en.eq(1 if late > 1 else ~weights.w_en), weights.w_addr.eq(self.ww_addr),
         ]
         swept = weights.r_data[w:].as_signed()
         left = [Signal(signed(w), name=f"left_{s}") for s in "ab"]
@@ -113,22 +113,17 @@ class Lane(wiring.Component):
             m.d.comb += [weights.w_en.eq(enable), weights.w_data.eq(held)]
         return m
 
-    def _bank(self, platform, plain, width: int):
-        """Of as many words as there are weights: with an output register where its cycle is hidden."""
-        make = registered_bank if fetched(self.hw) > 1 else plain
-        return make(platform, width=width, depth=self.hw.depths.weights)
-
     def _row_memory(self, m: Module, slot: int, write):
         """Operands of this lane's rows: t below, the scaled ts above."""
-        m.submodules[f"rows_{slot}"] = bank = Bank(width=self.hw.width, depth=2 << self.tile_bits)
+        m.submodules[f"rows_{slot}"] = words = Bank(width=self.hw.width, depth=2 << self.tile_bits)
         mine, word = write.lane == self.index, write.data
         if self.hw.general and self.index:
             mine, word = mine | write.fill, Mux(write.fill, 0, word)
         m.d.comb += [
-            bank.r_addr.eq(self.t_addr), bank.r_en.eq(1), bank.w_en.eq(write.enable & mine),
-            bank.w_addr.eq(write.tile | write.scaled << self.tile_bits), bank.w_data.eq(word),
+            words.r_addr.eq(self.t_addr), words.r_en.eq(1), words.w_en.eq(write.enable & mine),
+            words.w_addr.eq(write.tile | write.scaled << self.tile_bits), words.w_data.eq(word),
         ]
-        return bank.r_data.as_signed()
+        return words.r_data.as_signed()
 
     def _sums(self, m: Module) -> None:
         """Forward sums and their way out: copied to the drain registers, which shift all the time."""
@@ -142,7 +137,8 @@ class Lane(wiring.Component):
     def _gradient(self, m: Module, platform, weights, left: list) -> None:
         """Accumulation of the contrast, and the update in the same two multipliers."""
         w, c, bits = self.hw.width, self.control, arith.gradient_width(self.hw.width)
-        m.submodules.gradients = gradients = self._bank(platform, _plain, bits)
+        m.submodules.gradients = gradients = make_bank(platform, latency=fetched(self.hw), width=bits,
+                                                  depth=self.hw.depths.weights)
         m.submodules.tail = tail = UpdateTail(width=w)
         word = gradients.r_data
         with m.If(c.mode == Mode.UPDATE):
@@ -162,7 +158,3 @@ class Lane(wiring.Component):
             self.clipped.eq(delay(m, c.apply & tail.clipped, 1, "clipped")),
             weights.w_en.eq(c.apply | host_w), weights.w_data.eq(tail.master),
         ]
-
-
-def _plain(platform, *, width: int, depth: int) -> Bank:
-    return Bank(width=width, depth=depth)

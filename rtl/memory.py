@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Signal, unsigned
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Bank", "RegisteredBank", "registered_bank", "weight_bank"]
+__all__ = ["Bank", "RegisteredBank", "make_bank", "weight_bank"]
 
 
 class Bank(wiring.Component):
@@ -53,13 +53,17 @@ class RegisteredBank(Bank):
         return m
 
 
-def weight_bank(platform, *, width: int, depth: int) -> wiring.Component:
-    """Memory of one lane's master words: what the platform names as ``weight_bank``, else a `Bank`.
-
-    Sweeps only read it, and an update reads and writes it in turn, so one port for both is enough."""
-    return getattr(platform, "weight_bank", Bank)(width=width, depth=depth)
-
-
-def registered_bank(platform, *, width: int, depth: int) -> wiring.Component:
-    """What the platform names as ``registered_bank``, else a `RegisteredBank`."""
+def make_bank(platform, *, latency: int, width: int, depth: int) -> Bank:
+    """With a latency of 2 what the platform names as ``registered_bank``, else a `RegisteredBank`; with 1 a `Bank`."""
+    if latency == 1:
+        return Bank(width=width, depth=depth)
     return getattr(platform, "registered_bank", RegisteredBank)(width=width, depth=depth)
+
+
+def weight_bank(platform, *, latency: int, width: int, depth: int) -> wiring.Component:
+    """Memory of one lane's master words: what the platform names as ``weight_bank``, else as `make_bank`.
+
+    With a latency of 1 an update reads and writes in turn, and sweeps only read, so one port for both is enough."""
+    if hasattr(platform, "weight_bank"):
+        return platform.weight_bank(width=width, depth=depth)
+    return make_bank(platform, latency=latency, width=width, depth=depth)

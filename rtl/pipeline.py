@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
 from echolith.compiler.pipeline import Op, Pipeline, apply, latency, schedule
-from echolith.rtl.memory import Bank, registered_bank
+from echolith.rtl.memory import make_bank
 from echolith.rtl.multiplier import Multiplier, multiplier
 from echolith.sim import arith
 
@@ -92,14 +92,13 @@ class ElementPipeline(wiring.Component):
         m.d.comb += x.eq(argument)
         halves = []
         for half in range(2):
-            bank = registered_bank(platform, width=w, depth=1 << s) if deep else Bank(width=w, depth=1 << s)
-            m.submodules += bank
+            m.submodules += (words := make_bank(platform, latency=1 + deep, width=w, depth=1 << s))
             m.d.comb += [
-                bank.r_addr.eq(arith.table_address(x, w, s)), bank.r_en.eq(1), bank.w_addr.eq(self.table_w_addr),
-                bank.w_data.eq(self.table_w_data),
-                bank.w_en.eq(self.table_w_en[index] & (self.table_w_half == half)),
+                words.r_addr.eq(arith.table_address(x, w, s)), words.r_en.eq(1), words.w_addr.eq(self.table_w_addr),
+                words.w_data.eq(self.table_w_data),
+                words.w_en.eq(self.table_w_en[index] & (self.table_w_half == half)),
             ]
-            halves.append(bank.r_data.as_signed())
+            halves.append(words.r_data.as_signed())
         fraction = Cat(delay(m, arith.table_fraction(x, w, s), 1 + deep), 0).as_signed()
         out = Signal(signed(w), reset_less=True)
         product = _product(m, platform, halves[1], fraction) if deep else _registered(m, halves[1] * fraction)
