@@ -78,7 +78,7 @@ class Core(wiring.Component):
         self._state(m, platform)
         self._commands(m)
         self._vectors(m)
-        self._results(m)
+        self._results(m, platform)
         self._flags(m)
         self._host(m)
         return m
@@ -329,9 +329,10 @@ class Core(wiring.Component):
                 bank.host_g_en.eq(w.host_w_en & chosen & (w.host_bank == BankId.VECTOR_GRADIENTS)),
             ]
 
-    def _results(self, m: Module) -> None:
+    def _results(self, m: Module, platform) -> None:
         hw, r, u, w = self.hw, self.rows, self.units, self.window
-        m.submodules.results = self.results = bank = Bank(width=hw.width, depth=hw.depths.results)
+        m.submodules.results = self.results = bank = make_bank(
+            platform, latency=fetched(hw), width=hw.width, depth=hw.depths.results)
         place, valid = Signal(range(hw.depths.results + 1)), delay(m, r.result_valid | u.emit_valid, 1, "result_valid")
         with m.If(w.go):
             m.d.sync += place.eq(0)
@@ -403,13 +404,13 @@ class Core(wiring.Component):
         with m.Switch(banks):
             for bank, value in read.items():
                 with m.Case(bank):
-                    m.d.comb += w.host_read.eq(value)
+                    m.d.sync += w.host_read.eq(value)
             for bank, port in ((BankId.VECTORS, "host_w_data"), (BankId.VECTOR_GRADIENTS, "host_g_data")):
                 with m.Case(bank):
                     with m.Switch(w.host_index >> u.bits):
                         for index, vector in enumerate(self.vectors):
                             with m.Case(index):
-                                m.d.comb += w.host_read.eq(getattr(vector, port))
+                                m.d.sync += w.host_read.eq(getattr(vector, port))
 
 
 def _index_bits(hw: Hardware) -> int:

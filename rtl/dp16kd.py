@@ -2,6 +2,7 @@
 
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal
 
+from echolith.compiler.mapping import mapped
 from echolith.rtl.memory import RegisteredBank
 
 __all__ = ["Dp16kd"]
@@ -10,23 +11,17 @@ _SHAPES = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))  
 
 
 class Dp16kd(RegisteredBank):
-    """As many DP16KD side by side as the width needs: port A writes, port B reads.
-
-    Raises
-    ------
-    ValueError
-        If the depth is above 16384.
-    """
+    """As many DP16KD side by side as the width needs: port A writes, port B reads. What synthesis would rather make of
+    LUTs, or of several rows of blocks, is left to it."""
 
     def elaborate(self, platform):
-        m = Module()
-        wide = [bits for bits, words in _SHAPES if words >= self.depth]
-        if not wide:
-            raise ValueError(f"a DP16KD has {_SHAPES[-1][1]} words; spread the rows over more lanes, not {self.depth} "
-                             "words in one")
-        for start in range(0, self.width, wide[0]):
-            stop = min(start + wide[0], self.width)
-            m.submodules[f"block_{start // wide[0]}"] = self._block(m, wide[0], start, stop)
+        best = mapped(self.depth, self.width, "ecp5")
+        if best.kind != "bram" or best.parts > 1:
+            return super().elaborate(platform)
+        m, wide = Module(), next(bits for bits, words in _SHAPES if words >= self.depth)
+        for start in range(0, self.width, wide):
+            stop = min(start + wide, self.width)
+            m.submodules[f"block_{start // wide}"] = self._block(m, wide, start, stop)
         return m
 
     def _block(self, m: Module, bits: int, start: int, stop: int) -> Instance:

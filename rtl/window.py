@@ -9,7 +9,7 @@ from echolith.compiler.registers import ABI, MAGIC, REGISTERS, Bank, address
 __all__ = ["Window"]
 
 _OWN = ("magic", "abi", "hardware", "control", "bank", "pointer")  # not ports
-READ_CYCLES = 7  # from address to data, the slowest bank: the lanes'
+READ_CYCLES = 9  # from address to data, the slowest bank: the lanes'
 
 
 class Window(wiring.Component):
@@ -85,16 +85,18 @@ class Window(wiring.Component):
         wide = Signal()
         low = Signal(32)
         streamed = bank == Bank.STREAM
-        m.d.comb += [
-            wide.eq(Cat(bank == b for b in self.wide).any() if self.wide else 0),
-            self.host_bank.eq(bank), self.host_index.eq(Mux(wide, pointer >> 1, pointer)),
-            self.host_en.eq(~self.busy),
-            self.stream.payload.eq(self.push.payload), self.stream.valid.eq(self.push.valid & streamed),
-            self.push.ready.eq(Mux(streamed, self.stream.ready, ~self.busy)),
+        # From here it is far to the memories: all of an access goes through registers.
+        m.d.sync += [
+            self.host_bank.eq(bank), self.host_index.eq(Mux(wide, pointer >> 1, pointer)), self.host_en.eq(~self.busy),
             self.host_data.eq(Mux(wide, Cat(low, self.push.payload), self.push.payload)),
         ]
+        m.d.comb += [
+            wide.eq(Cat(bank == b for b in self.wide).any() if self.wide else 0),
+            self.stream.payload.eq(self.push.payload), self.stream.valid.eq(self.push.valid & streamed),
+            self.push.ready.eq(Mux(streamed, self.stream.ready, ~self.busy)),
+        ]
         stored = self.push.valid & self.push.ready & ~streamed
-        m.d.comb += self.host_w_en.eq(stored & (~wide | pointer[0]))
+        m.d.sync += self.host_w_en.eq(stored & (~wide | pointer[0]))
         with m.If(stored):
             m.d.sync += [low.eq(self.push.payload), pointer.eq(pointer + 1)]
         with m.FSM():
