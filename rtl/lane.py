@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from echolith.compiler.design import Hardware
 from echolith.compiler.registers import LARGE_BITS
 from echolith.compiler.timing import fetched
+from echolith.rtl.accumulator import accumulator
 from echolith.rtl.memory import Bank, make_bank, weight_bank
 from echolith.rtl.multiplier import multiplier
 from echolith.rtl.pipeline import delay
@@ -104,7 +105,7 @@ class Lane(wiring.Component):
         for s, (x, out) in enumerate(((self.x_a, self.pa), (self.x_b, self.pb))):
             m.submodules[f"multiply_{s}"] = cell = multiplier(platform, width=w)
             m.d.comb += [cell.a.eq(left[s]), cell.b.eq(Mux(c.mode == Mode.TRANSPOSED, rows[s], x)), out.eq(cell.p)]
-        self._sums(m)
+        self._sums(m, platform)
         if self.hw.learn:
             self._gradient(m, platform, weights, left)
         else:
@@ -125,14 +126,14 @@ class Lane(wiring.Component):
         ]
         return words.r_data.as_signed()
 
-    def _sums(self, m: Module) -> None:
+    def _sums(self, m: Module, platform) -> None:
         """Forward sums and their way out: copied to the drain registers, which shift all the time."""
         c = self.control
         after = Signal.like(self.drain)
         for product, drain, previous, name in ((self.pa, self.drain, after, "a"), (self.pb, after, self.previous, "b")):
-            acc = Signal.like(drain, name=f"acc_{name}", reset_less=True)
-            # The adder runs for a first product too: choosing behind it, not before it, fits its own logic cells.
-            m.d.sync += [acc.eq(Mux(c.first, product, acc + product)), drain.eq(Mux(c.load, acc, previous))]
+            m.submodules[f"sum_{name}"] = acc = accumulator(platform, bits=len(product), width=len(drain))
+            m.d.comb += [acc.value.eq(product), acc.first.eq(c.first)]
+            m.d.sync += drain.eq(Mux(c.load, acc.total, previous))
 
     def _gradient(self, m: Module, platform, weights, left: list) -> None:
         """Accumulation of the contrast, and the update in the same two multipliers."""
