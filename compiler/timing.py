@@ -10,7 +10,7 @@ from echolith.compiler.isa import Context, Dest, Field, Opcode, Setting
 from echolith.compiler.pipeline import latency
 
 __all__ = [
-    "GROUP", "SCALE", "Tails", "broadcast", "cycles", "fetched", "handed", "operand_stage", "reuse", "summed", "tails",
+    "GROUP", "Tails", "broadcast", "cycles", "fetched", "handed", "operand_stage", "reuse", "scaled", "summed", "tails",
     "tree_levels", "updated",
 ]
 
@@ -19,7 +19,6 @@ JUMP = 1  # further cycle of a word behind which another than the next is read
 
 NEXT = 2  # further cycles of NEXT: one order word a cycle
 GROUP = 8  # lanes that share a copy of the broadcast registers
-SCALE = 2  # of row operands and their twins: amount, shifted
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,11 @@ def handed(hw: Hardware) -> int:
     return broadcast(hw) + summed(hw)
 
 
+def scaled(hw: Hardware) -> int:
+    """Cycles of scaling row operands and their twins: amount, shifted, with overlap also clipped and rounded."""
+    return 2 + 2 * hw.overlap
+
+
 def tree_levels(lanes: int) -> int:
     """Register levels of the adder tree."""
     return (lanes - 1).bit_length()
@@ -88,7 +92,7 @@ def tails(hw: Hardware) -> Tails:
     sums = far + summed(hw) + tree_levels(hw.lanes)
     # Registered result of slot b, written. A vector's gradient follows two cycles later: before any next sweep's.
     value = operand_stage(hw) + max(map(latency, hw.step)) + 2
-    rows = SCALE if hw.learn and hw.cost else 0
+    rows = scaled(hw) if hw.learn and hw.cost else 0
     return Tails(
         drive=drain + 1,
         hidden=drain + max(map(latency, hw.activate)) + rows + 1,  # scaled copy, write

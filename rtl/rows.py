@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Context, Dest
-from echolith.compiler.timing import SCALE, fetched
+from echolith.compiler.timing import fetched, scaled
 from echolith.rtl.command import Command, slot_sample
 from echolith.rtl.kinds import Kinds, feed, kinds
 from echolith.rtl.lane import row_write
@@ -210,16 +210,16 @@ class RowUnit(wiring.Component):
         with m.Elif(at[0]):
             m.d.sync += early.eq(~early)
         m.submodules.scale = scale = Scale(self.hw)
-        own, operand, other, lowered = Signal(w), Signal(w), Signal(w), scale.lowered
+        operand, other, negative = Signal(w), Signal(w), slot & costing
         if self.hw.adding:  # the lanes subtract: in PAIR slot b's operands are negative, and never the least word
-            lowered = Mux(slot & (self.command.context == Context.PAIR), ~(lowered - 1), lowered)
+            negative |= slot & (self.command.context == Context.PAIR)
         m.d.comb += [
             scale.value.eq(Mux(costing, delta, t)), scale.down.eq(~costing), scale.echo.eq(echo),
             scale.exponent.eq(Mux(sample, self.exponent_b, self.exponent_a)), scale.gain.eq(self.gain),
-            own.eq(Mux(slot, ~(scale.own - 1), scale.own)),
-            operand.eq(Mux(costing, scale.nudge, scale.held)), other.eq(Mux(costing, own, lowered)),
+            operand.eq(Mux(costing, scale.result, scale.held)),
+            other.eq(Mux(negative, ~(scale.result - 1), scale.result)),
         ]
-        self._write(m, delay(m, at, SCALE, "scaled"), operand, other, echo ^ costing, ~costing | echo, slot)
+        self._write(m, delay(m, at, scaled(self.hw), "scaled"), operand, other, echo ^ costing, ~costing | echo, slot)
         m.submodules.leading = leading = Leading(width=self.hw.width)
         m.d.comb += [
             leading.clear.eq(self.next), leading.valid.eq(real & costing & ~echo), leading.sample.eq(sample),
