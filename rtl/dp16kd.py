@@ -25,7 +25,7 @@ class Dp16kd(RegisteredBank):
         return m
 
     def _block(self, m: Module, bits: int, start: int, stop: int) -> Instance:
-        skip = (bits - 1).bit_length()  # low address pins that this width does not use
+        skip = bits.bit_length() - 1  # low address pins that this width does not use
         written, read, word = Signal(36), [Signal(name=f"read_{i}") for i in range(36)], Signal(bits)
         enables = Cat(self.w_en.replicate(max(1, bits // 9)))  # one for each nine bits
         address_w = Signal(14)
