@@ -27,11 +27,11 @@ class Dp16kd(RegisteredBank):
     def _block(self, m: Module, bits: int, start: int, stop: int) -> Instance:
         skip = bits.bit_length() - 1  # low address pins that this width does not use
         written, read, word = Signal(36), [Signal(name=f"read_{i}") for i in range(36)], Signal(bits)
-        enables = Cat(self.w_en.replicate(max(1, bits // 9)))  # one for each nine bits
+        enables = self.w_en.replicate(bits // 9) if bits > 9 else 0  # one for each nine bits
         address_w = Signal(14)
         m.d.comb += [
             word.eq(self.w_data[start:stop]), written.eq(word),
-            address_w.eq(self.w_addr << skip | (enables if bits >= 9 else 0)),
+            address_w.eq(self.w_addr << skip | enables),
         ]
         # Port B's data pins are the upper half of a word of 36 bits.
         out = Cat(read) if bits == 36 else Cat(read[18:])
