@@ -53,7 +53,7 @@ def clocks(report: Path) -> dict[str, Timing]:
 
 
 def _short(name: str) -> str:
-    """``$glbnet$clk25_0__io$TRELLIS_IO_IN`` -> ``clk25``; a PLL's clock, ``$glbnet$chip.core.array.clk``, -> ``clk``."""
+    """``$glbnet$clk25_0__io$TRELLIS_IO_IN`` -> ``clk25``; of a PLL ``$glbnet$chip.core.array.clk`` -> ``clk``."""
     match = re.search(r"([A-Za-z]\w*?)_\d+__io?\b", name)
     return match[1] if match else name.removeprefix("$glbnet$").rsplit(".", 1)[-1]
 

@@ -71,7 +71,8 @@ class Case:
     def spread(self, lanes: int) -> "Case":
         """The same over another number of lanes."""
         flow = laned(self.flow, lanes) if LANES in self.flow.values else self.flow
-        return replace(self, lanes=lanes, flow=flow, plan=plan(self.graph, flow, self.everything, lanes))
+        found = plan(self.graph, flow, self.everything, lanes, self.board.overlap)
+        return replace(self, lanes=lanes, flow=flow, plan=found)
 
     def weakened(self, bits: int) -> "Case":
         """The same with row operands of the read-out that stand for 2^-bits of what they did."""
@@ -118,14 +119,15 @@ def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: 
     if read is not None:
         agree_reading(read.graph, flow, read.passes, samples, dynamics.dt, rule is not None)
     scale = 1.0 / x.shape[1] if rule and rule.cost_at == "mean" else 1.0
-    timing = Dynamics(float(dynamics.dt), dynamics.substeps, x.shape[1], cost_at, scale)
+    timing = Dynamics(float(dynamics.dt), dynamics.substeps, x.shape[1], cost_at, scale, rule.check if rule else 1)
     record = x.shape[1] * graph.inputs + y.shape[1] * y.shape[2] * (rule is not None)
     every = (*passes, *(read.passes if read else ()))
     used = {n for p in every for e in (p.expr, *(e for _, e in p.learn)) if e is not None for n in e.variables()}
     used = used.union(*map(names, graph.kinetic.values()))
     vectors = tuple(sorted(used & set(flow.values)))
     return Case(graph, flow, passes, read, found, before, vectors, samples, timing, target, width, rule is not None,
-                plan(graph, flow, (*every, *before), width), (len(x) if room is None else room) * record)
+                plan(graph, flow, (*every, *before), width, target.overlap),
+                (len(x) if room is None else room) * record)
 
 
 def _prepared(graph: Graph) -> tuple[Graph, Graph | None]:

@@ -15,6 +15,7 @@ from echolith.compiler.costs import Cost
 from echolith.compiler.derived import Derived, completed, unlearnable
 from echolith.compiler.formats import Format
 from echolith.compiler.ir import Expr
+from echolith.compiler.isa import BUFFERS
 from echolith.compiler.kinetic import Drift
 from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.select import Pass
@@ -73,6 +74,16 @@ class Hardware:
     repeat: bool = False  # sweeps go over a block several times, each time with the next operands
     adding: bool = False  # gradients of both samples in PAIR are added
 
+    @property
+    def paired(self) -> bool:
+        """A pair of samples runs forward beside the echoes of the one before; see `isa.Pairing`."""
+        return self.overlap and not self.general
+
+    @property
+    def contexts(self) -> int:
+        """Places in the bank of positions: of the pair, of both echoes, and the buffers of inputs."""
+        return 3 + (BUFFERS if self.paired else 1)
+
     @cached_property
     def hardware_id(self) -> int:
         """CRC-32 of this description; what came later counts where it is there."""
@@ -82,12 +93,13 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Block:
-    """A coupling in the lanes: row r is in lane r % lanes at address base + (r // lanes) * columns + column."""
+    """A coupling in the lanes: row r is in lane r % lanes at address base + (r // lanes) * stride + column."""
 
     name: str  # "hidden", "drive" or "readout"
     base: int
     rows: int
     columns: int
+    stride: int  # words of a tile: those of all blocks that share it
 
 
 @dataclass(frozen=True)
@@ -135,6 +147,7 @@ class Dynamics:
     steps: int  # input rows per sample
     cost_at: str | None  # "last", "every", or None without a cost
     cost_scale: float = 1.0  # of each read-out's cost: 1 / steps for their mean
+    check: int = 1  # batches to the next one that runs the un-nudged copy
 
 
 @dataclass(frozen=True)
@@ -185,6 +198,10 @@ class Design:
                             [dataclasses.astuple(x) for x in (*self.blocks, *self.placements, *self.vectors)],
                             [t.tolist() for t in self.tables], self.fractions, self.index])
         return zlib.crc32(words.encode()) or 1
+
+    def learning(self, batch: int) -> str:
+        """The entry that learns a session's batch of this number."""
+        return "learn" if "unchecked" not in self.entries or batch % self.dynamics.check == 0 else "unchecked"
 
     def block(self, name: str) -> Block:
         return next(b for b in self.blocks if b.name == name)

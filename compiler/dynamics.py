@@ -48,10 +48,16 @@ class HamiltonianEcho:
     cost_at : str
         ``"last"``: cost(q, y) at the last substep's position; ``"every"``: the sum of the costs at the last substep
         of every input row; ``"mean"``: their mean over the rows.
+    check : int
+        The exact return of an un-nudged copy is checked in the first of so many batches; 1: in every one. With costs
+        before the last step that copy runs anyway, and is always checked.
     """
 
     cost_at: str = "last"
+    check: int = 16
 
     def __post_init__(self) -> None:
         if self.cost_at not in ("last", "every", "mean"):
             raise CompileError(f'cost_at must be "last", "every" or "mean", not {self.cost_at!r}')
+        if isinstance(self.check, bool) or not isinstance(self.check, int) or self.check < 1:
+            raise CompileError(f"check must be a number of batches, at least 1, not {self.check!r}")

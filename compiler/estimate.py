@@ -33,7 +33,7 @@ class Memory:
 def memories(design: Design) -> list[Memory]:
     """Every memory that the host can address, as synthesised."""
     hw, d = design.hardware, design.hardware.depths
-    lane = max((b.base + design.tiles(b) * b.columns for b in design.blocks), default=0)
+    lane = max((b.base + (design.tiles(b) - 1) * b.stride + b.columns for b in design.blocks), default=0)
     vector = max((v.length for v in design.vectors), default=0)
     results = min(d.results, design.result_rows * design.outputs * 2)
     contexts = 4 if hw.learn else 2  # the pair and the inputs; for learning the echoes of both samples
@@ -70,7 +70,8 @@ def estimate(design: Design, *, baud: int = _BAUD, clock: float | None = None) -
     Returns
     -------
     dict
-        Plain JSON. ``cycles`` are exact, from GO to DONE: of a pair of samples, halved, and of an update.
+        Plain JSON. ``cycles`` are exact, from GO to DONE: of a predicted pair of samples, halved; of a batch of
+        ``batch`` learned samples, and of one with the un-nudged copy, per sample; of an update.
         ``samples_per_second`` are upper bounds: ``chip`` with samples on chip, ``link``
         with every sample sent and every output fetched at ``baud``, ``held`` with only the outputs fetched.
         ``resources`` are cells by kind, used and available; ``error`` is the relative error of those that are fitted,
@@ -78,9 +79,11 @@ def estimate(design: Design, *, baud: int = _BAUD, clock: float | None = None) -
     """
     hw, target = design.hardware, board(design.report["board"])
     clock = target.clock if clock is None else clock
-    spent = {f"{name}_sample": cycles(design.program, design.entries[name], hw) / 2
-             for name in ("predict", "learn") if name in design.entries}
+    spent = {"predict_sample": cycles(design.program, design.entries["predict"], hw) / 2}
     if hw.learn:
+        entry = design.entries[design.learning(1)]
+        spent["learn_sample"] = cycles(design.program, entry, hw, BATCH // 2) / BATCH
+        spent["checked_sample"] = cycles(design.program, design.entries["learn"], hw, BATCH // 2) / BATCH
         spent["update"] = cycles(design.program, design.entries["update"], hw)
     cells = resources(hw, target)
     return {

@@ -15,6 +15,11 @@ its own operand, if no other element reads it.
 REPEAT goes over the same block again: x starts COLUMNS elements after where it last did, row operands TILES tiles;
 results go on where they ended. A round of OUTER then takes at least `timing.reuse` cycles.
 
+Hardware with overlap that is not general (`Hardware.paired`) runs the next pair forward, in PAIR, beside the echoes of
+the one before. Inputs and drives have buffers then, row operands two regions, and there are two records; `Pairing` says
+which. Its drive block stands beside the coupling's: OUTER with SOURCE goes on in the EXTRA columns behind COLUMNS, and
+FORWARD with SOURCE goes over these alone.
+
 Hardware with an index memory (`Depths.index`) gathers: with GATHER q is V[I[FIRST + i]], with GATHER_SECOND r is
 V[I[SECOND + i]]. A command with GATHER moves no position; it kicks momenta from PLACE on. With REPEAT too, FORWARD and
 OUTER gather x: column i of walk n is V[I[FIRST + n * COLUMNS + i]].
@@ -23,11 +28,13 @@ OUTER gather x: column i of walk n is V[I[FIRST + n * COLUMNS + i]].
 from enum import IntEnum
 
 __all__ = [
-    "DRIFT_BITS", "KIND_BITS", "LOOP_BITS", "Context", "Dest", "Field", "Opcode", "Setting", "UpdateMode",
-    "exec_word", "loop_word", "set_word",
+    "BUFFERS", "DRIFT_BITS", "KIND_BITS", "LOOP_BITS", "VARIANT", "Context", "Dest", "Field", "Opcode",
+    "Pairing", "Setting", "UpdateMode", "exec_word", "loop_word", "paired_word", "set_word",
 ]
 
+BUFFERS = 4  # of inputs and drives
 LOOP_BITS = 16  # of a loop's count
+VARIANT = 24  # bit of ROW: move the older record's offset; of GUARD: go on at the address for the last pair
 KIND_BITS = 4
 DRIFT_BITS = 2
 
@@ -56,7 +63,7 @@ class Setting(IntEnum):
     COLUMNS = 1
     TILES = 2
     ROWS = 3
-    PERIOD = 4  # cycles per tile of a forward sweep: max(columns, 2 * lanes)
+    EXTRA = 4  # further columns for the inputs; only if `Hardware.paired`
     LENGTH = 5
     RATE = 6  # signed mantissa below, coarse shift in bits 23..22
     # Only if `Hardware.general`, else zero: places in a context's vectors, of row operands and of drives. A run starts
@@ -69,6 +76,7 @@ class Setting(IntEnum):
     DRIVE = 12  # FORWARD: first row in the drive memory
     INTO = 13  # TRANSPOSED with ROWS: first tile of the results, none of those from TILE on that it reads
     REPEAT = 14  # FORWARD to VALUE, OUTER, TRANSPOSED: times more than once; only if `Hardware.repeat`
+    STRIDE = 15  # words from a tile to the next; COLUMNS where this setting is not, which is without `Hardware.overlap`
 
 
 class Context(IntEnum):
@@ -120,6 +128,16 @@ class Field(IntEnum):
     GATHER_SECOND = 27  # the same of SECOND and r
 
 
+class Pairing(IntEnum):
+    """Bit positions in the words of `Hardware.paired`, whose pipelines are of one kind each."""
+
+    BUFFER = 16  # two bits; FETCH, FORWARD, OUTER: of inputs and drives
+    REGION = 18  # FORWARD writes, OUTER and TRANSPOSED read these row operands
+    OLDER = 19  # FETCH: the record before the last NEXT; in an echo: its exponents
+    TILE = 20  # FORWARD to DRIVE: one tile, the one behind the last
+    FIRST = 21  # with TILE: the first
+
+
 def exec_word(opcode: Opcode, context: int = 0, dest: int = 0, kind: int = 0, drift_kind: int = 0,
               **options: bool) -> int:
     """An execution word; ``options`` are lower-case names of `Field`."""
@@ -127,6 +145,13 @@ def exec_word(opcode: Opcode, context: int = 0, dest: int = 0, kind: int = 0, dr
     for name, on in options.items():
         word |= bool(on) << Field[name.upper()]
     return word
+
+
+def paired_word(word: int, *, buffer: int = 0, region: int = 0, older: bool = False, tile: bool = False,
+                first: bool = False) -> int:
+    """An execution word with its bits of `Pairing`."""
+    return (word | buffer << Pairing.BUFFER | region << Pairing.REGION | older << Pairing.OLDER
+            | tile << Pairing.TILE | first << Pairing.FIRST)
 
 
 def set_word(setting: Setting, value: int) -> int:

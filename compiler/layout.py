@@ -42,9 +42,11 @@ class Plan:
     used: int  # words per lane
 
 
-def plan(graph: Graph, flow: Flow, passes: Sequence[Pass], lanes: int) -> Plan:
-    """Blocks in the order of their first use, the readout last, one behind the other."""
+def plan(graph: Graph, flow: Flow, passes: Sequence[Pass], lanes: int, beside: bool) -> Plan:
+    """Blocks in the order of their first use, the readout last, one behind the other. ``beside``: a matrix and the
+    drive of its rows share tiles, so that one sweep can go over both."""
     shapes: list[tuple[str, int, int]] = []
+    shared: set[str] = set()  # blocks that go on in the tiles of the one before
     columns: list[Column] = []
     names: dict[str, str] = {}
 
@@ -63,6 +65,8 @@ def plan(graph: Graph, flow: Flow, passes: Sequence[Pass], lanes: int) -> Plan:
         for used in (made.matrix, made.drive):
             if used in flow.drives and used not in names:
                 drive(flow.drives[used])
+                if beside and used == made.drive and made.matrix and shapes[-2][0] == names[made.matrix]:
+                    shared.add(names[used])
             elif used and used not in names and used != "readout":
                 matrix(flow.matrices[used])
     form = flow.readout
@@ -73,12 +77,23 @@ def plan(graph: Graph, flow: Flow, passes: Sequence[Pass], lanes: int) -> Plan:
     if LANES in flow.values:
         shapes.append(("nudge", lanes, lanes))
         columns.append(Column("nudge", 0, lanes, ((LANES, False, ()),), -0.5))
-    blocks, base = [], 0
-    for name, rows, count in shapes:
-        blocks.append(Block(name, base, rows, count))
-        base += -(-rows // lanes) * count
+    blocks, base = _placed(shapes, shared, lanes)
     _check_once(columns, frozenset(name for p in passes for name, _ in p.learn), graph.learned)
     return Plan(tuple(blocks), tuple(columns), {**names, "readout": "readout"}, base)
+
+
+def _placed(shapes: list[tuple[str, int, int]], shared: set[str], lanes: int) -> tuple[list[Block], int]:
+    """Blocks, and the words of a lane that they take."""
+    blocks: list[Block] = []
+    base = 0
+    for (name, rows, count), (after, _, more) in zip(shapes, (*shapes[1:], ("", 0, 0)), strict=True):
+        if name in shared:
+            blocks.append(Block(name, blocks[-1].base + blocks[-1].columns, rows, count, blocks[-1].stride))
+            continue
+        stride = count + (more if after in shared else 0)
+        blocks.append(Block(name, base, rows, count, stride))
+        base += -(-rows // lanes) * stride
+    return blocks, base
 
 
 def _numbered(name: str, taken: Iterable[str]) -> str:

@@ -6,7 +6,7 @@
 from dataclasses import dataclass, field
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.isa import Context, Dest, Field, Opcode, Setting
+from echolith.compiler.isa import VARIANT, Context, Dest, Field, Opcode, Pairing, Setting
 from echolith.compiler.pipeline import latency
 
 __all__ = [
@@ -123,15 +123,25 @@ def step_latency(hw: Hardware) -> int:
 
 def _walk(word: int, s: list[int], hw: Hardware) -> int:
     """Cycles in which a sweep goes over its addresses."""
-    opcode, columns, tiles, length = word >> 28, s[Setting.COLUMNS], s[Setting.TILES], s[Setting.LENGTH]
+    opcode, columns, tiles, length = word >> 28, _columns(word, s, hw), s[Setting.TILES], s[Setting.LENGTH]
     walks = s[Setting.REPEAT] + 1 if hw.repeat else 1
     if opcode == Opcode.FORWARD:
-        return walks * tiles * s[Setting.PERIOD]
+        if hw.paired:  # the last tile's sums leave while the next sweep begins
+            return (0 if word >> Pairing.TILE & 1 else tiles - 1) * max(columns, 2 * hw.lanes) + columns
+        return walks * tiles * max(columns, 2 * hw.lanes)
     if opcode == Opcode.OUTER:
         return walks * tiles * (max(columns, reuse(hw)) if hw.repeat else columns)
     if opcode == Opcode.TRANSPOSED:
         return walks * columns * max(tiles, 2)
     return 2 * length * (tiles if opcode == Opcode.UPDATE else 1)
+
+
+def _columns(word: int, s: list[int], hw: Hardware) -> int:
+    """Columns that a sweep of the array goes over."""
+    opcode, columns = word >> 28, s[Setting.COLUMNS]
+    if not hw.paired or opcode == Opcode.TRANSPOSED or not word >> Field.SOURCE & 1:
+        return columns
+    return s[Setting.EXTRA] + (columns if opcode == Opcode.OUTER else 0)
 
 
 def _tail(word: int, t: Tails) -> int:
@@ -178,6 +188,7 @@ class _Flight:
     taken: int = 0  # the row unit has the last FORWARD sweep
     moving: int = 0  # context in the neuron unit
     written: tuple[int, int] = (0, 0)  # the regions of row operands
+    fetching: bool = False  # the last sweep is a FETCH
 
     @property
     def idle(self) -> int:
@@ -195,28 +206,31 @@ class _Flight:
         units = self.units.after(now)
         return _Flight(left(self.walk), self.alone.after(now), self.rows.after(now), units, self.lanes.after(now),
                        left(self.taken), self.moving if units.end else 0,
-                       (left(self.written[0]), left(self.written[1])))
+                       (left(self.written[0]), left(self.written[1])), self.fetching and self.still > now)
 
     def later(self, cycles: int) -> "_Flight":
         def moved(x: _Left) -> _Left:
             return _Left(x.end + cycles, x.tail)
 
         return _Flight(self.walk + cycles, moved(self.alone), moved(self.rows), moved(self.units), moved(self.lanes),
-                       self.taken + cycles, self.moving, (self.written[0] + cycles, self.written[1] + cycles))
+                       self.taken + cycles, self.moving, (self.written[0] + cycles, self.written[1] + cycles),
+                       self.fetching)
 
-    def ready(self, word: int, columns: int, hw: Hardware) -> int:
+    def ready(self, word: int, s: list[int], hw: Hardware) -> int:
         """First cycle in which the sequencer may start a sweep."""
         if not hw.overlap or _alone(word, hw):
             return self.idle + 1
+        if word >> 28 == Opcode.FETCH:
+            return max(self.walk - 1, self.alone.below(0))
         opcode, context = word >> 28, word & 3
         there = 0
         if not word >> Field.SOURCE & 1 and context == self.moving:
-            there = self.units.below(0 if hw.general else columns - 1)
-        operands = self.written[context == Context.ECHO_B] + 1
+            there = self.units.below(0 if hw.general else s[Setting.COLUMNS] - 1)
+        operands = self.written[_region(word, hw)] + 1
         if opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.DRIVE:
             operands = 0
         return max(self.walk - 1, self.alone.below(0), *{
-            Opcode.FORWARD: (there, operands, self.taken + 1, self.rows.below(columns)),
+            Opcode.FORWARD: (there, operands, self.taken + 1, self.rows.below(_columns(word, s, hw))),
             Opcode.OUTER: (there, operands, self.lanes.below(0)),
             Opcode.TRANSPOSED: (operands, self.units.below(0)), Opcode.UNITS: (self.units.below(0),)}[Opcode(opcode)])
 
@@ -226,25 +240,34 @@ class _Flight:
         self.walk = start + _walk(word, s, hw) + 1
         tail = _tail(word, t)
         left = _Left(self.walk + tail, tail)
+        self.fetching = opcode == Opcode.FETCH
         if opcode == Opcode.FORWARD:
-            self.taken = start + s[Setting.COLUMNS] + handed(hw)
-        if not hw.overlap or _alone(word, hw):
+            self.taken = start + _columns(word, s, hw) + handed(hw)
+        if not hw.overlap or _alone(word, hw) or self.fetching:
             self.alone = left
         elif opcode == Opcode.FORWARD:
             self.rows = left
             if word >> Field.DEST & 3 != Dest.DRIVE:
                 first, second = self.written
-                self.written = (first, left.end) if context == Context.ECHO_B else (left.end, second)
+                self.written = (first, left.end) if _region(word, hw) else (left.end, second)
         elif opcode == Opcode.OUTER:
             self.lanes = left
         else:
             self.units, self.moving = left, context
 
 
+def _region(word: int, hw: Hardware) -> int:
+    """Of the row operands that a sweep writes or reads."""
+    return word >> Pairing.REGION & 1 if hw.paired else int(word & 3 == Context.ECHO_B)
+
+
 def _alone(word: int, hw: Hardware) -> bool:
     """Whether a sweep wants nothing else on its way."""
     opcode = word >> 28
-    if opcode == Opcode.UNITS and word & (1 << Field.EMIT | 1 << Field.CLEAR | 1 << Field.CHECK):
+    if opcode == Opcode.FETCH and hw.paired:
+        return bool(word >> Field.TARGET & 1)
+    clear = 0 if hw.paired else 1 << Field.CLEAR
+    if opcode == Opcode.UNITS and word & (1 << Field.EMIT | clear | 1 << Field.CHECK):
         return True
     if hw.general and opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.VALUE:
         return True
@@ -263,6 +286,7 @@ class _Walk:
     def __init__(self, program: tuple[int, ...], hw: Hardware, pairs: int):
         self.program, self.hw, self.pairs, self.tails = program, hw, pairs, tails(hw)
         self.settings, self.flight, self.now = [0] * len(Setting), _Flight(), 1
+        self.last = False  # of the pairs
 
     def run(self, pc: int) -> int:
         """Go on from ``pc`` to the END or HALT that closes it; returns that word's index."""
@@ -272,8 +296,13 @@ class _Walk:
             self._carry_out(word, opcode)
             if opcode in (Opcode.HALT, Opcode.END):
                 return pc
+            if opcode == Opcode.GUARD and word >> VARIANT & 1 and self.last:
+                self.now += JUMP
+                return self.run(value)
             if opcode in (Opcode.LOOP, Opcode.PAIRS):
-                pc = self._loop(pc + 1, self.pairs if opcode == Opcode.PAIRS else value)
+                pc = self._loop(pc + 1, value, opcode == Opcode.PAIRS)
+                if self.program[pc] >> 28 == Opcode.HALT:
+                    return pc
             elif opcode == Opcode.SET:
                 self.settings[word >> 24 & 15] = value
             pc += 1
@@ -281,26 +310,31 @@ class _Walk:
     def _carry_out(self, word: int, opcode: Opcode) -> None:
         decode = self.now + 1
         if opcode >= Opcode.FETCH:
-            start = max(decode + 1, self.flight.ready(word, self.settings[Setting.COLUMNS], self.hw))
+            start = max(decode + 1, self.flight.ready(word, self.settings, self.hw))
             self.flight.launch(word, start, self.settings, self.hw, self.tails)
             self.now = start + 1
             return
-        if opcode in (Opcode.HALT, Opcode.NEXT, Opcode.GUARD):
+        if opcode in (Opcode.HALT, Opcode.NEXT) or (opcode == Opcode.GUARD and not word >> VARIANT & 1):
             decode = max(decode, self.flight.idle)
-        elif opcode in (Opcode.SET, Opcode.ROW):
+        elif opcode == Opcode.SET or (opcode == Opcode.ROW and (self.flight.fetching or not self.hw.paired)):
             decode = max(decode, self.flight.still)
         self.now = decode + EXECUTE + (NEXT if opcode == Opcode.NEXT else 0)
 
-    def _loop(self, pc: int, count: int) -> int:
+    def _loop(self, pc: int, count: int, pairs: bool) -> int:
         """As many rounds as it takes to find what all others take: settings inside a loop are constants, and what is
         on its way when a round begins is soon the same in each."""
         before, spent, end = None, 0, pc
+        count = self.pairs if pairs else count
         while count:
             begun, state = self.now, (self.flight.after(self.now), list(self.settings))
-            if state == before:
-                self._skip(count * spent)
-                break
+            if state == before and count > pairs:
+                self._skip((count - pairs) * spent)
+                count = int(pairs)
+                continue
+            self.last = count == 1 if pairs else self.last
             end, before = self.run(pc), state
+            if self.program[end] >> 28 == Opcode.HALT:
+                return end
             self.now += JUMP
             spent, count = self.now - begun, count - 1
         self.now -= JUMP  # the last round goes on behind its END

@@ -85,13 +85,13 @@ def copy0(design: Design) -> int:
 
 def utilisation(design: Design, batch: int, *, with_copy0: bool = False) -> float:
     """Useful multiplications over cycles times multipliers, of a batch learned and its update; of a batch predicted
-    where the hardware cannot learn. ``with_copy0`` counts the exactness check as useful too: the program always runs
-    it, so this is how busy the multipliers are with anything but padding and waiting."""
+    where the hardware cannot learn. ``with_copy0``: of a batch with the exactness check, which counts as useful too."""
     pairs, found, hw = -(-batch // 2), work(design), design.hardware
     if not hw.learn:
         spent = cycles(design.program, design.entries["predict"], hw, pairs)
         return batch * found.predict / (spent * 2 * hw.lanes)
-    spent = cycles(design.program, design.entries["learn"], hw, pairs)
+    entry = "learn" if with_copy0 else design.learning(1)
+    spent = cycles(design.program, design.entries[entry], hw, pairs)
     spent += cycles(design.program, design.entries["update"], hw)
     useful = batch * (found.learn + (copy0(design) if with_copy0 else 0)) + found.update
     return useful / (spent * 2 * hw.lanes)

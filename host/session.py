@@ -233,8 +233,9 @@ class Session:
 
     def _batch(self, x: np.ndarray, y: np.ndarray, batch: np.ndarray, held: bool, learning_rate: float,
                momentum: float, history: History) -> float:
-        run = self.device.run_held("learn", batch) if held else self.device.run("learn", x[batch], y[batch])
-        self._good(run, x[batch], y[batch], "learn")
+        entry = self.design.learning(history.updates)
+        run = self.device.run_held(entry, batch) if held else self.device.run(entry, x[batch], y[batch])
+        self._good(run, x[batch], y[batch], entry)
         gain, change = self._ranging.next_gain(run)
         updated = self.device.update(rates(self.design, learning_rate, momentum, len(batch), gain, change))
         self._good(updated, x[batch], y[batch], "update")

@@ -2,9 +2,10 @@
 
 from amaranth.lib import data
 
-from echolith.compiler.isa import DRIFT_BITS, KIND_BITS, Context, Field
+from echolith.compiler.design import Hardware
+from echolith.compiler.isa import DRIFT_BITS, KIND_BITS, Context, Field, Pairing
 
-__all__ = ["Command", "slot_sample"]
+__all__ = ["Command", "buffer", "first_tile", "older", "one_tile", "region", "slot_sample"]
 
 
 class Command(data.Struct):
@@ -40,3 +41,29 @@ for _name, _field in Field.__members__.items():
 def slot_sample(context, slot):
     """Which sample of the pair a slot works on: its own in PAIR, else the echo's."""
     return (context == Context.ECHO_B) | ((context == Context.PAIR) & slot)
+
+
+def _bits(command, field: Pairing, count: int = 1):
+    return command.as_value()[field:field + count]
+
+
+def buffer(command):
+    """Of inputs and drives; `Hardware.paired` only, as those below."""
+    return _bits(command, Pairing.BUFFER, 2)
+
+
+def older(command):
+    return _bits(command, Pairing.OLDER)
+
+
+def one_tile(command):
+    return _bits(command, Pairing.TILE)
+
+
+def first_tile(command):
+    return _bits(command, Pairing.FIRST)
+
+
+def region(hw: Hardware, command):
+    """Of the row operands: one copy need not wait for another."""
+    return _bits(command, Pairing.REGION) if hw.paired else command.context == Context.ECHO_B

@@ -7,17 +7,18 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Design, Hardware
-from echolith.compiler.isa import Context, Dest, Opcode, Setting
+from echolith.compiler.isa import BUFFERS, Context, Dest, Opcode, Setting
 from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.registers import Bank as BankId
 from echolith.compiler.timing import fetched, tails
 from echolith.rtl.array import SynapseArray
-from echolith.rtl.decode import decode_counts, decode_mode, decode_tail
+from echolith.rtl.command import buffer, older, region
+from echolith.rtl.decode import Tiles, decode_counts, decode_mode, decode_tail
 from echolith.rtl.memory import Bank, make_bank
 from echolith.rtl.pipeline import delay
 from echolith.rtl.rows import RowUnit
 from echolith.rtl.scale import EXPONENT_BITS
-from echolith.rtl.scoreboard import Scoreboard, region
+from echolith.rtl.scoreboard import Scoreboard
 from echolith.rtl.sequencer import Sequencer
 from echolith.rtl.sweep import Sweep
 from echolith.rtl.units import UnitPath, mass
@@ -58,7 +59,7 @@ class Core(wiring.Component):
         m.submodules.sequencer = self.sequencer = Sequencer(hw)
         bits, self.tails = self.sequencer.settings, tails(hw)
         m.submodules.sweep = self.sweep = Sweep(
-            inner_bits=max(bits[Setting.PERIOD], bits[Setting.LENGTH] + 1),
+            inner_bits=max((2 * hw.lanes).bit_length(), bits[Setting.LENGTH] + 1),
             outer_bits=max(bits[Setting.COLUMNS], bits[Setting.TILES]),
             address_bits=(hw.depths.weights - 1).bit_length(),
             repeat_bits=bits[Setting.REPEAT] if hw.repeat else 0)
@@ -104,23 +105,30 @@ class Core(wiring.Component):
     def _sweeps(self, m: Module) -> None:
         """The sweep engine, what it tells the array, and what may start behind it."""
         s, e, a, b = self.sequencer, self.sweep, self.array, self.scoreboard
-        decode_counts(m, self.hw, s, e)
+        swept, stride = decode_counts(m, self.hw, s, e), s.setting_stride if self.hw.overlap else s.setting_columns
+        if self.hw.paired:
+            tiles = Tiles(m, self.hw, s, e)
+            m.d.sync += e.base.eq(tiles.base)
+            m.d.comb += [self.rows.first.eq(tiles.first), e.short.eq(self._is(Opcode.FORWARD))]
+        else:
+            m.d.comb += e.base.eq(s.setting_base)
         decode_mode(m, s, a.mode)
         decode_tail(m, self.hw, self.tails, s, b.tail)
         m.d.comb += [
-            e.start.eq(s.start), e.stop.eq(s.stopping), e.base.eq(s.setting_base),
-            b.start.eq(s.start), s.free.eq(~e.running | e.ended), b.opcode.eq(s.opcode), b.command.eq(s.command), b.walking.eq(e.running),
-            b.ended.eq(e.ended), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode),
+            e.start.eq(s.start), e.stop.eq(s.stopping),
+            b.start.eq(s.start), b.opcode.eq(s.opcode), b.command.eq(s.command), b.walking.eq(e.running),
+            s.free.eq(~e.running | e.ended),
+            b.ended.eq(e.ended), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode), b.swept.eq(swept),
             b.next_command.eq(s.next_command), b.columns.eq(s.setting_columns),
             s.ready.eq(b.ready), s.still.eq(b.still), s.idle.eq(b.idle),
             e.alternate.eq(self._is(Opcode.UNITS) | self._is(Opcode.UPDATE)),
-            e.inner_step.eq(Mux(self._is(Opcode.TRANSPOSED), s.setting_columns, 1)),
-            e.outer_step.eq(Mux(self._is(Opcode.TRANSPOSED), 1, s.setting_columns)),
+            e.inner_step.eq(Mux(self._is(Opcode.TRANSPOSED), stride, 1)),
+            e.outer_step.eq(Mux(self._is(Opcode.TRANSPOSED), 1, stride)),
             a.valid.eq(e.valid & (self._is(Opcode.FORWARD) | self._is(Opcode.OUTER) | self._is(Opcode.TRANSPOSED)
                                   | (self._is(Opcode.UPDATE) & (s.command.kind == 0)))),
             a.first.eq(e.first), a.last.eq(e.last), a.address.eq(e.address),
             a.tile.eq(self._moved(Mux(self._is(Opcode.TRANSPOSED), e.inner_index, e.outer_index), Setting.TILE)),
-            a.coarse.eq(s.setting_rate[22:24]), a.update.eq(s.command.dest), a.region.eq(region(s.command)),
+            a.coarse.eq(s.setting_rate[22:24]), a.update.eq(s.command.dest), a.region.eq(region(self.hw, s.command)),
             a.start.eq(s.start & self._next_is(Opcode.FORWARD)),
         ]
 
@@ -183,12 +191,18 @@ class Core(wiring.Component):
         for index in range(2):
             with m.If(taken[index]):
                 m.d.sync += [records[index].eq(order.r_data), self.rows.masked[index].eq(order.r_data[-1])]
-        fetching = self._is(Opcode.FETCH)
+        fetching, (base_a, base_b), offset = self._is(Opcode.FETCH), records, s.offset
+        if hw.paired:
+            before, of = [Signal.like(x, name=f"older_{x.name}") for x in records], older(s.command)
+            with m.If(s.next):
+                m.d.sync += [x.eq(y) for x, y in zip(before, records, strict=True)]
+            base_a, base_b = (Mux(of, x, y) for x, y in zip(before, records, strict=True))
+            offset = Mux(of, s.offset_older, offset)
         m.d.comb += [
             e.hold.eq(fetching & w.streaming & ~w.stream.valid),
             w.stream.ready.eq(fetching & w.streaming & e.valid),
             order.r_en.eq(1), data.r_en.eq(1),
-            data.r_addr.eq(Mux(s.busy, Mux(e.outer_index[0], records[1], records[0]) + s.offset + e.inner_index,
+            data.r_addr.eq(Mux(s.busy, Mux(e.outer_index[0], base_b, base_a) + offset + e.inner_index,
                                w.host_index)),
             order.r_addr.eq(Mux(s.busy, place, w.host_index)), self.rows.next.eq(s.next),
         ]
@@ -230,6 +244,11 @@ class Core(wiring.Component):
         host, fetching = w.host_bank == BankId.POSITIONS, self._is(Opcode.FETCH)
         self.host_word = Signal(signed(2 * hw.width))
         m.d.comb += self.host_word.eq(Mux(w.host_en, w.host_data, 0))
+        if hw.paired:
+            context = w.host_index[1 + bits:4 + bits]
+            place_of = s.command.context
+            self._inputs(m, platform, input_write, host & (context >= Context.INPUT))
+            host, input_write, fetching = host & (context < Context.INPUT), 0, 0
         for slot in range(2):
             moved, place, word = u.q_w_en & (u.q_w_slot == slot), u.q_w_addr, u.q_w_data
             if hw.general:
@@ -251,12 +270,16 @@ class Core(wiring.Component):
                 # Only one of them is not zero.
                 q[slot].w_data.eq(word | Mux(fetching, self.fetched << hw.input_shift, 0) | self.host_word),
             ]
-        sample = [Mux(s.command.source, s.command.context == 2, 0),
-                  Mux(s.command.source & (s.command.context == 1), 0, 1)]
+        source = self._from_inputs if hw.paired else s.command.source
+        sample = [Mux(source, s.command.context == 2, 0), Mux(source & (s.command.context == 1), 0, 1)]
         chosen = [delay(m, x, fetched(hw), "source") for x in sample]
+        source = delay(m, source, fetched(hw), "from_inputs")
         mantissa = s.setting_rate[:hw.width].as_signed()
         for slot, operand in enumerate((self.array.x_a, self.array.x_b)):
             word = Mux(chosen[slot], x[1].r_data, x[0].r_data).as_signed()
+            if hw.paired:
+                fed = Mux(chosen[slot], self.inputs[1].r_data, self.inputs[0].r_data)
+                word = Mux(source, fed, x[slot].r_data).as_signed()
             m.d.comb += operand.eq(Mux(self._is(Opcode.UPDATE), mantissa, word))
         m.d.comb += [
             p.r_addr.eq(Mux(s.busy, u.p_r_addr, w.host_index)), p.r_en.eq(1), u.p.eq(p.r_data.as_signed()),
@@ -265,6 +288,25 @@ class Core(wiring.Component):
             p.w_data.eq(Mux(s.busy, u.p_w_data, self.host_word)),
             u.q_a.eq(q[0].r_data.as_signed()), u.q_b.eq(q[1].r_data.as_signed()),
         ]
+
+    def _inputs(self, m: Module, platform, write, host) -> None:
+        """Buffers of inputs, beside the positions; an OUTER sweep comes to them behind its own columns."""
+        s, e, w, bits = self.sequencer, self.sweep, self.window, self.units.bits
+        forward, columns = self._is(Opcode.FORWARD), s.setting_columns
+        self._from_inputs = s.command.source & (forward | (e.inner_index >= columns))
+        index, place = e.inner_index - Mux(forward, 0, columns), w.host_index[1:1 + bits]
+        self.inputs = [make_bank(platform, latency=fetched(self.hw), width=self.hw.width, depth=BUFFERS << bits)
+                       for _ in range(2)]
+        m.submodules.u_a, m.submodules.u_b = self.inputs
+        for slot, bank in enumerate(self.inputs):
+            m.d.comb += [
+                bank.r_addr.eq(Cat(index[:bits], buffer(s.command))), bank.r_en.eq(1),
+                bank.w_en.eq(Mux(s.busy, write & (self.fetched_at[1] == slot),
+                                 w.host_w_en & host & (w.host_index[0] == slot))),
+                bank.w_addr.eq(Mux(s.busy, Cat(self.fetched_at[2:2 + bits], buffer(s.command)),
+                                   Cat(place, (w.host_index[1 + bits:3 + bits] + 1)[:2]))),
+                bank.w_data.eq(Mux(s.busy, self.fetched << self.hw.input_shift, self.host_word)),
+            ]
 
     def _commands(self, m: Module) -> None:
         """What the units behind the array work on: the sweep whose results reach them, and its settings."""
@@ -312,7 +354,10 @@ class Core(wiring.Component):
         for index, (bank, drifting) in enumerate(zip(self.vectors, mass(self.hw), strict=True)):
             valid, slot, sample, unit = (
                 getattr(u, f"{'mass' if drifting else 'g'}_{name}") for name in ("valid", "slot", "sample", "unit"))
-            exponent = (Mux(sample, r.exponent_b, r.exponent_a) - w.gain)[:EXPONENT_BITS]
+            exponent = Mux(sample, r.exponent_b, r.exponent_a)
+            if self.hw.paired:
+                exponent = Mux(older(u.command), Mux(sample, r.older_b, r.older_a), exponent)
+            exponent = (exponent - w.gain)[:EXPONENT_BITS]
             chosen = w.host_en & ((w.host_index >> u.bits) == index)
             if self.hw.adding:
                 m.d.comb += bank.g_add.eq(u.command.context == Context.PAIR)
@@ -417,5 +462,5 @@ def _index_bits(hw: Hardware) -> int:
     """Bits of an index into the largest bank."""
     d = hw.depths
     entries = (d.program, hw.tables << hw.segments + 1, d.order, d.data, hw.lanes * d.weights,
-               len(hw.vectors) * d.units, 8 * d.units, d.results, d.index)
+               len(hw.vectors) * d.units, 2 * hw.contexts * d.units, d.results, d.index)
     return (max(entries) - 1).bit_length()

@@ -6,34 +6,64 @@ from amaranth.hdl import Module, Mux, Signal
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Dest, Opcode
 from echolith.compiler.timing import Tails, reuse
+from echolith.rtl.command import first_tile, one_tile
 from echolith.rtl.lane import Mode
 from echolith.rtl.sequencer import Sequencer
 from echolith.rtl.sweep import Sweep
 
-__all__ = ["decode_counts", "decode_mode", "decode_tail"]
+__all__ = ["Tiles", "decode_counts", "decode_mode", "decode_tail"]
 
 
-def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> None:
-    """The counts of the sweep that waits."""
+class Tiles:
+    """Where the drive sweeps of one tile each have come."""
+
+    def __init__(self, m: Module, hw: Hardware, s: Sequencer, e: Sweep):
+        command, lanes = s.next_command, hw.lanes
+        again = one_tile(command) & ~first_tile(command)
+        address, row = Signal.like(e.base, name="drive_at"), Signal(range(hw.depths.rows + lanes), name="row_at")
+        beside = Signal.like(e.base, name="drive_base")
+        self.first = Signal.like(row, name="first_row")  # of the last FORWARD sweep
+        m.d.sync += beside.eq(s.setting_base + s.setting_columns)
+        self.base = Mux((s.next_opcode == Opcode.FORWARD) & command.source, Mux(again, address, beside), s.setting_base)
+        with m.If(s.start & (s.next_opcode == Opcode.FORWARD)):
+            m.d.sync += self.first.eq(Mux(again, row, 0))
+            with m.If(one_tile(command)):
+                m.d.sync += [address.eq(e.base + s.setting_stride), row.eq(Mux(again, row, 0) + lanes)]
+
+
+def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> Signal:
+    """The counts of the sweep that waits; returns the columns that it goes over, of FORWARD and OUTER."""
     outer, period, active = (Signal.like(x, name=f"next_{name}") for name, x in (
         ("outer", e.outer), ("period", e.period), ("active", e.active)))
-    columns = s.setting_columns
+    columns, tiles = Signal.like(period, name="swept"), s.setting_tiles
+    m.d.comb += columns.eq(_columns(hw, s))
     with m.Switch(s.next_opcode):
         with m.Case(Opcode.FORWARD):
-            m.d.comb += [outer.eq(s.setting_tiles), period.eq(s.setting_period), active.eq(columns)]
+            m.d.comb += [outer.eq(Mux(one_tile(s.next_command), 1, tiles) if hw.paired else tiles),
+                         period.eq(_most(columns, 2 * hw.lanes)), active.eq(columns)]
         with m.Case(Opcode.OUTER):
-            least = reuse(hw)
-            rounds = Mux(columns < least, least, columns) if hw.repeat else columns
-            m.d.comb += [outer.eq(s.setting_tiles), period.eq(rounds), active.eq(columns)]
+            m.d.comb += [outer.eq(tiles), period.eq(_most(columns, reuse(hw)) if hw.repeat else columns),
+                         active.eq(columns)]
         with m.Case(Opcode.TRANSPOSED):
-            tiles = s.setting_tiles
-            m.d.comb += [outer.eq(columns), period.eq(Mux(tiles == 1, 2, tiles)), active.eq(tiles)]
+            m.d.comb += [outer.eq(s.setting_columns), period.eq(Mux(tiles == 1, 2, tiles)), active.eq(tiles)]
         with m.Case(Opcode.UNITS, Opcode.UPDATE):
             m.d.comb += [outer.eq(Mux(s.next_opcode == Opcode.UNITS, 1, s.setting_tiles)),
                          period.eq(s.setting_length << 1), active.eq(s.setting_length << 1)]
         with m.Default():
             m.d.comb += [outer.eq(2), period.eq(s.setting_length), active.eq(s.setting_length)]
     m.d.sync += [e.outer.eq(outer), e.period.eq(period), e.active.eq(active)]
+    return columns
+
+
+def _columns(hw: Hardware, s: Sequencer):
+    if not hw.paired:
+        return s.setting_columns
+    own = Mux(s.next_command.source & (s.next_opcode == Opcode.FORWARD), 0, s.setting_columns)
+    return own + Mux(s.next_command.source, s.setting_extra, 0)
+
+
+def _most(a, least: int):
+    return Mux(a < least, least, a)
 
 
 def decode_mode(m: Module, s: Sequencer, mode) -> None:

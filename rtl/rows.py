@@ -5,16 +5,15 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.isa import Context, Dest
+from echolith.compiler.isa import BUFFERS, Context, Dest
 from echolith.compiler.timing import fetched, scaled
-from echolith.rtl.command import Command, slot_sample
+from echolith.rtl.command import Command, buffer, older, region, slot_sample
 from echolith.rtl.kinds import Kinds, feed, kinds
 from echolith.rtl.lane import row_write
 from echolith.rtl.leading import Leading
 from echolith.rtl.memory import Bank, make_bank
 from echolith.rtl.pipeline import ElementPipeline, delay
 from echolith.rtl.scale import EXPONENT_BITS, Scale
-from echolith.rtl.scoreboard import region
 from echolith.sim import arith
 
 __all__ = ["RowUnit"]
@@ -42,6 +41,8 @@ class RowUnit(wiring.Component):
         Response exponent R. Gradient words are 2^gain times finer; exponents are at least this.
     exponent_a, exponent_b : Out
         Nudge exponents of the samples.
+    older_a, older_b : Out
+        Those of the pair before; `Hardware.paired` only, as ``first``, the first row of the sweep that starts.
     leading : Out
         Magnitude bits of this cycle's free cost derivative.
     row_a, row_b, result_* : Out
@@ -66,11 +67,12 @@ class RowUnit(wiring.Component):
         self.output_bits = max(1, (hw.depths.outputs - 1).bit_length())
         general = {"tile": In((hw.depths.tiles - 1).bit_length()), "drive": In(self.row_bits), "mapped_valid": In(1),
                    "mapped": In(w), "value_valid": Out(1), "value": Out(w)}
+        paired = {"first": In(self.row_bits + 1), "older_a": Out(EXPONENT_BITS), "older_b": Out(EXPONENT_BITS)}
         super().__init__({
             "command": In(Command), "rows": In(self.row_bits + 1), "start": In(1), "next": In(1), "masked": In(2),
             "range": In(8), "gain": In(EXPONENT_BITS), "leading": Out(hw.width),
             "acc_next": In(1), "acc": In(signed(hw.accumulator)),
-            "exponent_a": Out(EXPONENT_BITS), "exponent_b": Out(EXPONENT_BITS),
+            "exponent_a": Out(EXPONENT_BITS), "exponent_b": Out(EXPONENT_BITS), **(paired if hw.paired else {}),
             "row_a": Out(row_write(hw)), "row_b": Out(row_write(hw)), "result_valid": Out(1), "result": Out(w),
             "target_w_en": In(1), "target_w_addr": In(self.output_bits + 1), "target_w_data": In(hw.data_width),
             "table_w_addr": In(hw.segments), "table_w_data": In(hw.width), "table_w_half": In(1),
@@ -82,7 +84,7 @@ class RowUnit(wiring.Component):
         row, slot, sample = Signal(self.row_bits + 1), Signal(), Signal()
         m.d.comb += sample.eq(slot_sample(self.command.context, slot))
         with m.If(self.start):
-            m.d.sync += [row.eq(0), slot.eq(0)]
+            m.d.sync += [row.eq(self.first if self.hw.paired else 0), slot.eq(0)]
         with m.Elif(self.acc_next):
             m.d.sync += [row.eq(row + slot), slot.eq(~slot)]
         if self.hw.repeat:
@@ -149,8 +151,10 @@ class RowUnit(wiring.Component):
     def _drives(self, m: Module, platform, place, now):
         """Drives of both samples, kept from one drive sweep to the next."""
         w = self.hw.width
-        wait = fetched(self.hw)
-        m.submodules.drives = drives = make_bank(platform, latency=wait, width=w, depth=2 * self.hw.depths.rows)
+        depth, wait = 2 * self.hw.depths.rows, fetched(self.hw)
+        if self.hw.paired:
+            depth, place = BUFFERS * depth, Cat(place[:self.row_bits + 1], buffer(self.command))
+        m.submodules.drives = drives = make_bank(platform, latency=wait, width=w, depth=depth)
         if self.hw.general:
             place = Cat(place[0], (place[1:] + self.drive)[:self.row_bits])
         # Often the same register as the activation's first.
@@ -215,7 +219,7 @@ class RowUnit(wiring.Component):
             negative |= slot & (self.command.context == Context.PAIR)
         m.d.comb += [
             scale.value.eq(Mux(costing, delta, t)), scale.down.eq(~costing), scale.echo.eq(echo),
-            scale.exponent.eq(Mux(sample, self.exponent_b, self.exponent_a)), scale.gain.eq(self.gain),
+            scale.exponent.eq(self._exponent(m, sample)), scale.gain.eq(self.gain),
             operand.eq(Mux(costing, scale.result, scale.held)),
             other.eq(Mux(negative, ~(scale.result - 1), scale.result)),
         ]
@@ -228,6 +232,14 @@ class RowUnit(wiring.Component):
             self.exponent_a.eq(leading.exponent_a), self.exponent_b.eq(leading.exponent_b),
         ]
 
+    def _exponent(self, m: Module, sample):
+        now = Mux(sample, self.exponent_b, self.exponent_a)
+        if not self.hw.paired:
+            return now
+        with m.If(self.next):
+            m.d.sync += [self.older_a.eq(self.exponent_a), self.older_b.eq(self.exponent_b)]
+        return Mux(older(self.command), Mux(sample, self.older_b, self.older_a), now)
+
     def _write(self, m: Module, at, operand, other, other_on, operand_on=1, slot=None) -> None:
         """Register an operand and, a cycle behind it, its scaled twin: while slot b's operand is written, slot a's
         twin is, and the other way round. Rows beyond the block are written as 0."""
@@ -238,7 +250,7 @@ class RowUnit(wiring.Component):
         later = self.hw.general or self.hw.overlap
         start, first = delay(m, self.start, 1, "begin") if later else self.start, self.tile if self.hw.general else 0
         if self.hw.overlap:
-            first = first | region(self.command) << len(tile) - 1
+            first = first | region(self.hw, self.command) << len(tile) - 1
         with m.If(start):
             m.d.sync += [slot.eq(0), lane.eq(0), tile.eq(first)]
         with m.Elif(at[0]):

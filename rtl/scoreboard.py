@@ -5,10 +5,10 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.isa import Context, Dest, Opcode
-from echolith.rtl.command import Command
+from echolith.compiler.isa import Dest, Opcode
+from echolith.rtl.command import Command, region
 
-__all__ = ["Scoreboard", "region"]
+__all__ = ["Scoreboard"]
 
 
 class Scoreboard(wiring.Component):
@@ -27,8 +27,8 @@ class Scoreboard(wiring.Component):
         The sweep that does so, or did last; strobe in the last cycle; the cycles that its results need from there.
     taken : In(1)
         Strobe: the first sums of a FORWARD sweep reach the row unit.
-    next_opcode, next_command, columns : In
-        The sweep that waits, and its columns.
+    next_opcode, next_command, columns, swept : In
+        The sweep that waits, the columns of a context, and those that it goes over.
     ready : Out(1)
         It may start, now or, if a sweep goes over its addresses, at the end of that.
     still, idle : Out(1)
@@ -40,12 +40,13 @@ class Scoreboard(wiring.Component):
         super().__init__({
             "start": In(1), "opcode": In(4), "command": In(Command), "walking": In(1), "ended": In(1),
             "tail": In(tail_bits), "taken": In(1), "next_opcode": In(4), "next_command": In(Command),
-            "columns": In(column_bits), "ready": Out(1), "still": Out(1), "idle": Out(1),
+            "columns": In(column_bits), "swept": In(column_bits), "ready": Out(1), "still": Out(1), "idle": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        mine = [self._alone(self.opcode, self.command), self.opcode == Opcode.FORWARD, _moves(self.opcode)]
+        mine = [self._alone(self.opcode, self.command) | (self.opcode == Opcode.FETCH), self.opcode == Opcode.FORWARD,
+                _moves(self.opcode)]
         alone, rows, units, lanes = (Signal(self.tail_bits, name=name) for name in ("alone", "rows", "units", "lanes"))
         everything = ((alone, mine[0]), (rows, ~mine[0] & mine[1]), (units, ~mine[0] & mine[2]),
                       (lanes, ~mine[0] & (self.opcode == Opcode.OUTER)))
@@ -65,12 +66,12 @@ class Scoreboard(wiring.Component):
 
     def _may_start(self, m: Module, rows, units, lanes, rows_now, forward):
         """``rows``, ``units``, ``lanes``: cycles that are left when the sweep could start."""
-        c, op, after = self.next_command, self.next_opcode, region(self.next_command)
+        c, op, after = self.next_command, self.next_opcode, region(self.hw, self.next_command)
         moving, written = Signal(2), Signal(2)  # context in the neuron unit; regions of operands
         drained, draining = Signal(), Signal()  # the region that the row unit writes, if it does
         waits = Signal()  # a FORWARD sweep for the row unit
         with m.If(self.ended & forward):
-            m.d.sync += [drained.eq(region(self.command)), draining.eq(_writes(self.command))]
+            m.d.sync += [drained.eq(region(self.hw, self.command)), draining.eq(_writes(self.command))]
         with m.If(self.ended & _moves(self.opcode)):
             m.d.sync += moving.eq(self.command.context)
         with m.If((rows_now == 1) & draining):
@@ -89,18 +90,22 @@ class Scoreboard(wiring.Component):
         ready = Signal()
         with m.Switch(op):
             with m.Case(Opcode.FORWARD):
-                m.d.comb += ready.eq(there & ~waits & (rows <= self.columns) & (operands | ~_writes(c)))
+                m.d.comb += ready.eq(there & ~waits & (rows <= self.swept) & (operands | ~_writes(c)))
             with m.Case(Opcode.OUTER):
                 m.d.comb += ready.eq(there & operands & (lanes == 0))
             with m.Case(Opcode.TRANSPOSED):
                 m.d.comb += ready.eq(operands & (units == 0))
             with m.Case(Opcode.UNITS):
                 m.d.comb += ready.eq(units == 0)
+            with m.Case(Opcode.FETCH):
+                m.d.comb += ready.eq(1)
         return Mux(self._alone(op, c), self.idle, ready)
 
     def _alone(self, opcode, command):
-        found = (opcode == Opcode.FETCH) | (opcode == Opcode.UPDATE)
-        found |= (opcode == Opcode.UNITS) & (command.emit | command.clear | command.check)
+        buffered = ~command.target if self.hw.paired else 0
+        clear = 0 if self.hw.paired else command.clear
+        found = ((opcode == Opcode.FETCH) & ~buffered) | (opcode == Opcode.UPDATE)
+        found |= (opcode == Opcode.UNITS) & (command.emit | clear | command.check)
         if self.hw.general:
             found |= (opcode == Opcode.FORWARD) & (command.dest == Dest.VALUE)
             found |= _moves(opcode) & (command.value | command.rows)
@@ -117,7 +122,3 @@ def _writes(forward):
     """Whether a FORWARD sweep's results become row operands."""
     return forward.dest != Dest.DRIVE
 
-
-def region(command):
-    """Of the row operands: the second echo has its own, so that it need not wait for the first."""
-    return command.context == Context.ECHO_B

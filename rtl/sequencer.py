@@ -6,7 +6,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.isa import LOOP_BITS, Opcode, Setting
+from echolith.compiler.isa import LOOP_BITS, VARIANT, Opcode, Setting
 from echolith.rtl.command import Command
 from echolith.rtl.memory import Bank
 
@@ -25,10 +25,12 @@ def setting_bits(hw: Hardware) -> dict[Setting, int]:
     d = hw.depths
     bits = {name: (count - 1).bit_length() + 1 for name, count in
             (("weights", d.weights), ("units", d.units), ("tiles", d.tiles), ("rows", d.rows))}
-    period = (max(d.units, 2 * hw.lanes) - 1).bit_length() + 1
     sizes = {Setting.BASE: bits["weights"], Setting.COLUMNS: bits["units"], Setting.TILES: bits["tiles"],
-             Setting.ROWS: bits["rows"], Setting.PERIOD: period, Setting.LENGTH: max(bits["weights"], bits["units"]),
-             Setting.RATE: 24}
+             Setting.ROWS: bits["rows"], Setting.LENGTH: max(bits["weights"], bits["units"]), Setting.RATE: 24}
+    if hw.overlap:
+        sizes[Setting.STRIDE] = bits["weights"]
+    if hw.paired:
+        sizes[Setting.EXTRA] = bits["units"]
     if not hw.general:
         return sizes
     # An index has a bit less than a count.
@@ -62,8 +64,8 @@ class Sequencer(wiring.Component):
     next : Out
         Strobe: take the next pair of the order memory (two more cycles).
     setting_* : Out
-    offset : Out
-        Position inside the samples' records.
+    offset, offset_older : Out
+        Position inside the samples' records, and inside those before the last NEXT; the latter if `Hardware.paired`.
     program_w_*, program_r_* : the program memory; reads while idle, valid a cycle later
     """
 
@@ -79,13 +81,14 @@ class Sequencer(wiring.Component):
             "free": In(1),
             "next": Out(1),
             **{f"setting_{s.name.lower()}": Out(bits) for s, bits in self.settings.items()},
-            "offset": Out(self.offset_bits),
+            "offset": Out(self.offset_bits), **({"offset_older": Out(self.offset_bits)} if hw.paired else {}),
             "program_w_en": In(1), "program_addr": In(pc), "program_w_data": In(32), "program_r_data": Out(32),
         })
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.program = program = Bank(width=32, depth=self.hw.depths.program)
+        self._left = [Signal(LOOP_BITS, name=f"left_{i}") for i in range(STACK)]
         pc, quit, ready = Signal(self.pc_bits), Signal(), Signal()
         # The memory's output stays until the word is carried out; a register makes it faster.
         word = Signal(32, reset_less=True) if self.hw.overlap else program.r_data
@@ -113,7 +116,7 @@ class Sequencer(wiring.Component):
                 self._read(m, word, program)
                 m.next = "DECODE"
             with m.State("DECODE"):
-                go = self._may_go(m, word[28:])
+                go = self._may_go(m, word[28:], word[VARIANT])
                 m.d.sync += quit.eq(self.stopping)
                 with m.If(word[28:] >= Opcode.FETCH):
                     if self.hw.overlap:
@@ -140,6 +143,8 @@ class Sequencer(wiring.Component):
                 m.next = "NEXT_B"
             with m.State("NEXT_B"):
                 m.d.sync += self.offset.eq(0)
+                if self.hw.paired:
+                    m.d.sync += self.offset_older.eq(self.offset)
                 m.next = "READ"
         return m
 
@@ -147,14 +152,18 @@ class Sequencer(wiring.Component):
         if self.hw.overlap:
             m.d.sync += word.eq(program.r_data)
 
-    def _may_go(self, m: Module, opcode):
+    def _may_go(self, m: Module, opcode, variant):
         """Whether the word can be carried out now."""
-        go = Signal()
+        go, paired = Signal(), self.hw.paired
         with m.Switch(opcode):
-            with m.Case(Opcode.HALT, Opcode.NEXT, Opcode.GUARD):
+            with m.Case(Opcode.HALT, Opcode.NEXT):
                 m.d.comb += go.eq(self.idle)
-            with m.Case(Opcode.SET, Opcode.ROW):
+            with m.Case(Opcode.GUARD):
+                m.d.comb += go.eq(self.idle | (variant if paired else 0))
+            with m.Case(Opcode.SET):
                 m.d.comb += go.eq(self.still)
+            with m.Case(Opcode.ROW):
+                m.d.comb += go.eq(self.still | ((self.opcode != Opcode.FETCH) if paired else 0))
             with m.Default():
                 m.d.comb += go.eq(1)
         return Mux(self.stopping, self.idle, go)
@@ -173,9 +182,13 @@ class Sequencer(wiring.Component):
                 m.d.comb += self.next.eq(1)
                 m.next = "NEXT"
             with m.Case(Opcode.ROW):
-                m.d.sync += self.offset.eq(self.offset + value)
+                if self.hw.paired:
+                    with m.If(word[VARIANT]):
+                        m.d.sync += self.offset_older.eq(self.offset_older + value)
+                with m.If(~word[VARIANT] if self.hw.paired else 1):
+                    m.d.sync += self.offset.eq(self.offset + value)
             with m.Case(Opcode.GUARD):
-                with m.If(self.guard):
+                with m.If(Mux(word[VARIANT], self._left[0] == 1, self.guard) if self.hw.paired else self.guard):
                     m.d.sync += pc.eq(value)
                     m.next = "FETCH"
         self._loops(m, opcode, value, pc)
@@ -185,7 +198,7 @@ class Sequencer(wiring.Component):
 
     def _loops(self, m: Module, opcode, value, pc) -> None:
         """The innermost loop's rounds on top; END brings the address it goes back to."""
-        left = [Signal(LOOP_BITS, name=f"left_{i}") for i in range(STACK)]
+        left = self._left
         with m.If((opcode == Opcode.LOOP) | (opcode == Opcode.PAIRS)):
             m.d.sync += [left[0].eq(Mux(opcode == Opcode.PAIRS, self.pairs, value)),
                          *(below.eq(above) for above, below in zip(left, left[1:], strict=False))]

@@ -17,6 +17,8 @@ class Sweep(wiring.Component):
         until ``ended``.
     outer, period, active : In
         Counts, at least one.
+    short : In(1)
+        The last round ends with its last valid cycle.
     alternate : In(1)
         Only even cycles are valid (an element takes two).
     base, inner_step, outer_step : In
@@ -46,7 +48,7 @@ class Sweep(wiring.Component):
         repeats = {"repeat": In(repeat_bits), "again": Out(1), "next_index": Out(inner_bits)} if repeat_bits else {}
         super().__init__({
             "start": In(1), "outer": In(outer_bits), "period": In(inner_bits), "active": In(inner_bits),
-            "alternate": In(1), "base": In(address_bits), "inner_step": In(address_bits),
+            "short": In(1), "alternate": In(1), "base": In(address_bits), "inner_step": In(address_bits),
             "outer_step": In(address_bits), "stop": In(1), "hold": In(1),
             "valid": Out(1), "first": Out(1), "last": Out(1), "inner_index": Out(inner_bits),
             "outer_index": Out(outer_bits), "address": Out(address_bits), "running": Out(1), "ended": Out(1), **repeats,
@@ -60,7 +62,8 @@ class Sweep(wiring.Component):
             ("period", self.period), ("active", self.active), ("rounds", self.outer)))
         last_walk = self._last(m)
         m.d.comb += [
-            going.eq(self.running & ~self.hold), sweep_end.eq(period.last & rounds.last & last_walk),
+            going.eq(self.running & ~self.hold),
+            sweep_end.eq((period.last | (self.short & active.last)) & rounds.last & last_walk),
             next_row.eq(row + self.outer_step),
             self.valid.eq(live & ~self.hold & ~(self.alternate & self.inner_index[0])), self.last.eq(active.last),
             self.ended.eq(self.running & (self.stop | (sweep_end & ~self.hold))),

@@ -56,7 +56,7 @@ class Emulation:
         self.memory = {bank: np.zeros(entries, np.int64) for bank, entries in (
             (Bank.PROGRAM, d.program), (Bank.TABLES, hw.tables << hw.segments + 1), (Bank.ORDER, d.order),
             (Bank.DATA, d.data), (Bank.WEIGHTS, lanes), (Bank.GRADIENTS, lanes), (Bank.VECTORS, vectors),
-            (Bank.VECTOR_GRADIENTS, vectors), (Bank.POSITIONS, 8 * d.units), (Bank.MOMENTA, 8 * d.units),
+            (Bank.VECTOR_GRADIENTS, vectors), (Bank.POSITIONS, 2 * hw.contexts * d.units), (Bank.MOMENTA, 8 * d.units),
             (Bank.RESULTS, d.results), (Bank.INDEX, d.index))}
 
     # -- a Link's methods ------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ class Emulation:
         for block in self.design.blocks:
             for row in range(block.rows):
                 tile, lane = divmod(row, self.hw.lanes)
-                start = block.base + tile * block.columns
+                start = block.base + tile * block.stride
                 here = image[lane, start:start + block.columns]
                 if store:
                     here[:] = words[block.name][row]
@@ -184,7 +184,7 @@ class Emulation:
         if entry == "echo":
             return model.echo(x)[1]
         y, out = model.predict(x)
-        if entry == "learn":
+        if entry in ("learn", "unchecked"):
             model.response, model.gain = self.registers["range"], self.registers["gain"]
             y[~masked], out = model.learn(x[~masked], target[~masked])
         pairs = y.reshape(-1, 2, *y.shape[1:]).transpose(0, 2, 3, 1)
@@ -218,12 +218,13 @@ def script(design: Design, samples: int = 3, seed: int = 0) -> list[Step]:
     chip.write(from_values(design, design.values))
     link.note("read the weights")
     chip.read()
-    runs = [("predict", 0), ("echo", 0), *([("learn", 0), ("learn", 2)] if design.hardware.learn else [])]
+    runs = [("predict", 0), ("echo", 0), *[(entry, gain) for entry in ("learn", "unchecked")
+                                                       if entry in design.entries for gain in (0, 2)]]
     for entry, gain in runs:
         link.note(f"{entry} {samples} samples, gain {gain}")
         chip.gain = gain
         chip.run(entry, x, target)
-        if entry == "learn":
+        if entry in ("learn", "unchecked"):
             _update(chip, link)
     if design.hardware.learn:
         link.note("write huge weights, so that sums clip and states wrap")
