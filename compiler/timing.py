@@ -10,8 +10,8 @@ from echolith.compiler.isa import VARIANT, Context, Dest, Field, Opcode, Pairing
 from echolith.compiler.pipeline import latency
 
 __all__ = [
-    "GROUP", "Tails", "broadcast", "cycles", "fetched", "handed", "operand_stage", "reuse", "scaled", "summed", "tails",
-    "tree_levels", "updated",
+    "GROUP", "Tails", "broadcast", "cycles", "fetched", "handed", "host_read", "operand_stage", "reuse", "scaled",
+    "summed", "tails", "tree_levels", "updated",
 ]
 
 EXECUTE = 2  # cycles from a word's decoding to the next one's reading
@@ -77,6 +77,11 @@ def handed(hw: Hardware) -> int:
 def scaled(hw: Hardware) -> int:
     """Cycles of scaling row operands and their twins: amount, shifted, with overlap also clipped and rounded."""
     return 2 + 2 * hw.overlap
+
+
+def host_read(hw: Hardware) -> int:
+    """Cycles from an index in the window until a lane's word is there: the lane, its group, the bank."""
+    return 3 + hw.overlap + broadcast(hw) + fetched(hw) + (hw.lanes > GROUP)
 
 
 def tree_levels(lanes: int) -> int:

@@ -41,7 +41,7 @@ class SynapseArray(wiring.Component):
     alarm, large, clipped : Out
         A gradient word near wrapping, or getting there; number of clipped masters in this cycle.
     host_* : access after a cycle of ``host_en`` and while it lasts; ``host_lane`` picks the lane, reads are valid
-        within `READ_CYCLES` of the address, writes happen one cycle after their enable.
+        within `timing.host_read` of the address, writes happen one cycle after their enable.
     """
 
     def __init__(self, hw: Hardware):

@@ -10,7 +10,7 @@ from echolith.compiler.design import Design, Hardware
 from echolith.compiler.isa import BUFFERS, Context, Dest, Opcode, Setting
 from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.registers import Bank as BankId
-from echolith.compiler.timing import fetched, tails
+from echolith.compiler.timing import fetched, host_read, tails
 from echolith.rtl.array import SynapseArray
 from echolith.rtl.command import buffer, older, region
 from echolith.rtl.decode import Tiles, decode_counts, decode_mode, decode_tail
@@ -55,7 +55,7 @@ class Core(wiring.Component):
         masters = (BankId.WEIGHTS, BankId.GRADIENTS, BankId.VECTORS, BankId.VECTOR_GRADIENTS)
         m.submodules.window = self.window = Window(
             hardware_id=hw.hardware_id, wide=masters if 2 * hw.width > 32 else (), index_bits=_index_bits(hw),
-            entry_bits=max(2 * hw.width, 32))
+            entry_bits=max(2 * hw.width, 32), read_cycles=host_read(hw), far=hw.overlap)
         m.submodules.sequencer = self.sequencer = Sequencer(hw)
         bits, self.tails = self.sequencer.settings, tails(hw)
         m.submodules.sweep = self.sweep = Sweep(

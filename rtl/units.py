@@ -149,6 +149,9 @@ class UnitPath(wiring.Component):
     def _places(self, m: Module):
         """Address of the element read, beside that of the vector parameters; both read when the unit comes."""
         m.d.comb += [self.k_en.eq(self._pulses[self._operand - 1]), self.unit.eq(self._count(m, self.k_en))]
+        if not self.hw.general and self._operand == 1:
+            m.d.comb += self.q_r_en.eq(self.k_en)
+            return self.unit
         if self.hw.depths.index:
             return self._gathered(m)
         place = self._element(m, self._pulses[0])

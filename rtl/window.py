@@ -5,11 +5,11 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.registers import ABI, MAGIC, REGISTERS, Bank, address
+from echolith.rtl.pipeline import delay
 
 __all__ = ["Window"]
 
 _OWN = ("magic", "abi", "hardware", "control", "bank", "pointer")  # not ports
-READ_CYCLES = 9  # from address to data, the slowest bank: the lanes'
 
 
 class Window(wiring.Component):
@@ -22,6 +22,10 @@ class Window(wiring.Component):
         Banks whose entries take two stream words.
     index_bits, entry_bits : int
         Of the largest bank and of the widest entry.
+    read_cycles : int
+        Of the slowest bank.
+    far : bool
+        Accesses go through registers on their way to the memories.
 
     Members
     -------
@@ -35,13 +39,15 @@ class Window(wiring.Component):
     host_index, host_bank, host_half, host_r_en, host_w_en, host_data : Out
         Entry, bank and write; ``host_data`` has both halves of a wide entry. ``host_w_en`` strobes on the last half.
     host_read : In
-        The entry, `READ_CYCLES` after ``host_r_en``.
+        The entry, ``read_cycles`` after ``host_r_en``.
     stream : Out
         Words pushed to `Bank.STREAM`.
     """
 
-    def __init__(self, *, hardware_id: int, wide: tuple[Bank, ...], index_bits: int, entry_bits: int):
+    def __init__(self, *, hardware_id: int, wide: tuple[Bank, ...], index_bits: int, entry_bits: int,
+                 read_cycles: int, far: bool):
         self.hardware_id, self.wide, self.index_bits, self.entry_bits = hardware_id, wide, index_bits, entry_bits
+        self.read_cycles, self.far = read_cycles, far
         ports = {r.name: (In if r.access == "r" else Out)(r.width) for r in REGISTERS if r.name not in _OWN}
         super().__init__({
             "bus_addr": In(8), "bus_w_data": In(32), "bus_w_stb": In(1), "bus_r_stb": In(1), "bus_r_data": Out(32),
@@ -85,18 +91,19 @@ class Window(wiring.Component):
         wide = Signal()
         low = Signal(32)
         streamed = bank == Bank.STREAM
-        # From here it is far to the memories: all of an access goes through registers.
-        m.d.sync += [
-            self.host_bank.eq(bank), self.host_index.eq(Mux(wide, pointer >> 1, pointer)), self.host_en.eq(~self.busy),
-            self.host_data.eq(Mux(wide, Cat(low, self.push.payload), self.push.payload)),
-        ]
+        stored = self.push.valid & self.push.ready & ~streamed
+        access = {
+            "bank": bank, "index": Mux(wide, pointer >> 1, pointer), "en": ~self.busy,
+            "data": Mux(wide, Cat(low, self.push.payload), self.push.payload),
+            "w_en": stored & (~wide | pointer[0]),
+        }
+        m.d.comb += [getattr(self, f"host_{name}").eq(delay(m, value, int(self.far), f"host_{name}"))
+                     for name, value in access.items()]
         m.d.comb += [
             wide.eq(Cat(bank == b for b in self.wide).any() if self.wide else 0),
             self.stream.payload.eq(self.push.payload), self.stream.valid.eq(self.push.valid & streamed),
             self.push.ready.eq(Mux(streamed, self.stream.ready, ~self.busy)),
         ]
-        stored = self.push.valid & self.push.ready & ~streamed
-        m.d.sync += self.host_w_en.eq(stored & (~wide | pointer[0]))
         with m.If(stored):
             m.d.sync += [low.eq(self.push.payload), pointer.eq(pointer + 1)]
         with m.FSM():
@@ -104,10 +111,10 @@ class Window(wiring.Component):
                 m.d.comb += self.host_r_en.eq(~self.busy & ~stored & ~streamed)
                 with m.If(self.host_r_en):
                     m.next = "WAIT_0"
-            for cycle in range(READ_CYCLES):
+            for cycle in range(self.read_cycles):
                 with m.State(f"WAIT_{cycle}"):
-                    m.next = f"WAIT_{cycle + 1}" if cycle + 1 < READ_CYCLES else "VALID"
-                    if cycle + 1 == READ_CYCLES:
+                    m.next = f"WAIT_{cycle + 1}" if cycle + 1 < self.read_cycles else "VALID"
+                    if cycle + 1 == self.read_cycles:
                         half = self.host_read.word_select(wide & pointer[0], 32)
                         m.d.sync += self.pull.payload.eq(half)
                     with m.If(moved | stored | self.busy):
