@@ -28,12 +28,13 @@ class Board:
     data_bits: int
     results: int  # words kept of a run's outputs
     overlap: bool  # room for what `Hardware.overlap` needs
+    line: int  # bits of a word of the sample memory: one or two block memories side by side
 
 
 BOARDS = {
     b.name: b for b in (
-        Board("ulx3s-85f", "ecp5", 18, 156, 83640, 208, 0, 25e6, 50e6, 11, 1 << 20, 4096, True),
-        Board("icebreaker", "ice40", 16, 8, 5280, 30, 4, 12e6, 12e6, 8, 1 << 11, 256, False),
+        Board("ulx3s-85f", "ecp5", 18, 156, 83640, 208, 0, 25e6, 50e6, 11, 1 << 20, 4096, True, 32),
+        Board("icebreaker", "ice40", 16, 8, 5280, 30, 4, 12e6, 12e6, 8, 1 << 12, 256, False, 16),
     )
 }
 

@@ -6,7 +6,7 @@ from echolith.compiler.case import Case
 from echolith.compiler.circuits import Circuits
 from echolith.compiler.describe import describe
 from echolith.compiler.design import Design, Hardware, Placement, Vector
-from echolith.compiler.hardware import NUDGE
+from echolith.compiler.hardware import NUDGE, record
 from echolith.compiler.isa import Opcode
 from echolith.compiler.program import Program, Schedule, build
 from echolith.compiler.quantise import Formats, Quantised
@@ -25,6 +25,7 @@ def program(case: Case, hardware: Hardware, q: Quantised) -> Program:
     return build(Schedule(hardware, case.dynamics, case.units, case.graph.inputs, case.graph.outputs, blocks,
                           tuple(q.circuits.sweeps), tuple(q.circuits.levels), q.drifts, _drives(case, q.circuits),
                           updates, vectors if case.learn else (), case.plan.used,
+                          record(case, hardware.data_width, hardware.input_bits, hardware.target_bits),
                           tuple(q.circuits.reads), tuple(q.circuits.backs), _source(case, q.circuits)))
 
 

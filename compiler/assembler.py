@@ -8,6 +8,7 @@ from echolith.compiler.design import Block, Dynamics, Hardware
 from echolith.compiler.errors import CompileError
 from echolith.compiler.isa import LOOP_BITS, Opcode, Setting, loop_word, set_word
 from echolith.compiler.kinetic import Drift
+from echolith.compiler.record import Record
 from echolith.compiler.sweep import Sweep
 
 __all__ = ["Assembler", "Schedule"]
@@ -30,6 +31,7 @@ class Schedule:
     updates: dict[str, tuple[Block, int, int]]  # rate name -> block, first column, columns
     vectors: tuple[int, ...]  # lengths of the learned vector parameters
     used: int  # words per lane
+    record: Record
     reads: tuple[Sweep, ...] = ()  # before every read-out
     backs: tuple[Sweep, ...] = ()  # behind its cost
     source: int = 0  # first element of what the readout block is applied to

@@ -50,7 +50,7 @@ class Case:
     lanes: int
     learn: bool
     plan: Plan
-    capacity: int  # data words wanted
+    capacity: int  # samples that the data memory should hold
 
     @property
     def units(self) -> int:
@@ -120,14 +120,12 @@ def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: 
         agree_reading(read.graph, flow, read.passes, samples, dynamics.dt, rule is not None)
     scale = 1.0 / x.shape[1] if rule and rule.cost_at == "mean" else 1.0
     timing = Dynamics(float(dynamics.dt), dynamics.substeps, x.shape[1], cost_at, scale, rule.check if rule else 1)
-    record = x.shape[1] * graph.inputs + y.shape[1] * y.shape[2] * (rule is not None)
     every = (*passes, *(read.passes if read else ()))
     used = {n for p in every for e in (p.expr, *(e for _, e in p.learn)) if e is not None for n in e.variables()}
     used = used.union(*map(names, graph.kinetic.values()))
     vectors = tuple(sorted(used & set(flow.values)))
     return Case(graph, flow, passes, read, found, before, vectors, samples, timing, target, width, rule is not None,
-                plan(graph, flow, (*every, *before), width, target.overlap),
-                (len(x) if room is None else room) * record)
+                plan(graph, flow, (*every, *before), width, target.overlap), len(x) if room is None else room)
 
 
 def _prepared(graph: Graph) -> tuple[Graph, Graph | None]:

@@ -73,7 +73,7 @@ class CostCircuit:
 
     def _y(self) -> tuple[Builder, int]:
         formats = self.formats
-        b = Builder(("acc", self.accumulator), ("target", formats.data_width),
+        b = Builder(("acc", self.accumulator), ("target", formats.target_bits),
                     *[("drive", self.width)] * bool(self.case.levels))
         return b, b("sat", b("rnd", b.input("acc"), n=self._dropped), n=self.width)
 
@@ -87,7 +87,7 @@ class CostCircuit:
         case, formats, width = self.case, self.formats, self.width
         assert case.cost is not None
         b, y = self._y()
-        target = Fixed(b.input("target"), formats["target"], True, width - formats.data_width)
+        target = Fixed(b.input("target"), formats["target"], True, width - formats.target_bits)
         leaves = {"y": Fixed(y, formats["output"], True), "target": target}
         if case.cost.weights:
             leaves[WEIGHT] = Fixed(b.input("drive"), formats[WEIGHED], True)
@@ -98,7 +98,7 @@ class CostCircuit:
         value = low(slope(case.cost))
         delta = b("sat", b("rnd", value.node, n=value.frac - formats["delta"]), n=width - 1)
         if case.samples.missing is not None:
-            delta = b("unless", delta, b.input("target"), n=reserved(formats.data_width))
+            delta = b("unless", delta, b.input("target"), n=reserved(formats.target_bits))
         return b.build(y=y, delta=delta), low
 
     def _values(self, cost: Cost) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ from echolith.compiler.ir import Expr
 from echolith.compiler.isa import BUFFERS
 from echolith.compiler.kinetic import Drift
 from echolith.compiler.pipeline import Pipeline
+from echolith.compiler.record import Record
 from echolith.compiler.select import Pass
 from echolith.compiler.steps import ONE, OUTPUT, Drive, Matrix
 from echolith.compiler.sweep import Sweep
@@ -31,6 +32,9 @@ def checksum(value: object) -> int:
     return zlib.crc32(text.encode()) or 1
 
 
+_NARROW = ("input_bits", "target_bits")
+
+
 @dataclass(frozen=True)
 class Depths:
     """Words of each memory; powers of two, so that neighbouring sizes share one bitstream."""
@@ -40,7 +44,7 @@ class Depths:
     rows: int
     tiles: int  # rows per lane
     outputs: int
-    data: int
+    data: int  # lines
     order: int
     results: int
     program: int
@@ -57,7 +61,7 @@ class Hardware:
     accumulator: int  # bits of a sum of products
     segments: int  # log2 of the pieces of a table
     tables: int
-    data_width: int  # bits of a word of a sample's record
+    data_width: int  # bits of a line of the sample memory
     depths: Depths
     input_shift: int  # data word << this is the array's operand
     drive_shift: int  # sum -> drive
@@ -70,14 +74,21 @@ class Hardware:
     delta_shift: int  # delta << exponent -> t
     readout_shift: int  # delta -> ts of the readout's own gradient
     vectors: tuple[bool, ...]  # one per vector parameter: a single shared word?
-    overlap: bool = False  # a sweep starts while the results of others are on their way
+    overlap: bool = False  # a sweep starts while the results of others are on their way; windows of samples take turns
     repeat: bool = False  # sweeps go over a block several times, each time with the next operands
     adding: bool = False  # gradients of both samples in PAIR are added
+    input_bits: int = 0  # of a word of inputs, of targets; as a line if 0
+    target_bits: int = 0
 
     @property
     def paired(self) -> bool:
         """A pair of samples runs forward beside the echoes of the one before; see `isa.Pairing`."""
         return self.overlap and not self.general
+
+    @property
+    def burst(self) -> bool:
+        """The columns of a single tile are summed one per cycle, and wait for the neuron unit."""
+        return self.paired and self.depths.rows < 2 * self.lanes
 
     @property
     def contexts(self) -> int:
@@ -87,8 +98,18 @@ class Hardware:
     @cached_property
     def hardware_id(self) -> int:
         """CRC-32 of this description; what came later counts where it is there."""
-        return checksum(dataclasses.asdict(self) if self.adding else
-                        {name: v for name, v in dataclasses.asdict(self).items() if name != "adding"})
+        absent = {"adding": not self.adding, **dict.fromkeys(_NARROW, self.input_bits == self.target_bits
+                                                             == self.data_width)}
+        return checksum({name: v for name, v in dataclasses.asdict(self).items() if not absent.get(name)})
+
+    def word(self, name: str) -> int:
+        """Bits of the words of a format called ``name``."""
+        return {"input": self.input_bits, "target": self.target_bits}.get(name, self.width)
+
+    def __post_init__(self) -> None:
+        for name in _NARROW:
+            if not getattr(self, name):
+                object.__setattr__(self, name, self.data_width)
 
 
 @dataclass(frozen=True)
@@ -216,9 +237,9 @@ class Design:
         ``state`` is that of all states; ``u`` the inputs as operands; blocks are named as in `explain`, vectors and
         sums as there too. Q notation leaves out the sign bit: Q3.14 has 18 bits, ``ap_fixed<18,4>`` is the same.
         ``accumulator`` are the bits of a sum of products, ``table`` the pieces of a table."""
-        hw, data = self.hardware, ("input", "target")
-        words = {name: str(Format(hw.data_width if name in data else hw.width, frac))
-                 for name, frac in self.fractions.items() if name not in (*self.states, ONE)}
+        hw = self.hardware
+        words = {name: str(Format(hw.word(name), frac)) for name, frac in self.fractions.items()
+                 if name not in (*self.states, ONE)}
         return words | {"accumulator": f"{hw.accumulator} bits", "table": f"{1 << hw.segments} pieces"}
 
     @property
@@ -243,10 +264,12 @@ class Design:
         """First element of what the readout block is applied to."""
         return next((s.place for s, p in zip(self.reads, self.reading, strict=False) if p.result == OUTPUT), 0)
 
-    @property
-    def record(self) -> int:
-        """Data words of one sample: its input rows, then its target rows."""
-        return self.dynamics.steps * self.inputs + self.target_rows * self.target_width
+    @cached_property
+    def record(self) -> Record:
+        """Where the data words of one sample are."""
+        hw = self.hardware
+        return Record(hw.data_width, (hw.input_bits, hw.target_bits), self.dynamics.steps, self.inputs,
+                      self.target_width, self.target_rows if self.target_width else 0)
 
     @property
     def target_rows(self) -> int:

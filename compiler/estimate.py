@@ -8,15 +8,13 @@ from echolith.compiler.inventory import multipliers
 from echolith.compiler.resources import resources
 from echolith.compiler.timing import cycles
 from echolith.compiler.utilisation import utilisation
+from echolith.host.pace import paces
 from echolith.sim.arith import gradient_width
 
 __all__ = ["BATCH", "Memory", "estimate", "memories"]
 
 BATCH = 32  # samples between updates in every figure that depends on it
 _BAUD = 1_000_000
-_BYTE = 10  # bits on the wire: start, eight, stop
-# A word on the link: four bytes, its share of a full frame of 63 words, and the SLIP escapes of random bytes.
-_WORD = (4 + 8 / 63) * (1 + 2 / 256)
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ def memories(design: Design) -> list[Memory]:
         Memory("weights", hw.lanes, d.weights, lane, 2 * hw.width),
         Memory("positions", 2, 4 * d.units, contexts * design.units, hw.width),
         Memory("momenta", 2, 4 * d.units, (contexts - 1) * design.units, hw.width),
-        Memory("data", 1, d.data, min(design.record, d.data), hw.data_width),
+        Memory("data", 1, d.data, min(design.record.lines, d.data), hw.data_width),
         Memory("order", 1, d.order, 2, (d.data - 1).bit_length() + 1),
         Memory("results", 1, d.results, results, hw.width),
         Memory("program", 1, d.program, len(design.program), 32),
@@ -72,8 +70,9 @@ def estimate(design: Design, *, baud: int = _BAUD, clock: float | None = None) -
     dict
         Plain JSON. ``cycles`` are exact, from GO to DONE: of a predicted pair of samples, halved; of a batch of
         ``batch`` learned samples, and of one with the un-nudged copy, per sample; of an update.
-        ``samples_per_second`` are upper bounds: ``chip`` with samples on chip, ``link``
-        with every sample sent and every output fetched at ``baud``, ``held`` with only the outputs fetched.
+        ``samples_per_second``: ``chip`` is the core alone; the others are those of a session in batches, by the
+        words that it exchanges at ``baud`` beside the core's work, ``held`` with the data set on the chip, ``link``
+        with every sample sent. A host that takes time of its own is slower.
         ``resources`` are cells by kind, used and available; ``error`` is the relative error of those that are fitted,
         not counted (see `compiler.resources`).
     """
@@ -99,13 +98,9 @@ def estimate(design: Design, *, baud: int = _BAUD, clock: float | None = None) -
 
 
 def _speeds(design: Design, clock: float, spent: dict[str, float], baud: int) -> dict[str, dict[str, float]]:
-    word = _WORD * _BYTE / baud  # seconds
-    outputs = design.result_rows * design.outputs * word
     found = {}
     for name in ("predict", "learn"):
-        if f"{name}_sample" not in spent:
-            continue
-        chip = (spent[f"{name}_sample"] + (spent["update"] / BATCH if name == "learn" else 0)) / clock
-        times = {"chip": chip, "held": chip + word + outputs, "link": chip + (design.record + 1) * word + outputs}
-        found[name] = {key: 1 / seconds for key, seconds in times.items()}
+        if f"{name}_sample" in spent:
+            one = spent[f"{name}_sample"] + (spent["update"] / BATCH if name == "learn" else 0)
+            found[name] = {"chip": clock / one, **paces(design, name, BATCH, baud=baud, clock=clock)}
     return found

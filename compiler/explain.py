@@ -38,7 +38,7 @@ def stability(design: Design) -> float:
         return float(known)
     from echolith.sim.stability import curvature
 
-    reach = 2.0 ** (design.hardware.data_width - 1 - design.fractions["input"])
+    reach = 2.0 ** (design.hardware.input_bits - 1 - design.fractions["input"])
     shape = (2, design.dynamics.steps, design.inputs)
     return curvature(design, design.values, np.random.default_rng(0).uniform(-reach / 2, reach / 2, shape))
 
@@ -75,8 +75,7 @@ def _formats(design: Design) -> Iterator[tuple[str, str]]:
     hw, f = design.hardware, design.fractions
     for name, label in _WORDS.items():
         if name in f and (name not in ("target", "delta") or design.cost is not None):
-            width = hw.data_width if name in ("input", "target") else hw.width
-            yield label, _format(width, f[name])
+            yield label, _format(hw.word(name), f[name])
     for b in design.blocks:
         names = ", ".join(n for p in _owners(design, b.name) for n in p.parameters)
         yield f"{b.name} weights", f"{_format(hw.width, f[b.name])} swept, {hw.width} more bits kept   ({names})"

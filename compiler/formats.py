@@ -1,14 +1,17 @@
 """Fixed-point formats: how many fraction bits a signed word has, and how ranges choose them."""
 
+import dataclasses
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from echolith.compiler.errors import CompileError
 
-__all__ = ["Format", "Formats", "exact", "fraction"]
+__all__ = ["Format", "Formats", "field", "fraction", "narrow"]
+
+_LOST = 2.0**-12  # root mean square of what rounding may take from data, over that of the data
 
 
 @dataclass(frozen=True)
@@ -16,13 +19,15 @@ class Formats:
     """Fraction bits by name: state, input, target, u (the inputs as operands), every block, every sum of a forward
     sweep, output, delta, and one per vector parameter; ``lowered`` are those chosen inside the pipelines.
 
-    ``accumulator`` is the bits of a sum of products, ``segments`` log2 of the pieces of a table."""
+    ``input_bits`` and ``target_bits`` are the whole widths of data words, ``accumulator`` is the bits of a sum of
+    products, ``segments`` log2 of the pieces of a table."""
 
     fractions: dict[str, int]
-    data_width: int
+    input_bits: int
+    target_bits: int
     accumulator: int
     segments: int
-    lowered: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    lowered: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     def __getitem__(self, name: str) -> int:
         return self.fractions[name]
@@ -64,8 +69,15 @@ def fraction(largest: float, width: int, margin: float = 2.0) -> int:
     return width - 1 - math.ceil(math.log2(margin * largest) - 1e-9)
 
 
-def exact(data: np.ndarray, width: int) -> Format:
-    """The narrowest format that represents all of ``data`` exactly, else ``width`` bits for twice its range."""
+def field(bits: int, line: int) -> int:
+    """Bits that a word of ``bits`` takes in a line of memory: fields never cross lines, and where one is takes no
+    division."""
+    return min(1 << (bits - 1).bit_length(), line)
+
+
+def narrow(data: np.ndarray, width: int) -> Format:
+    """The narrowest format that represents all of ``data`` exactly; else, of at most ``width`` bits for twice its
+    range, the narrowest whose rounding is lost in it, as wide as its field."""
     largest = float(np.abs(data).max(initial=0.0))
     for frac in range(0, width):
         scaled = data * 2.0**frac
@@ -75,4 +87,15 @@ def exact(data: np.ndarray, width: int) -> Format:
             low, high = float(scaled.min(initial=0)), float(scaled.max(initial=0))
             bits = 1 + max(math.ceil(math.log2(high + 1)), math.ceil(math.log2(-low)) if low < 0 else 0)
             return Format(max(bits, 2), frac)
-    return Format(width, min(max(fraction(largest, width), 0), width - 2))
+    lost = _LOST * float(np.sqrt(np.mean(np.square(data))))
+    for bits in range(2, width):
+        scale = 2.0 ** _within(largest, bits)
+        if float(np.sqrt(np.mean(np.square(np.rint(data * scale) / scale - data)))) <= lost:
+            bits = field(bits, width)
+            return Format(bits, _within(largest, bits))
+    return Format(width, _within(largest, width))
+
+
+def _within(largest: float, bits: int) -> int:
+    """Fraction bits of a data word that holds twice the ``largest`` magnitude."""
+    return min(max(fraction(largest, bits), 0), bits - 2)

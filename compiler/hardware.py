@@ -13,9 +13,10 @@ from echolith.compiler.layout import size
 from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.quantise import Formats, Quantised
 from echolith.compiler.reads import NUDGES
+from echolith.compiler.record import Record
 from echolith.compiler.sweep import Sweep
 
-__all__ = ["NUDGE", "differences", "hardware"]
+__all__ = ["NUDGE", "differences", "hardware", "record"]
 
 NUDGE = 8  # bits of a nudge operand left free at the calibrated response, for stronger ones
 
@@ -23,7 +24,7 @@ NUDGE = 8  # bits of a nudge operand left free at the calibrated response, for s
 def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) -> Hardware:
     """What becomes gates; on the hardware of ``like``, what that would have to be."""
     f, w = formats.fractions, case.board.width
-    depths = _depths(case, q.circuits)
+    depths = _depths(case, q.circuits, formats)
     if like is not None:
         given = like.hardware.depths
         short = {name: getattr(depths, name) for name in ("weights", "units", "rows", "tiles", "outputs", "index")
@@ -36,7 +37,7 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
 
     return Hardware(
         width=w, lanes=case.lanes, learn=case.learn, accumulator=max(formats.accumulator, case.accumulator),
-        segments=formats.segments, tables=len(q.tables), data_width=formats.data_width, depths=depths,
+        segments=formats.segments, tables=len(q.tables), data_width=case.board.line, depths=depths,
         general=like.hardware.general if like else _general(q.circuits, q.drift),
         input_shift=shift, drive_shift=f["drive"] + f["input"] + shift - f["z"],
         activate=staged(q.activate), cost=staged((q.cost,))[0] if q.cost else None, step=staged(q.step),
@@ -51,6 +52,7 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
         or bool(like and like.hardware.repeat),
         adding=any(s.learn or s.opcode == Opcode.OUTER for s in q.circuits.backs)
         or bool(like and like.hardware.adding),
+        input_bits=formats.input_bits, target_bits=formats.target_bits,
     )
 
 
@@ -79,7 +81,7 @@ def _general(circuits: Circuits, drift: tuple[Pipeline, ...]) -> bool:
                for s in _sweeps(circuits))
 
 
-def _depths(case: Case, circuits: Circuits) -> Depths:
+def _depths(case: Case, circuits: Circuits, formats: Formats) -> Depths:
     n, tiles = case.graph, [-(-b.rows // case.lanes) for b in case.plan.blocks] or [1]
     outputs = -(-n.outputs // case.lanes) * case.lanes
     words = 2 * n.outputs if n.readout else 2 * case.units  # of one read-out of a pair
@@ -87,15 +89,21 @@ def _depths(case: Case, circuits: Circuits) -> Depths:
     if words > case.board.data_bits // 32:
         raise ResourceError(f"the outputs of two samples must fit the result memory: read out fewer steps or outputs; "
                             f"{case.board.name} has room for {case.board.data_bits // 32} words, not {words}")
-    record = max(1, case.dynamics.steps * n.inputs + (case.samples.targets[0].size if case.learn else 0))
-    data = min(size(max(case.capacity, 16)), case.board.data_bits // 4)
+    lines = record(case, case.board.line, formats.input_bits, formats.target_bits).lines
+    data = min(size(max(case.capacity * lines, 16)), case.board.data_bits // case.board.line)
     return Depths(
         weights=size(max(case.plan.used, 16)),
         units=size(max(circuits.elements, n.inputs + 1, _walked(case))),
         rows=size(max(max(tiles) * case.lanes, circuits.drives)),
         tiles=size(max(*tiles, circuits.tiles)), outputs=size(max(outputs, 2)),
-        data=data, order=min(size(max(data // record, 64)), 4096), results=max(case.board.results, size(words)),
+        data=data, order=min(size(max(data // lines, 64)), 4096), results=max(case.board.results, size(words)),
         program=256, index=size(len(circuits.index)) if circuits.index else 0)
+
+
+def record(case: Case, line: int, input_bits: int, target_bits: int) -> Record:
+    """Where the data words of a sample are."""
+    reads = case.samples.targets.shape[1] if case.learn else 0
+    return Record(line, (input_bits, target_bits), case.dynamics.steps, case.graph.inputs, case.graph.outputs, reads)
 
 
 def _walked(case: Case) -> int:

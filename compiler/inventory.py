@@ -7,7 +7,9 @@ from echolith.compiler.design import Hardware
 from echolith.host.frames import MAX_WORDS
 from echolith.sim.arith import gradient_width
 
-__all__ = ["Bank", "banks", "multipliers"]
+__all__ = ["TARGET_BITS", "Bank", "banks", "multipliers"]
+
+TARGET_BITS = 3  # of a word of the target memory at least: of fewer, yosys makes registers and multiplexers
 
 _FRAMES = 2 * (4 + 4 * MAX_WORDS)  # bytes of the link's two buffers
 
@@ -42,7 +44,7 @@ def banks(hw: Hardware) -> list[Bank]:
         found += [Bank("gradients", hw.lanes, d.weights, gradient),
                   *(Bank(f"{name} gradients", 1, words, gradient) for name, words in vectors)]
     if hw.learn and hw.cost is not None:
-        found += [Bank("nudges", 1, 2 * units, w), Bank("targets", 1, 2 * d.outputs, hw.data_width)]
+        found += [Bank("nudges", 1, 2 * units, w), Bank("targets", 1, 2 * d.outputs, max(hw.target_bits, TARGET_BITS))]
     return [b for b in found if b.copies]
 
 

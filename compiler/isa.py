@@ -134,7 +134,7 @@ class Pairing(IntEnum):
     BUFFER = 16  # two bits; FETCH, FORWARD, OUTER: of inputs and drives
     REGION = 18  # FORWARD writes, OUTER and TRANSPOSED read these row operands
     OLDER = 19  # FETCH: the record before the last NEXT; in an echo: its exponents
-    TILE = 20  # FORWARD to DRIVE: one tile, the one behind the last
+    TILE = 20  # FORWARD to DRIVE: one tile, the one behind the last; FETCH: beside other sweeps, none may stream
     FIRST = 21  # with TILE: the first
 
 

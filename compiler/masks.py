@@ -7,9 +7,9 @@ from echolith.compiler.errors import EcholithError
 __all__ = ["filled", "missing", "placed", "reserved"]
 
 
-def reserved(data_width: int) -> int:
-    """The target word that stands for none: its cost derivative is 0."""
-    return -(1 << (data_width - 1))
+def reserved(bits: int) -> int:
+    """The target word of ``bits`` that stands for none: its cost derivative is 0."""
+    return -(1 << (bits - 1))
 
 
 def missing(y: np.ndarray, mask: np.ndarray, whole: bool, error: type[EcholithError]) -> np.ndarray:

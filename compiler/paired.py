@@ -61,9 +61,7 @@ class Paired(Phases):
 
     def _cost(self) -> None:
         """The read-out with its gradient, and the nudges; what comes of one sweep is waited for beside another."""
-        self.row(self.s.inputs)
         self.fetch_target()
-        self.row(-self.s.inputs)
         self.use("readout")
         for word, region in ((exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, emit=True), 0),
                              (exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, echo=True), 1),
@@ -77,12 +75,12 @@ class Paired(Phases):
         coupling, drive = self.s.blocks[block], self.s.blocks[next(iter(self.s.drives))]
         self.point(coupling, coupling.columns, drive.columns)
         self.block = block
-        rows = Rows(d, self.tiles(coupling), self.row_words)
+        rows = Rows(d, self.tiles(coupling), self.s.record.row)
         fills = rows.fills()
         self._started([piece for fill in fills if not fill.due for piece in fill.words])
         roll(self, list(filter(None, self._steps(rows, [fill for fill in fills if fill.due]))))
         if rows.top < d.steps - 1:  # no force sees the last row
-            self.row(self.row_words)
+            self.row(self.s.record.row)
 
     def _started(self, pieces: list[tuple[int, ...]]) -> None:
         """Echoes and the next pair at their starts, the first rows made ready in between."""

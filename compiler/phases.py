@@ -42,18 +42,16 @@ class Phases(Assembler):
             self.emit(exec_word(Opcode.FORWARD, Context.PAIR, Dest.DRIVE, source=True))
 
     def fetch_target(self) -> None:
+        """This row's target; with the cost at the last row, that of the sample."""
+        self.row(self.s.record.target)
         self.set(Setting.LENGTH, self.s.outputs)
         self.emit(exec_word(Opcode.FETCH, target=True))
+        self.row(-self.s.record.target)
 
-    def row(self, words: int) -> None:
-        self.emit(loop_word(Opcode.ROW, words))
+    def row(self, places: int) -> None:
+        self.emit(loop_word(Opcode.ROW, places))
 
     # -- phases ----------------------------------------------------------------------------------------------------
-
-    @property
-    def row_words(self) -> int:
-        every = self.s.dynamics.cost_at == "every" and self.s.hardware.cost is not None
-        return self.s.inputs + (self.s.outputs if every else 0)
 
     def prepare(self) -> None:
         """Before a loop over `force`, so that a force of one block need not point at it in every round."""
@@ -114,9 +112,7 @@ class Phases(Assembler):
             self.units(Context.PAIR, emit=True, check=False)
             return
         if target:
-            self.row(self.s.inputs)
             self.fetch_target()
-            self.row(-self.s.inputs)
         self.pair(self.s.reads, echo=False)
         if learn:
             self.level()
@@ -150,7 +146,7 @@ class Phases(Assembler):
                     self.readout(learn, learn)
                     self.prepare()
                 self.force(Context.PAIR)
-                self.row(self.row_words)
+                self.row(self.s.record.row)
         self.fetch()
         self.prepare()
         self.substeps(d.substeps - 1)
@@ -201,13 +197,10 @@ class Phases(Assembler):
         self.back_substeps(contexts, d.substeps - 1)
         if d.steps > 1:
             with self.loop(d.steps - 1):
-                self.row(-self.row_words)
+                self.row(-self.s.record.row)
                 self.fetch()
                 if every:
-                    self.row(self.s.inputs)
                     self.fetch_target()
-                    self.row(-self.s.inputs)
-                if every:
                     self.nudge()
                 self.prepare()
                 self.back(contexts, every)

@@ -13,19 +13,22 @@ from echolith.compiler.quantise import Formats, choose_formats
 __all__ = ["chosen"]
 
 _WIDEST = 62  # bits of an accumulator that int64 holds exactly
+_DATA = ("input", "target")  # whose words have a width of their own
 _PIECES = (4, 13)  # log2 of the least and the most of a table
 
 
 def chosen(case: Case, precision: Mapping[str, str] | str, like: Design | None, uncalibrated: bool) -> Formats:
     """``precision`` is "auto" or a mapping by the names of `Design.precision`; on given hardware it decides nothing."""
     if like is not None:
-        return Formats(dict(like.fractions), like.hardware.data_width, like.hardware.accumulator,
-                       like.hardware.segments, {k: tuple(v) for k, v in like.lowered.items()})
+        hw = like.hardware
+        return Formats(dict(like.fractions), hw.input_bits, hw.target_bits, hw.accumulator, hw.segments,
+                       {k: tuple(v) for k, v in like.lowered.items()})
     formats = choose_formats(case)
     fractions, sizes = _edits(case, formats, {} if isinstance(precision, str) else precision)
     if uncalibrated:
         fractions.setdefault("state", min(case.board.width - 6, formats["state"]))
-    return dataclasses.replace(choose_formats(case, fractions) if fractions else formats, **sizes)
+    return dataclasses.replace(choose_formats(case, fractions, sizes.get("input_bits", 0)) if fractions else formats,
+                               **sizes)
 
 
 def _edits(case: Case, formats: Formats, precision: Mapping[str, str]) -> tuple[dict[str, int], dict[str, int]]:
@@ -39,6 +42,8 @@ def _edits(case: Case, formats: Formats, precision: Mapping[str, str]) -> tuple[
             sizes["segments"] = _segments(text)
         elif name in named:
             fractions[name] = _fraction(name, text, case.board.width)
+            if name in _DATA:
+                sizes[f"{name}_bits"] = _data(name, text, case.board.width)
         else:
             raise CompileError(f"precision names are {', '.join(dict.fromkeys(named))}, accumulator, table, not "
                                f"{name!r}")
@@ -52,6 +57,14 @@ def _fraction(name: str, text: str, width: int) -> int:
     found = Format.parse(text).frac
     if not least <= found <= most:
         raise CompileError(f"precision: {name} must have from {least} to {most} fraction bits, not {text!r}")
+    return found
+
+
+def _data(name: str, text: str, width: int) -> int:
+    """Bits of a data word."""
+    found = Format.parse(text).width
+    if not 2 <= found <= width:
+        raise CompileError(f"precision: {name} must have from 2 to {width} bits with its sign, not {text!r}")
     return found
 
 

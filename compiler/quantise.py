@@ -14,7 +14,7 @@ from echolith.compiler.costing import CostCircuit, steepest
 from echolith.compiler.costs import KEPT, LEVEL, LEVELS, WEIGHED, WEIGHTS, Cost, sampled, slope
 from echolith.compiler.differentiate import derivative
 from echolith.compiler.errors import CompileError
-from echolith.compiler.formats import Formats, exact, fraction
+from echolith.compiler.formats import Formats, fraction, narrow
 from echolith.compiler.isa import Opcode
 from echolith.compiler.kinetic import Drift, Drifts, drifts
 from echolith.compiler.layout import Plan
@@ -46,14 +46,15 @@ class Quantised:
     lowered: dict[str, tuple[int, ...]]
 
 
-def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({})) -> Formats:
-    """Formats from the calibrated ranges, but for those that are ``given``; weights that learn get room for growth."""
+def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({}), input_bits: int = 0) -> Formats:
+    """Formats from the calibrated ranges, but for those that are ``given``, as ``input_bits`` may be; weights that
+    learn get room for growth."""
     graph, samples, width, plan = case.graph, case.samples, case.board.width, case.plan
     values: Mapping[str, np.ndarray] = case.flow.values
     learned = graph.learned if case.learn else frozenset()
     learns = bool(learned)
     state = max(samples.p, *(float(np.abs(samples.values[s]).max(initial=0)) for s in graph.states))
-    inputs, targets = exact(samples.inputs, width), exact(samples.targets, width)
+    inputs, targets = narrow(samples.inputs, width), narrow(samples.targets, width)
     f = {
         "state": min(fraction(_room(state, learns), width, 1.0), width - (4 if learns else 3)),
         "input": inputs.frac, "target": targets.frac,
@@ -61,7 +62,9 @@ def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({})) 
     }
     f |= {s: f["state"] for s in case.positions}
     largest = float(np.abs(samples.inputs).max(initial=0.0))
-    f["u"] = max(f["input"], min(fraction(max(largest, 2.0 ** -f["input"]), width), width - 2))
+    f["input"], bits = given.get("input", f["input"]), input_bits or inputs.width
+    f["u"] = min(fraction(max(largest, 2.0 ** -f["input"]), width), width - 2, f["input"] + width - bits)
+    f["u"] = max(f["input"], f["u"])
     f |= _sums(case, width, learns)
     drives = [b for b in plan.blocks if b.name.startswith("drive")]
     for block in plan.blocks:
@@ -81,10 +84,10 @@ def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({})) 
         raise CompileError(f"energy: the states grow beyond words of {width} bits on the calibration data; make dt "
                            f"smaller or scale the weights, not {state:g}")
     f |= {s: f["state"] for s in case.positions} | _levels(case, f, given, width)
-    bits = max(inputs.width, targets.width if case.cost is not None else 2)
+    bits = targets.width if case.cost is not None else inputs.width
     if samples.missing is not None and samples.targets.min() * 2.0**targets.frac <= reserved(bits):
         bits = min(bits + 1, width)
-    return Formats(f, bits, case.accumulator, case.board.segments)
+    return Formats(f, input_bits or inputs.width, bits, case.accumulator, case.board.segments)
 
 
 def _reading(case: Case, f: Mapping[str, int], width: int) -> dict[str, int]:

@@ -59,7 +59,7 @@ class Rows:
         return sorted(found, key=lambda f: f.due)
 
     def _pieces(self, move: list[int], buffer: int, older: bool) -> list[tuple[int, ...]]:
-        fetch = paired_word(exec_word(Opcode.FETCH), buffer=buffer, older=older)
+        fetch = paired_word(exec_word(Opcode.FETCH), buffer=buffer, older=older, tile=True)
         drive = exec_word(Opcode.FORWARD, Context.PAIR, Dest.DRIVE, source=True)
         tiles = [paired_word(drive, buffer=buffer, tile=True, first=tile == 0) for tile in range(self.tiles)]
         return [(*move, fetch, tiles[0]), *((tile,) for tile in tiles[1:])]

@@ -10,8 +10,8 @@ from echolith.compiler.isa import VARIANT, Context, Dest, Field, Opcode, Pairing
 from echolith.compiler.pipeline import latency
 
 __all__ = [
-    "GROUP", "Tails", "broadcast", "cycles", "fetched", "handed", "host_read", "operand_stage", "reuse", "scaled",
-    "summed", "tails", "tree_levels", "updated",
+    "BURST", "GROUP", "Tails", "broadcast", "cycles", "fetched", "handed", "host_read", "operand_stage", "reuse",
+    "scaled", "summed", "tails", "tree_levels", "updated",
 ]
 
 EXECUTE = 2  # cycles from a word's decoding to the next one's reading
@@ -19,6 +19,7 @@ JUMP = 1  # further cycle of a word behind which another than the next is read
 
 NEXT = 2  # further cycles of NEXT: one order word a cycle
 GROUP = 8  # lanes that share a copy of the broadcast registers
+BURST = 2  # from a column's sums to the neuron unit's, if none wait before them
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def tails(hw: Hardware) -> Tails:
     # Drain register, then two slots of every lane; the row unit reads drives beside them.
     drain = far + summed(hw) + 1 + 2 * hw.lanes + fetched(hw) - 1
     step = operand_stage(hw) + step_latency(hw)  # state read, pipeline, write
-    sums = far + summed(hw) + tree_levels(hw.lanes)
+    sums = far + summed(hw) + tree_levels(hw.lanes) + (BURST if hw.burst else 0)
     # Registered result of slot b, written. A vector's gradient follows two cycles later: before any next sweep's.
     value = operand_stage(hw) + max(map(latency, hw.step)) + 2
     rows = scaled(hw) if hw.learn and hw.cost else 0
@@ -137,7 +138,7 @@ def _walk(word: int, s: list[int], hw: Hardware) -> int:
     if opcode == Opcode.OUTER:
         return walks * tiles * (max(columns, reuse(hw)) if hw.repeat else columns)
     if opcode == Opcode.TRANSPOSED:
-        return walks * columns * max(tiles, 2)
+        return walks * columns * (tiles if hw.burst else max(tiles, 2))
     return 2 * length * (tiles if opcode == Opcode.UPDATE else 1)
 
 
@@ -190,6 +191,7 @@ class _Flight:
     rows: _Left = field(default_factory=_Left)
     units: _Left = field(default_factory=_Left)
     lanes: _Left = field(default_factory=_Left)
+    feed: _Left = field(default_factory=_Left)  # a FETCH beside other sweeps
     taken: int = 0  # the row unit has the last FORWARD sweep
     moving: int = 0  # context in the neuron unit
     written: tuple[int, int] = (0, 0)  # the regions of row operands
@@ -197,7 +199,7 @@ class _Flight:
 
     @property
     def idle(self) -> int:
-        return max(self.walk, *(x.end for x in (self.alone, self.rows, self.units, self.lanes)))
+        return max(self.walk, *(x.end for x in (self.alone, self.rows, self.units, self.lanes, self.feed)))
 
     @property
     def still(self) -> int:
@@ -210,7 +212,7 @@ class _Flight:
 
         units = self.units.after(now)
         return _Flight(left(self.walk), self.alone.after(now), self.rows.after(now), units, self.lanes.after(now),
-                       left(self.taken), self.moving if units.end else 0,
+                       self.feed.after(now), left(self.taken), self.moving if units.end else 0,
                        (left(self.written[0]), left(self.written[1])), self.fetching and self.still > now)
 
     def later(self, cycles: int) -> "_Flight":
@@ -218,22 +220,24 @@ class _Flight:
             return _Left(x.end + cycles, x.tail)
 
         return _Flight(self.walk + cycles, moved(self.alone), moved(self.rows), moved(self.units), moved(self.lanes),
-                       self.taken + cycles, self.moving, (self.written[0] + cycles, self.written[1] + cycles),
-                       self.fetching)
+                       moved(self.feed), self.taken + cycles, self.moving,
+                       (self.written[0] + cycles, self.written[1] + cycles), self.fetching)
 
     def ready(self, word: int, s: list[int], hw: Hardware) -> int:
         """First cycle in which the sequencer may start a sweep."""
         if not hw.overlap or _alone(word, hw):
             return self.idle + 1
         if word >> 28 == Opcode.FETCH:
-            return max(self.walk - 1, self.alone.below(0))
+            return max(self.alone.below(0), self.feed.below(0))
         opcode, context = word >> 28, word & 3
+        if opcode == Opcode.UNITS and hw.paired:
+            return max(self.alone.below(0), self.units.below(0))
         there = 0
         if not word >> Field.SOURCE & 1 and context == self.moving:
             there = self.units.below(0 if hw.general else s[Setting.COLUMNS] - 1)
         operands = self.written[_region(word, hw)] + 1
         if opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.DRIVE:
-            operands = 0
+            operands = self.feed.below(0)
         return max(self.walk - 1, self.alone.below(0), *{
             Opcode.FORWARD: (there, operands, self.taken + 1, self.rows.below(_columns(word, s, hw))),
             Opcode.OUTER: (there, operands, self.lanes.below(0)),
@@ -242,13 +246,26 @@ class _Flight:
     def launch(self, word: int, start: int, s: list[int], hw: Hardware, t: Tails) -> None:
         """A sweep starts: the strobe is in cycle ``start``."""
         opcode, context = word >> 28, word & 3
+        if _beside(word, hw):
+            left = _Left(start + _walk(word, s, hw) + 1 + _tail(word, t), _walk(word, s, hw) + _tail(word, t))
+            if opcode == Opcode.FETCH:
+                self.feed = left
+                return
+            if _alone(word, hw):
+                self.alone = left
+            else:
+                self.units = left
+            self.moving = context
+            return
         self.walk = start + _walk(word, s, hw) + 1
         tail = _tail(word, t)
+        if opcode == Opcode.TRANSPOSED and hw.burst and s[Setting.TILES] == 1:
+            tail += s[Setting.COLUMNS] - 1
         left = _Left(self.walk + tail, tail)
         self.fetching = opcode == Opcode.FETCH
         if opcode == Opcode.FORWARD:
             self.taken = start + _columns(word, s, hw) + handed(hw)
-        if not hw.overlap or _alone(word, hw) or self.fetching:
+        if not hw.overlap or _alone(word, hw):
             self.alone = left
         elif opcode == Opcode.FORWARD:
             self.rows = left
@@ -269,8 +286,6 @@ def _region(word: int, hw: Hardware) -> int:
 def _alone(word: int, hw: Hardware) -> bool:
     """Whether a sweep wants nothing else on its way."""
     opcode = word >> 28
-    if opcode == Opcode.FETCH and hw.paired:
-        return bool(word >> Field.TARGET & 1)
     clear = 0 if hw.paired else 1 << Field.CLEAR
     if opcode == Opcode.UNITS and word & (1 << Field.EMIT | clear | 1 << Field.CHECK):
         return True
@@ -282,7 +297,13 @@ def _alone(word: int, hw: Hardware) -> bool:
         return True
     if hw.depths.index and opcode in (Opcode.TRANSPOSED, Opcode.UNITS) and word >> Field.GATHER & 3:
         return True
-    return opcode in (Opcode.FETCH, Opcode.UPDATE)
+    return opcode == Opcode.UPDATE or (opcode == Opcode.FETCH and not _beside(word, hw))
+
+
+def _beside(word: int, hw: Hardware) -> bool:
+    """Whether the sweep engine has no part in it."""
+    opcode = word >> 28
+    return hw.paired and (opcode == Opcode.UNITS or (opcode == Opcode.FETCH and bool(word >> Pairing.TILE & 1)))
 
 
 class _Walk:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -10,16 +9,18 @@ from echolith.compiler.design import Block, Design
 from echolith.compiler.errors import DesignMismatch, LinkError, ResourceError
 from echolith.compiler.isa import Context
 from echolith.compiler.registers import ABI, MAGIC, Bank, address
-from echolith.host.device import Device, Run
+from echolith.host.device import Device, Run, Samples
 from echolith.host.link import Link
-from echolith.host.stream import fetches
+from echolith.host.outputs import Outputs
+from echolith.host.stream import streamed
+from echolith.host.windows import Place, Room, Window
 from echolith.sim.arith import gradient_width
 from echolith.sim.weights import Words
 
 __all__ = ["ChipDevice"]
 
+_PAUSE = 1e-4  # seconds between the first looks at a running chip
 _PATIENCE = 20.0  # seconds in which a running chip must have counted at least one cycle
-_WINDOW = 1 << 15  # words of a streamed window
 
 
 class ChipDevice(Device):
@@ -40,7 +41,10 @@ class ChipDevice(Device):
 
     def __init__(self, design: Design, link: Link, *, load: bool = False):
         self.design, self.link, self.hw = design, link, design.hardware
-        self._held: int | None = None
+        self._room = Room(self.hw.depths, design.record.lines, self.hw.overlap)
+        self._outputs: Outputs | None = None  # of the last run, on the chip
+        self._rates: dict[int, int] = {}  # words of the program that updates have set
+        self._lost = False  # a run was left alone
         self._check_hardware()
         program = self._get("program")
         if program not in (0, design.program_id) and not load:
@@ -89,6 +93,8 @@ class ChipDevice(Device):
     # -- memory ----------------------------------------------------------------------------------------------------
 
     def _select(self, bank: Bank, entry: int, wide: bool) -> None:
+        if self._lost:
+            self._settle()
         self.link.write(address("bank"), bank, entry * (2 if wide else 1))
 
     def _put(self, bank: Bank, entry: int, words: np.ndarray, wide: bool = False) -> None:
@@ -164,6 +170,7 @@ class ChipDevice(Device):
             raise ResourceError(f"a program must fit the {self.hw.depths.program} words of this hardware's memory, not "
                                 f"{len(program)}")
         self.link.write(address("program"), 0)  # whoever finds the chip in between loads it again
+        self._rates.clear()
         self._put(Bank.PROGRAM, 0, np.array(program, np.int64))
         self.design = dataclasses.replace(whole, program=program, entries={entry: 0})
         try:
@@ -179,132 +186,182 @@ class ChipDevice(Device):
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
-    def _records(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """(samples, record) data words: rows of inputs, each followed by its targets where it has some."""
-        d = self.design
-        if not d.target_width:
-            return x.reshape(len(x), -1)
-        if d.dynamics.cost_at == "every":
-            return np.concatenate([x, target], axis=2).reshape(len(x), -1)
-        return np.concatenate([x.reshape(len(x), -1), target.reshape(len(x), -1)], axis=1)
+    def _most(self, entry: str, held: bool) -> int:
+        """Samples of a window; even. 0: they must be streamed."""
+        found = self._room.most(held)
+        return found if entry == "echo" else min(found, max(self._most_results, 2))
 
-    def _capacity(self, entry: str) -> int:
-        """Samples per run by order and result memory; even."""
-        results = self.design.result_rows * self.design.outputs if entry != "echo" else 1
-        return max(min(self.hw.depths.order, self.hw.depths.results // results) // 2 * 2, 2)
+    @property
+    def _most_results(self) -> int:
+        """Samples whose results fit, leaving room for those of another run; even."""
+        words = self.hw.depths.results // (1 + self.hw.overlap)
+        return words // (self.design.result_rows * self.design.outputs) // 2 * 2
 
-    def run(self, entry: str, x: np.ndarray, target: np.ndarray) -> Run:
-        records = self._records(x, target)
-        self._held = None
-        fit = self.hw.depths.data // max(records.shape[1], 1) // 2 * 2
-        if fit == 0:  # windows come in the order in which one pair needs them
+    @property
+    def _mask(self) -> int:
+        """Of an entry of the order memory whose sample is a double."""
+        return 1 << (self.hw.depths.data - 1).bit_length()
+
+    def _windows(self, entry: str, x: np.ndarray, target: np.ndarray) -> list[Window]:
+        lines, size, most = self.design.record.pack(x, target), self.design.record.lines, self._most(entry, False)
+        return [Window(part, np.arange(len(part)) * size, self._mask)
+                for part in (lines[i:i + most] for i in range(0, len(lines), most))]
+
+    def _held_windows(self, entry: str, order: np.ndarray) -> list[Window]:
+        begins, most = order * self.design.record.lines, self._most(entry, True)
+        return [Window(None, begins[i:i + most], self._mask) for i in range(0, len(order), most)]
+
+    def run(self, entry: str, x: np.ndarray, target: np.ndarray, then: Samples | None = None) -> Run:
+        if not self._most(entry, False):
+            self._room.drop()
+        if not self._most(entry, False):  # windows come in the order in which one pair needs them
             entry = "learn" if entry == "unchecked" else entry
-            parts = [self._streamed(entry, records[i:i + 2]) for i in range(0, len(x), 2)]
-            return _joined(parts)
-        parts = []
-        for start in range(0, len(x), min(fit, self._capacity(entry))):
-            part = records[start:start + min(fit, self._capacity(entry))]
-            self._put(Bank.DATA, 0, part.reshape(-1))
-            parts.append(self._go(entry, np.arange(len(part)) * records.shape[1]))
-        return _joined(parts)
+            return _joined([self._streamed(entry, x[i:i + 2], target[i:i + 2]) for i in range(0, len(x), 2)])
+        return self._run(entry, self._windows(entry, x, target), self._windows(entry, *then) if then else [])
 
     def hold(self, x: np.ndarray, target: np.ndarray) -> bool:
-        records = self._records(x, target)
-        if records.size > self.hw.depths.data:
+        lines = self.design.record.pack(x, target)
+        if lines.size > self.hw.depths.data:
             return False
-        self._put(Bank.DATA, 0, records.reshape(-1))
-        self._held = records.shape[1]
+        if self._room.held is None or not np.array_equal(self._room.held, lines):
+            self._room.drop()
+            self._put(Bank.DATA, 0, lines.reshape(-1))
+            self._room.keep(lines)
         return True
 
-    def run_held(self, entry: str, order: np.ndarray) -> Run:
-        if self._held is None:
+    def run_held(self, entry: str, order: np.ndarray, then: np.ndarray | None = None) -> Run:
+        if self._room.held is None:
             raise ValueError("hold a data set before run_held")
-        step = self._capacity(entry)
-        return _joined([self._go(entry, order[i:i + step] * self._held) for i in range(0, len(order), step)])
+        return self._run(entry, self._held_windows(entry, order),
+                         [] if then is None else self._held_windows(entry, then))
 
-    def _go(self, entry: str, bases: np.ndarray) -> Run:
-        """Run pairs of records at data addresses ``bases``; an odd last one is doubled and its double masked."""
-        mask = 1 << (self.hw.depths.data - 1).bit_length()
-        places = [*bases.tolist(), int(bases[-1]) | mask] if len(bases) % 2 else bases.tolist()
-        self._put(Bank.ORDER, 0, np.array(places, np.int64))
-        self._start(entry, len(places) // 2, 0)
-        return self._finish(entry, len(bases))
+    def _run(self, entry: str, windows: list[Window], then: list[Window]) -> Run:
+        """Window by window; while one computes, the next is sent and the last one's outputs are fetched."""
+        parts, place, outputs = [], None, list[Outputs]()
+        for window, following in zip(windows, [*windows[1:], *then[:1], None], strict=False):
+            place = self._room.find(window) or self._send(window, self._room.other(place))
+            try:
+                into = self._start(entry, window.pairs, place.order)
+                if following and not self._room.find(following) and self._room.free(following):
+                    self._send(following, self._room.other(place))
+                if self._outputs is not None:
+                    self._outputs.fetch()
+                parts.append(self._finish())
+                if entry in ("predict", "learn", "unchecked"):
+                    self._outputs = Outputs(self, into, window.samples)
+                    outputs.append(self._outputs)
+            except BaseException:
+                self._lost = True
+                raise
 
-    def _streamed(self, entry: str, records: np.ndarray) -> Run:
-        """One pair whose records do not fit the data memory: windows forward, then the same rows reversed."""
-        mask = 1 << (self.hw.depths.data - 1).bit_length()
-        pair = records if len(records) == 2 else np.repeat(records, 2, axis=0)
-        self._put(Bank.ORDER, 0, np.array([0, 0 if len(records) == 2 else mask], np.int64))
+        def late() -> np.ndarray:
+            return np.concatenate([part.fetch() for part in outputs])
+
+        pairs = tuple(w.pairs for w in windows)
+        if then and outputs:
+            return dataclasses.replace(_joined(parts), pairs=pairs, late=late)
+        return dataclasses.replace(_joined(parts), pairs=pairs, outputs=late() if outputs else None)
+
+    def _send(self, window: Window, place: Place) -> Place:
+        if window.lines is not None:
+            self._put(Bank.DATA, place.data, window.lines.reshape(-1))
+        self._put(Bank.ORDER, place.order, window.order(place.data if window.lines is not None else 0))
+        self._room.put(place, window)
+        return place
+
+    def _settle(self) -> None:
+        """End a run that a broken link left alone; nothing is learned from it."""
+        self._lost, self._outputs = False, None
+        try:
+            self.link.write(address("control"), 2)
+            self._wait()
+            if self.hw.learn:
+                self.clear()
+        except BaseException:
+            self._lost = True
+            raise
+
+    def _streamed(self, entry: str, x: np.ndarray, target: np.ndarray) -> Run:
+        """One pair whose records do not fit the sample memory: rows forward, then the same rows reversed."""
+        record, samples, mask = self.design.record, len(x), self._mask
+        if samples == 1:
+            x, target = np.repeat(x, 2, axis=0), np.repeat(target, 2, axis=0)
+        rows = record.rows(x, 0), record.rows(target, 1) if record.reads else None
+        self._room.forget()
+        self._put(Bank.ORDER, 0, np.array([0, 0 if samples == 2 else mask], np.int64))
         self.link.write(address("bank"), Bank.STREAM)
-        self._start(entry, 1, 4)
-        for window in _windows(pair, fetches(self.design.program, self.design.entries[entry])):
-            self.link.push((window & 0xFFFFFFFF).astype(np.uint32), stall=_PATIENCE)
-        return self._finish(entry, len(records))
+        try:
+            into = self._start(entry, 1, 0, 4)
+            for lines in streamed(record, rows, self.design.program, self.design.entries[entry]):
+                self.link.push(lines.astype(np.uint32), stall=_PATIENCE)
+            found = self._finish()
+            return found if entry == "echo" else dataclasses.replace(found, outputs=self.outputs(into, samples))
+        except BaseException:
+            self._lost = True
+            raise
 
-    def _start(self, entry: str, pairs: int, mode: int) -> None:
-        self.link.write(address("range"), self.response, self.gain)
-        self.link.write(address("entry"), self.design.entries[entry], pairs)
-        self.link.write(address("control"), 1 | mode)
+    def _start(self, entry: str, pairs: int, first: int = 0, mode: int = 0) -> int:
+        """GO; returns where its outputs begin, not where those are that may still be fetched."""
+        if self._lost:
+            self._settle()
+        into = 0
+        if self._outputs is not None and (not self.hw.overlap or self._most_results < 2):  # there is no other half
+            self._outputs.fetch()
+        elif self._outputs is not None and self._outputs.into == 0:
+            into = self.hw.depths.results // 2
+        self.link.write(address("range"), self.response, self.gain, self.design.entries[entry], pairs, first, into,
+                        1 | mode)  # to control
+        return into
 
     def _wait(self) -> None:
         """Until idle; a chip that counts no cycles for a while is given up."""
-        seen, since, pause = -1, time.monotonic(), 0.0
+        seen, since, rested = -1, time.monotonic(), 0.0
         while self._get("status") & 1:
-            cycles = self._get("cycles") - self._get("stalls")
-            if cycles != seen:
+            if time.monotonic() - since > _PATIENCE:
+                cycles = self._get("cycles") - self._get("stalls")
+                if cycles == seen:
+                    self.link.write(address("control"), 2)
+                    raise LinkError(f"the chip has stood still for {_PATIENCE:g} s after {cycles} cycles; it was "
+                                    "stopped")
                 seen, since = cycles, time.monotonic()
-            elif time.monotonic() - since > _PATIENCE:
-                self.link.write(address("control"), 2)
-                raise LinkError(f"the chip has stood still for {_PATIENCE:g} s after {cycles} cycles; it was stopped")
-            time.sleep(pause)
-            pause = min(pause + 0.001, 0.02)
+            pause = min(_PAUSE + rested / 50, 0.02)
+            self.link.rest(pause)
+            rested += pause
 
-    def _finish(self, entry: str, samples: int) -> Run:
+    def _finish(self) -> Run:
         self._wait()
         first = address("flags")
         words = self.link.read(first, address("saturated") - first + 1)
-        outputs = None
-        if entry in ("predict", "learn", "unchecked"):
-            d = self.design
-            pairs = -(-samples // 2)
-            raw = self._take(Bank.RESULTS, 0, pairs * d.result_rows * d.outputs * 2, self.hw.width)
-            raw = raw.reshape(pairs, d.result_rows, d.outputs, 2).transpose(0, 3, 1, 2)
-            outputs = raw.reshape(2 * pairs, d.result_rows, d.outputs)[:samples]
 
         def state(name: str) -> int:
             return words[address(name) - first]
 
-        return Run(outputs, state("flags"), state("response"), state("leading"), state("saturated"), state("cycles"),
+        return Run(None, state("flags"), state("response"), state("leading"), state("saturated"), state("cycles"),
                    state("stalls"))
+
+    def outputs(self, into: int, samples: int) -> np.ndarray:
+        """(samples, read-outs, outputs) words of a run whose results begin at ``into``."""
+        d, pairs = self.design, -(-samples // 2)
+        raw = self._take(Bank.RESULTS, into, pairs * d.result_rows * d.outputs * 2, self.hw.width)
+        raw = raw.reshape(pairs, d.result_rows, d.outputs, 2).transpose(0, 3, 1, 2)
+        return raw.reshape(2 * pairs, d.result_rows, d.outputs)[:samples]
 
     def update(self, rates: dict[str, tuple[int, int]]) -> Run:
         for name, index in self.design.rates.items():
             mantissa, coarse = rates.get(name, (0, 0))
             word = self.design.program[index] & ~0xFFFFFF | mantissa & (1 << 22) - 1 | coarse << 22
-            self._put(Bank.PROGRAM, index, np.array([word], np.int64))
-        self._start("update", 1, 0)
-        return self._finish("update", 0)
+            if self._rates.get(index) != word:
+                self._put(Bank.PROGRAM, index, np.array([word], np.int64))
+                self._rates[index] = word
+        self._start("update", 1)
+        return self._finish()
 
     def clear(self) -> None:
-        self._start("clear", 1, 0)
-        self._finish("clear", 0)
+        self._start("clear", 1)
+        self._finish()
 
     def close(self) -> None:
         self.link.close()
-
-
-def _windows(pair: np.ndarray, order: Iterator[tuple[int, int]]) -> Iterator[np.ndarray]:
-    """Words in the order of the fetches, sample a before sample b, in windows of bounded size."""
-    window: list[np.ndarray] = []
-    size = 0
-    for offset, length in order:
-        window.append(pair[:, offset:offset + length].reshape(-1))
-        size += 2 * length
-        if size >= _WINDOW:
-            yield np.concatenate(window)
-            window, size = [], 0
-    if window:
-        yield np.concatenate(window)
 
 
 def _joined(parts: list[Run]) -> Run:
@@ -315,4 +372,5 @@ def _joined(parts: list[Run]) -> Run:
     outputs = [p.outputs for p in parts if p.outputs is not None]
     return Run(
         np.concatenate(outputs) if outputs else None, flags, response, leading, sum(p.saturated for p in parts),
-        sum(p.cycles or 0 for p in parts), sum(p.stalls or 0 for p in parts))
+        sum(p.cycles or 0 for p in parts), sum(p.stalls or 0 for p in parts),
+        pairs=tuple(n for p in parts for n in p.pairs))

@@ -1,6 +1,7 @@
 """What a session drives: a chip behind a link, or the integer model. Words in, words out; no floats."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,9 @@ import numpy as np
 from echolith.compiler.design import Design
 from echolith.sim.weights import Words
 
-__all__ = ["Device", "Run"]
+__all__ = ["Device", "Run", "Samples"]
+
+Samples = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,8 @@ class Run:
     """What one run reports.
 
     ``outputs`` are (samples, read-outs, outputs) words or None; ``cycles`` and ``stalls`` are None where nothing
-    counts them; ``first`` tells where a state wrapped, if that is known.
+    counts them; ``first`` tells where a state wrapped, if that is known; ``pairs`` are those of the windows that the
+    samples came in, if they did. ``late`` fetches outputs that were left on the chip, until the run after the next.
     """
 
     outputs: np.ndarray | None = None
@@ -27,6 +31,12 @@ class Run:
     cycles: int | None = None
     stalls: int | None = None
     first: dict[str, int | str] | None = None
+    pairs: tuple[int, ...] = ()
+    late: Callable[[], np.ndarray] | None = None
+
+    def results(self) -> np.ndarray | None:
+        """``outputs``, fetched now if they are still on the chip."""
+        return self.late() if self.late else self.outputs
 
 
 class Device(ABC):
@@ -51,15 +61,19 @@ class Device(ABC):
     def read_gradients(self) -> Words: ...
 
     @abstractmethod
-    def run(self, entry: str, x: np.ndarray, target: np.ndarray) -> Run:
-        """``predict``, ``echo`` or ``learn`` on (samples, steps, inputs) and (samples, read-outs, outputs) words."""
+    def run(self, entry: str, x: np.ndarray, target: np.ndarray, then: Samples | None = None) -> Run:
+        """``predict``, ``echo`` or ``learn`` on (samples, steps, inputs) and (samples, read-outs, outputs) words.
+
+        ``then`` are those of the next run of this entry: they may be sent while this one computes, and this one's
+        outputs fetched while that one does."""
 
     @abstractmethod
     def hold(self, x: np.ndarray, target: np.ndarray) -> bool:
-        """Keep a data set on the chip for `run_held`; False if it does not fit."""
+        """Keep a data set on the chip for `run_held`; False if it does not fit. One that is there already is not sent
+        again."""
 
     @abstractmethod
-    def run_held(self, entry: str, order: np.ndarray) -> Run:
+    def run_held(self, entry: str, order: np.ndarray, then: np.ndarray | None = None) -> Run:
         """As `run`, on samples of the data set held."""
 
     @abstractmethod

@@ -111,6 +111,10 @@ class Link:
             raise ValueError(f"count must not be negative, not {count!r}")
         return self._fetch(Op.PULL, 0, count, rewind)
 
+    def rest(self, seconds: float) -> None:
+        """Let the chip compute."""
+        self._transport.rest(seconds)
+
     def _sync(self) -> None:
         """Number the next request; everything that arrived before the answer is stale and discarded."""
         self._synced = False

@@ -9,7 +9,7 @@ from echolith.compiler.design import Design
 from echolith.compiler.errors import RangeError
 from echolith.sim.arith import rate_shift
 
-__all__ = ["SCHEDULES", "encode", "rates", "shuffled"]
+__all__ = ["SCHEDULES", "batched", "encode", "rates", "shuffled"]
 
 Rate = tuple[int, int]
 
@@ -55,3 +55,9 @@ def shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
     return np.argsort(z, kind="stable")
+
+
+def batched(count: int, seed: int, epoch: int, size: int) -> list[np.ndarray]:
+    """An epoch's batches of ``size`` samples, the last of what is left."""
+    order = shuffled(count, seed, epoch)
+    return [order[start:start + size] for start in range(0, count, size)]

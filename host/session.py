@@ -1,6 +1,7 @@
 """The session: one API over the integer model, the simulated RTL and a board."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from echolith.host.device import Device, Run
 from echolith.host.diagnose import diagnose
 from echolith.host.measure import Measurement
 from echolith.host.ranging import Ranging
-from echolith.host.rates import SCHEDULES, rates, shuffled
+from echolith.host.rates import SCHEDULES, batched, rates
 from echolith.host.settings import check_settings
 from echolith.host.weights import Weights, merged
 from echolith.sim.data import outputs, words
@@ -176,6 +177,12 @@ class Session:
         found = chained(self.design.derived, found, self._base, frozenset(self.design.learned))
         return found | {name: np.zeros(np.shape(self._base[name])) for name in self.design.unused}
 
+    def load(self, X, Y, mask=None) -> bool:
+        """Send a data set ahead of the `fit` that learns it, which then sends orders only. False if it does not fit:
+        `fit` will send its windows while the core computes."""
+        self._learns()
+        return self.device.hold(*self._words(X, Y, mask))
+
     def fit(self, X, Y, *, mask=None, epochs: int = 1, batch_size: int = 32, learning_rate: float = 0.1,
             momentum: float = 0.0, schedule: str = "constant", seed: int = 0,
             checkpoint: str | os.PathLike | None = None, progress: Progress | None = None) -> History:
@@ -216,25 +223,31 @@ class Session:
         self.device.clear()
         held = self.device.hold(x, y)
         history, total = History(), epochs * -(-len(x) // batch_size)
+        losses, waiting = np.zeros(epochs), []
         for epoch in range(epochs):
-            order, losses = shuffled(len(x), seed, epoch), []
-            for start in range(0, len(x), batch_size):
-                batch = order[start:start + batch_size]
+            batches = batched(len(x), seed, epoch, batch_size)
+            following = batched(len(x), seed, epoch + 1, batch_size)[:1] if epoch + 1 < epochs else []
+            for batch, then in zip(batches, [*batches[1:], *following, None], strict=False):
                 factor = SCHEDULES[schedule](history.updates / total)
-                loss = self._batch(x, y, batch, held, learning_rate * factor, momentum, history)
-                losses.append(loss * len(batch))
-                if progress is not None:
-                    progress(history.updates, total, loss)
-            history.loss.append(sum(losses) / len(x))
+                run = self._batch(x, y, batch, then, held, learning_rate * factor, momentum, history)
+                for number, seen in waiting:  # a batch later, when its outputs have come
+                    losses[number] += seen()
+                waiting = [(epoch, functools.partial(self._seen, run, y[batch], history.updates, total, progress))]
             history.responses.append(self.device.response)
             if checkpoint is not None:
                 self.save(checkpoint)
+        for number, seen in waiting:
+            losses[number] += seen()
+        history.loss = (losses / len(x)).tolist()
         return history
 
-    def _batch(self, x: np.ndarray, y: np.ndarray, batch: np.ndarray, held: bool, learning_rate: float,
-               momentum: float, history: History) -> float:
+    def _batch(self, x: np.ndarray, y: np.ndarray, batch: np.ndarray, then: np.ndarray | None, held: bool,
+               learning_rate: float, momentum: float, history: History) -> Run:
         entry = self.design.learning(history.updates)
-        run = self.device.run_held(entry, batch) if held else self.device.run(entry, x[batch], y[batch])
+        if held:
+            run = self.device.run_held(entry, batch, then)
+        else:
+            run = self.device.run(entry, x[batch], y[batch], None if then is None else (x[then], y[then]))
         self._good(run, x[batch], y[batch], entry)
         gain, change = self._ranging.next_gain(run)
         updated = self.device.update(rates(self.design, learning_rate, momentum, len(batch), gain, change))
@@ -247,7 +260,14 @@ class Session:
             if part.cycles is not None and part.stalls is not None:
                 history.cycles = (history.cycles or 0) + part.cycles
                 history.stalls = (history.stalls or 0) + part.stalls
-        return self.cost(run.outputs, y[batch])
+        return run
+
+    def _seen(self, run: Run, y: np.ndarray, updates: int, total: int, progress: Progress | None) -> float:
+        """Cost of a batch, in all of its samples; reports it."""
+        loss = self.cost(run.results(), y)
+        if progress is not None:
+            progress(updates, total, loss)
+        return loss * len(y)
 
     def cost(self, output_words: np.ndarray | None, target_words: np.ndarray) -> float:
         """Mean cost per sample from output and target words; missing targets cost nothing."""

@@ -1,15 +1,21 @@
-"""In which order a streaming run asks for the words of a pair's records."""
+"""In which order a streaming run asks for the rows of a pair's records."""
 
 from collections.abc import Iterator
 
-from echolith.compiler.isa import Opcode, Setting
+import numpy as np
 
-__all__ = ["fetches"]
+from echolith.compiler.isa import Field, Opcode
+from echolith.compiler.record import Record
+
+__all__ = ["fetches", "streamed"]
+
+_PIECE = 1 << 15  # lines
 
 
-def fetches(program: tuple[int, ...], entry: int) -> Iterator[tuple[int, int]]:
-    """(offset in the record, words) of every FETCH of one pair, in order; each is asked of sample a, then of b."""
-    pc, offset, length, loops = entry, 0, 0, []
+def fetches(program: tuple[int, ...], entry: int) -> Iterator[tuple[int, bool]]:
+    """(place in the record, whether a target) of every FETCH of one pair, in order; each is asked of sample a, then of
+    b."""
+    pc, offset, loops = entry, 0, []
     while True:
         word = program[pc]
         opcode, value = Opcode(word >> 28), word & 0xFFFFFF
@@ -28,7 +34,24 @@ def fetches(program: tuple[int, ...], entry: int) -> Iterator[tuple[int, int]]:
             offset = 0
         elif opcode == Opcode.ROW:
             offset += value - (1 << 24 if value >> 23 else 0)
-        elif opcode == Opcode.SET and word >> 24 & 15 == Setting.LENGTH:
-            length = value
         elif opcode == Opcode.FETCH:
-            yield offset, length
+            yield offset, bool(word >> Field.TARGET & 1)
+
+
+def streamed(record: Record, rows: tuple[np.ndarray, np.ndarray | None], program: tuple[int, ...], entry: int
+             ) -> Iterator[np.ndarray]:
+    """Lines of ``rows`` of inputs and of targets, (pair, rows, lines) each, in the order of the fetches, sample
+    a before sample b, in pieces of bounded size."""
+    found: list[np.ndarray] = []
+    size = 0
+    for place, wants_target in fetches(program, entry):
+        words = rows[wants_target]
+        assert words is not None
+        row = record.number(place, wants_target)
+        found.append(words[:, row].reshape(-1))
+        size += found[-1].size
+        if size >= _PIECE:
+            yield np.concatenate(found)
+            found, size = [], 0
+    if found:
+        yield np.concatenate(found)

@@ -6,6 +6,7 @@ import os
 import queue
 import subprocess
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from urllib.parse import parse_qsl, urlsplit
@@ -38,6 +39,10 @@ class Transport(ABC):
     @abstractmethod
     def read(self, limit: int, timeout: float) -> bytes:
         """1 to ``limit`` bytes as soon as there are any; empty if none came within ``timeout`` seconds."""
+
+    def rest(self, seconds: float) -> None:
+        """Let time pass at the other end."""
+        time.sleep(seconds)
 
     @abstractmethod
     def close(self) -> None:

@@ -3,9 +3,9 @@
 from amaranth.lib import data
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.isa import DRIFT_BITS, KIND_BITS, Context, Field, Pairing
+from echolith.compiler.isa import DRIFT_BITS, KIND_BITS, Context, Field, Opcode, Pairing
 
-__all__ = ["Command", "buffer", "first_tile", "older", "one_tile", "region", "slot_sample"]
+__all__ = ["Command", "beside", "buffer", "first_tile", "older", "one_tile", "region", "slot_sample"]
 
 
 class Command(data.Struct):
@@ -62,6 +62,11 @@ def one_tile(command):
 
 def first_tile(command):
     return _bits(command, Pairing.FIRST)
+
+
+def beside(hw: Hardware, opcode, command):
+    """Whether the sweep engine has no part in it."""
+    return (opcode == Opcode.UNITS) | ((opcode == Opcode.FETCH) & one_tile(command)) if hw.paired else 0
 
 
 def region(hw: Hardware, command):

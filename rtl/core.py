@@ -12,15 +12,19 @@ from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.registers import Bank as BankId
 from echolith.compiler.timing import fetched, host_read, tails
 from echolith.rtl.array import SynapseArray
-from echolith.rtl.command import buffer, older, region
+from echolith.rtl.burst import Burst
+from echolith.rtl.command import Command, beside, buffer, older, one_tile, region
 from echolith.rtl.decode import Tiles, decode_counts, decode_mode, decode_tail
+from echolith.rtl.fetch import Fetch
 from echolith.rtl.memory import Bank, make_bank
 from echolith.rtl.pipeline import delay
 from echolith.rtl.rows import RowUnit
+from echolith.rtl.samples import SampleMemory
 from echolith.rtl.scale import EXPONENT_BITS
 from echolith.rtl.scoreboard import Scoreboard
 from echolith.rtl.sequencer import Sequencer
 from echolith.rtl.sweep import Sweep
+from echolith.rtl.ticks import Ticks, Words
 from echolith.rtl.units import UnitPath, mass
 from echolith.rtl.values import ValueWriter
 from echolith.rtl.vectors import VectorBank
@@ -55,7 +59,8 @@ class Core(wiring.Component):
         masters = (BankId.WEIGHTS, BankId.GRADIENTS, BankId.VECTORS, BankId.VECTOR_GRADIENTS)
         m.submodules.window = self.window = Window(
             hardware_id=hw.hardware_id, wide=masters if 2 * hw.width > 32 else (), index_bits=_index_bits(hw),
-            entry_bits=max(2 * hw.width, 32), read_cycles=host_read(hw), far=hw.overlap)
+            entry_bits=max(2 * hw.width, 32), read_cycles=host_read(hw), far=hw.overlap,
+            halves=hw.overlap)
         m.submodules.sequencer = self.sequencer = Sequencer(hw)
         bits, self.tails = self.sequencer.settings, tails(hw)
         m.submodules.sweep = self.sweep = Sweep(
@@ -64,7 +69,8 @@ class Core(wiring.Component):
             address_bits=(hw.depths.weights - 1).bit_length(),
             repeat_bits=bits[Setting.REPEAT] if hw.repeat else 0)
         m.submodules.scoreboard = self.scoreboard = Scoreboard(
-            hw, tail_bits=max(dataclasses.astuple(self.tails)).bit_length(), column_bits=bits[Setting.COLUMNS])
+            hw, tail_bits=(max(dataclasses.astuple(self.tails)) + (hw.paired and 2 * hw.depths.units)).bit_length(),
+            column_bits=bits[Setting.COLUMNS])
         m.submodules.array = self.array = SynapseArray(hw)
         m.submodules.rows = self.rows = RowUnit(hw)
         m.submodules.units = self.units = UnitPath(hw)
@@ -110,12 +116,14 @@ class Core(wiring.Component):
             tiles = Tiles(m, self.hw, s, e)
             m.d.sync += e.base.eq(tiles.base)
             m.d.comb += [self.rows.first.eq(tiles.first), e.short.eq(self._is(Opcode.FORWARD))]
+            m.d.sync += [b.passing.eq((s.setting_length << 1) + self.tails.units),
+                         b.feeding.eq((s.setting_length << 1) + self.tails.fetch)]
         else:
             m.d.comb += e.base.eq(s.setting_base)
         decode_mode(m, s, a.mode)
         decode_tail(m, self.hw, self.tails, s, b.tail)
         m.d.comb += [
-            e.start.eq(s.start), e.stop.eq(s.stopping),
+            e.start.eq(s.start & ~beside(self.hw, s.next_opcode, s.next_command)), e.stop.eq(s.stopping),
             b.start.eq(s.start), b.opcode.eq(s.opcode), b.command.eq(s.command), b.walking.eq(e.running),
             s.free.eq(~e.running | e.ended),
             b.ended.eq(e.ended), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode), b.swept.eq(swept),
@@ -177,43 +185,76 @@ class Core(wiring.Component):
                          u.index_w_en.eq(w.host_w_en & (w.host_bank == BankId.INDEX))]
 
     def _samples(self, m: Module) -> None:
-        """Order and data memories: rows of a pair's records to the input region or to the targets."""
+        """Order and sample memories: rows of a pair's records to the input region or to the targets."""
         hw, s, e, w = self.hw, self.sequencer, self.sweep, self.window
         bits = (hw.depths.data - 1).bit_length()
         m.submodules.order = self.order = order = Bank(width=bits + 1, depth=hw.depths.order)
-        m.submodules.data = self.data = data = Bank(width=hw.data_width, depth=hw.depths.data)
+        m.submodules.data = self.data = data = SampleMemory(line=hw.data_width, depth=hw.depths.data)
+        m.submodules.fetch = fetch = Fetch(hw, offset_bits=len(s.offset), index_bits=len(e.inner_index))
+        wiring.connect(m, fetch.port, data.port)
         place, records = Signal(range(hw.depths.order + 1)), [Signal(bits, name=f"record_{x}") for x in "ab"]
         taken = delay(m, s.next, 1, "next"), delay(m, s.next, 2, "next2")
         with m.If(w.go):
-            m.d.sync += place.eq(0)
+            m.d.sync += place.eq(w.first if hw.overlap else 0)
         with m.Elif(s.next | taken[0]):
             m.d.sync += place.eq(place + 1)
         for index in range(2):
             with m.If(taken[index]):
                 m.d.sync += [records[index].eq(order.r_data), self.rows.masked[index].eq(order.r_data[-1])]
-        fetching, (base_a, base_b), offset = self._is(Opcode.FETCH), records, s.offset
-        if hw.paired:
-            before, of = [Signal.like(x, name=f"older_{x.name}") for x in records], older(s.command)
-            with m.If(s.next):
-                m.d.sync += [x.eq(y) for x, y in zip(before, records, strict=True)]
-            base_a, base_b = (Mux(of, x, y) for x, y in zip(before, records, strict=True))
-            offset = Mux(of, s.offset_older, offset)
+        fetching, begins = self._is(Opcode.FETCH), self._begins(m, records)
+        word, going = (e.valid, e.outer_index[0], e.inner_index, e.last), fetching
+        self.fetching = Signal(Command)  # the last FETCH
+        if not hw.paired:
+            m.d.comb += self.fetching.eq(s.command)
+        else:
+            m.submodules.words = words = Words(len(s.setting_length))
+            m.d.comb += [words.start.eq(s.start & self._next_is(Opcode.FETCH) & one_tile(s.next_command)),
+                         words.length.eq(s.setting_length), words.there.eq(fetch.there)]
+            begins = self._held(m, begins, words.running | (fetching & e.running))
+            word = [Mux(words.running, x, y) for x, y in zip(
+                (words.valid, words.second, words.index, words.last), word, strict=True)]
+            going = fetching | words.running
+        valid, second, index, last = word
         m.d.comb += [
-            e.hold.eq(fetching & w.streaming & ~w.stream.valid),
-            w.stream.ready.eq(fetching & w.streaming & e.valid),
-            order.r_en.eq(1), data.r_en.eq(1),
-            data.r_addr.eq(Mux(s.busy, Mux(e.outer_index[0], base_b, base_a) + offset + e.inner_index,
-                               w.host_index)),
-            order.r_addr.eq(Mux(s.busy, place, w.host_index)), self.rows.next.eq(s.next),
+            fetch.start.eq(s.start & self._next_is(Opcode.FETCH)), fetch.target.eq(self.fetching.target),
+            fetch.offset.eq(begins[0]), fetch.record_a.eq(begins[1]), fetch.record_b.eq(begins[2]),
+            fetch.valid.eq(going & valid), fetch.index.eq(index), fetch.last.eq(last),
+            fetch.streaming.eq(w.streaming), fetch.drop.eq(w.go),
+            fetch.pushed.payload.eq(w.stream.payload), fetch.pushed.valid.eq(w.stream.valid),
+            w.stream.ready.eq(fetch.pushed.ready), e.hold.eq(fetching & ~fetch.there),
+            order.r_en.eq(1), order.r_addr.eq(place), self.rows.next.eq(s.next),
         ]
-        word = Mux(w.streaming, delay(m, w.stream.payload[:hw.data_width], 1, "streamed"), data.r_data).as_signed()
-        self.fetched = Signal(signed(hw.data_width))
-        self.fetched_at = delay(m, Cat(fetching & e.valid, e.outer_index[0], e.inner_index), 1, "fetched_at")
+        self.fetched = fetch.inputs
+        self.fetched_at = delay(m, Cat(going & valid, second, index), 1, "fetched_at")
         m.d.comb += [
-            self.fetched.eq(word),
-            self.rows.target_w_en.eq(self.fetched_at[0] & s.command.target),
-            self.rows.target_w_addr.eq(self.fetched_at[1:]), self.rows.target_w_data.eq(word),
+            self.rows.target_w_en.eq(self.fetched_at[0] & self.fetching.target),
+            self.rows.target_w_addr.eq(self.fetched_at[1:]), self.rows.target_w_data.eq(fetch.targets),
         ]
+
+    def _begins(self, m: Module, records: list) -> list:
+        """Offset and lines of the records that the next FETCH wants."""
+        s = self.sequencer
+        if not self.hw.paired:
+            return [s.offset, *records]
+        before, of = [Signal.like(x, name=f"older_{x.name}") for x in records], older(s.next_command)
+        with m.If(s.next):
+            m.d.sync += [x.eq(y) for x, y in zip(before, records, strict=True)]
+        return [Mux(of, x, y) for x, y in zip((s.offset_older, *before), (s.offset, *records), strict=True)]
+
+    def _held(self, m: Module, begins: list, running) -> list:
+        """They, as they were at the start while a FETCH runs beside other words; its command too."""
+        held = []
+        s, command = self.sequencer, Signal(Command)
+        start = s.start & self._next_is(Opcode.FETCH)
+        for index, value in enumerate(begins):
+            kept = Signal.like(value, name=f"begin_{index}")
+            with m.If(start):
+                m.d.sync += kept.eq(value)
+            held.append(Mux(running, kept, value))
+        with m.If(start):
+            m.d.sync += command.eq(s.next_command)
+        m.d.comb += self.fetching.eq(command)
+        return held
 
     def _state(self, m: Module, platform) -> None:
         """Positions (and inputs), momenta; the array reads both slots, the neuron unit moves one element a cycle."""
@@ -240,7 +281,7 @@ class Core(wiring.Component):
             column = Mux(s.command.gather, u.column_place, column)
         place_of = Mux(s.command.source, Context.INPUT, s.command.context)
         swept = self._is(Opcode.FORWARD) | self._is(Opcode.OUTER)
-        input_write = self.fetched_at[0] & ~s.command.target
+        input_write = self.fetched_at[0] & ~self.fetching.target
         host, fetching = w.host_bank == BankId.POSITIONS, self._is(Opcode.FETCH)
         self.host_word = Signal(signed(2 * hw.width))
         m.d.comb += self.host_word.eq(Mux(w.host_en, w.host_data, 0))
@@ -303,7 +344,7 @@ class Core(wiring.Component):
                 bank.r_addr.eq(Cat(index[:bits], buffer(s.command))), bank.r_en.eq(1),
                 bank.w_en.eq(Mux(s.busy, write & (self.fetched_at[1] == slot),
                                  w.host_w_en & host & (w.host_index[0] == slot))),
-                bank.w_addr.eq(Mux(s.busy, Cat(self.fetched_at[2:2 + bits], buffer(s.command)),
+                bank.w_addr.eq(Mux(s.busy, Cat(self.fetched_at[2:2 + bits], buffer(self.fetching)),
                                    Cat(place, (w.host_index[1 + bits:3 + bits] + 1)[:2]))),
                 bank.w_data.eq(Mux(s.busy, self.fetched << self.hw.input_shift, self.host_word)),
             ]
@@ -347,9 +388,19 @@ class Core(wiring.Component):
         m.d.comb += [
             r.range.eq(w.range), r.gain.eq(w.gain),
             r.acc_next.eq(a.drain_next), r.acc.eq(a.drain), a.row_a.eq(r.row_a), a.row_b.eq(r.row_b),
-            u.y_valid.eq(a.y_valid), u.y_a.eq(a.y_a), u.y_b.eq(a.y_b),
-            u.tick.eq(self.sweep.valid & self._is(Opcode.UNITS)),
         ]
+        y = a.y_valid, a.y_a, a.y_b
+        if self.hw.burst:
+            m.submodules.burst = b = Burst(self.hw)
+            m.d.comb += [b.i_valid.eq(y[0]), b.i_a.eq(y[1]), b.i_b.eq(y[2])]
+            y = b.o_valid, b.o_a, b.o_b
+        m.d.comb += [u.y_valid.eq(y[0]), u.y_a.eq(y[1]), u.y_b.eq(y[2])]
+        if self.hw.paired:
+            m.submodules.ticks = ticks = Ticks(len(s.setting_length))
+            m.d.comb += [ticks.start.eq(s.start & self._next_is(Opcode.UNITS)), ticks.length.eq(s.setting_length),
+                         u.tick.eq(ticks.tick)]
+        else:
+            m.d.comb += u.tick.eq(self.sweep.valid & self._is(Opcode.UNITS))
         updating = self._is(Opcode.UPDATE) & self.sweep.valid
         for index, (bank, drifting) in enumerate(zip(self.vectors, mass(self.hw), strict=True)):
             valid, slot, sample, unit = (
@@ -380,7 +431,7 @@ class Core(wiring.Component):
             platform, latency=fetched(hw), width=hw.width, depth=hw.depths.results)
         place, valid = Signal(range(hw.depths.results + 1)), delay(m, r.result_valid | u.emit_valid, 1, "result_valid")
         with m.If(w.go):
-            m.d.sync += place.eq(0)
+            m.d.sync += place.eq(w.into if hw.overlap else 0)
         with m.Elif(bank.w_en):
             m.d.sync += place.eq(place + 1)
         m.d.comb += [
@@ -396,14 +447,15 @@ class Core(wiring.Component):
         words = hw.lanes * hw.depths.weights + len(hw.vectors) * hw.depths.units
         response, leading = Signal(hw.width), Signal(hw.width)
         saturated = Signal(range(words + 1))  # every word is clipped once at most
-        m.d.comb += [w.status.eq(Cat(s.busy | w.go, self.sweep.hold)), w.response.eq(response),
+        waiting = self.sweep.running & self.sweep.hold
+        m.d.comb += [w.status.eq(Cat(s.busy | w.go, waiting)), w.response.eq(response),
                      w.leading.eq(leading), w.saturated.eq(saturated)]
         with m.If(w.go):
             m.d.sync += [response.eq(0), leading.eq(0), w.cycles.eq(0), w.stalls.eq(0), saturated.eq(0)]
         with m.Elif(s.busy):
             m.d.sync += [
                 response.eq(response | u.response), leading.eq(leading | self.rows.leading),
-                w.cycles.eq(w.cycles + 1), w.stalls.eq(w.stalls + self.sweep.hold),
+                w.cycles.eq(w.cycles + 1), w.stalls.eq(w.stalls + waiting),
                 saturated.eq(saturated + a.clipped + sum(bank.clipped for bank in self.vectors)),
             ]
         large = a.large | Cat(bank.large for bank in self.vectors).any()
@@ -416,7 +468,8 @@ class Core(wiring.Component):
                 m.d.sync += w.flags[flag].eq(1)
 
     def _host(self, m: Module) -> None:
-        """Memory banks behind the window, while idle. Program, tables, order and data can only be written."""
+        """Memory banks behind the window, while idle; order, data and results at any time. Program, tables, order and
+        data can only be written."""
         hw, w, s, a, r, u = self.hw, self.window, self.sequencer, self.array, self.rows, self.units
         depth = (hw.depths.weights - 1).bit_length()
         pushed = {bank: w.host_w_en & (w.host_bank == bank) for bank in BankId}

@@ -45,7 +45,8 @@ def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> Signal:
             m.d.comb += [outer.eq(tiles), period.eq(_most(columns, reuse(hw)) if hw.repeat else columns),
                          active.eq(columns)]
         with m.Case(Opcode.TRANSPOSED):
-            m.d.comb += [outer.eq(s.setting_columns), period.eq(Mux(tiles == 1, 2, tiles)), active.eq(tiles)]
+            each = tiles if hw.burst else Mux(tiles == 1, 2, tiles)
+            m.d.comb += [outer.eq(s.setting_columns), period.eq(each), active.eq(tiles)]
         with m.Case(Opcode.UNITS, Opcode.UPDATE):
             m.d.comb += [outer.eq(Mux(s.next_opcode == Opcode.UNITS, 1, s.setting_tiles)),
                          period.eq(s.setting_length << 1), active.eq(s.setting_length << 1)]
@@ -90,7 +91,8 @@ def decode_tail(m: Module, hw: Hardware, t: Tails, s: Sequencer, tail) -> None:
                     with m.Case(dest):
                         m.d.comb += tail.eq(cycles)
         with m.Case(Opcode.TRANSPOSED):
-            m.d.comb += tail.eq(Mux(s.command.dest[0], t.nudge, result(t.step, t.step_value, t.step_rows)))
+            backlog = Mux(s.setting_tiles == 1, s.setting_columns - 1, 0) if hw.burst else 0
+            m.d.comb += tail.eq(Mux(s.command.dest[0], t.nudge, result(t.step, t.step_value, t.step_rows)) + backlog)
         with m.Case(Opcode.UNITS):
             m.d.comb += tail.eq(result(t.units, t.units_value, t.units_rows))
         for opcode, cycles in ((Opcode.OUTER, t.outer), (Opcode.UPDATE, t.update), (Opcode.FETCH, t.fetch)):

@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
+from echolith.compiler.inventory import TARGET_BITS
 from echolith.compiler.isa import BUFFERS, Context, Dest
 from echolith.compiler.timing import fetched, scaled
 from echolith.rtl.command import Command, buffer, older, region, slot_sample
@@ -74,7 +75,7 @@ class RowUnit(wiring.Component):
             "acc_next": In(1), "acc": In(signed(hw.accumulator)),
             "exponent_a": Out(EXPONENT_BITS), "exponent_b": Out(EXPONENT_BITS), **(paired if hw.paired else {}),
             "row_a": Out(row_write(hw)), "row_b": Out(row_write(hw)), "result_valid": Out(1), "result": Out(w),
-            "target_w_en": In(1), "target_w_addr": In(self.output_bits + 1), "target_w_data": In(hw.data_width),
+            "target_w_en": In(1), "target_w_addr": In(self.output_bits + 1), "target_w_data": In(hw.target_bits),
             "table_w_addr": In(hw.segments), "table_w_data": In(hw.width), "table_w_half": In(1),
             "table_w_en": In(max(1, hw.tables)), **(general if hw.general else {}),
         })
@@ -188,11 +189,13 @@ class RowUnit(wiring.Component):
         self._tables(m, pipe, self._activation_tables, len(self.hw.cost.tables()))
         feed(m, pipe, acc=self._acc, drive=drive)
         if self.hw.learn:
-            m.submodules.targets = targets = Bank(width=self.hw.data_width, depth=2 * self.hw.depths.outputs)
+            m.submodules.targets = targets = Bank(width=max(self.hw.target_bits, TARGET_BITS),
+                                                  depth=2 * self.hw.depths.outputs)
             m.d.comb += [
                 targets.r_addr.eq(place), targets.r_en.eq(1), targets.w_en.eq(self.target_w_en),
-                targets.w_addr.eq(self.target_w_addr), targets.w_data.eq(self.target_w_data),
-                pipe.target.eq(delay(m, targets.r_data, fetched(self.hw) - 1, "target").as_signed()),
+                targets.w_addr.eq(self.target_w_addr), targets.w_data.eq(self.target_w_data.as_signed()),
+                pipe.target.eq(delay(m, targets.r_data[:self.hw.target_bits], fetched(self.hw) - 1,
+                                     "target").as_signed()),
             ]
         return pipe
 

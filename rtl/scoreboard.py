@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Dest, Opcode
-from echolith.rtl.command import Command, region
+from echolith.rtl.command import Command, one_tile, region
 
 __all__ = ["Scoreboard"]
 
@@ -25,6 +25,8 @@ class Scoreboard(wiring.Component):
         Strobe: the sweep that waited goes over its addresses from the next cycle on.
     opcode, command, walking, ended, tail : In
         The sweep that does so, or did last; strobe in the last cycle; the cycles that its results need from there.
+    passing, feeding : In
+        Cycles from the start of a UNITS or FETCH `command.beside` the sweep engine until all is done.
     taken : In(1)
         Strobe: the first sums of a FORWARD sweep reach the row unit.
     next_opcode, next_command, columns, swept : In
@@ -40,31 +42,50 @@ class Scoreboard(wiring.Component):
         super().__init__({
             "start": In(1), "opcode": In(4), "command": In(Command), "walking": In(1), "ended": In(1),
             "tail": In(tail_bits), "taken": In(1), "next_opcode": In(4), "next_command": In(Command),
-            "columns": In(column_bits), "swept": In(column_bits), "ready": Out(1), "still": Out(1), "idle": Out(1),
+            "columns": In(column_bits), "swept": In(column_bits),
+            **({"passing": In(tail_bits), "feeding": In(tail_bits)} if hw.paired else {}),
+            "ready": Out(1), "still": Out(1), "idle": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        mine = [self._alone(self.opcode, self.command) | (self.opcode == Opcode.FETCH), self.opcode == Opcode.FORWARD,
-                _moves(self.opcode)]
+        mine = [self._alone(self.opcode, self.command), self.opcode == Opcode.FORWARD, _moves(self.opcode)]
         alone, rows, units, lanes = (Signal(self.tail_bits, name=name) for name in ("alone", "rows", "units", "lanes"))
         everything = ((alone, mine[0]), (rows, ~mine[0] & mine[1]), (units, ~mine[0] & mine[2]),
                       (lanes, ~mine[0] & (self.opcode == Opcode.OUTER)))
         if not self.hw.overlap:
             everything = ((alone, 1),)
+        passes = self.start & (self.next_opcode == Opcode.UNITS)
+        apart = self._alone(self.next_opcode, self.next_command)
         for left, chosen in everything:
             with m.If(self.ended & chosen):
                 m.d.sync += left.eq(self.tail)
+            if self.hw.paired and (left is alone or left is units):
+                with m.Elif(passes & (apart if left is alone else ~apart)):
+                    m.d.sync += left.eq(self.passing)
             with m.Elif(left != 0):
                 m.d.sync += left.eq(left - 1)
+        feed = self._feed(m)
         m.d.comb += [self.still.eq(~self.walking & (alone == 0)),
-                     self.idle.eq(self.still & (rows == 0) & (units == 0) & (lanes == 0)), self.ready.eq(self.idle)]
+                     self.idle.eq(self.still & (rows == 0) & (units == 0) & (lanes == 0) & (feed == 0)),
+                     self.ready.eq(self.idle)]
         if self.hw.overlap:
             soon = [Mux(self.walking & chosen, self.tail, left) for left, chosen in everything]
-            m.d.comb += self.ready.eq((soon[0] == 0) & self._may_start(m, *soon[1:], rows, everything[1][1]))
+            m.d.comb += self.ready.eq((soon[0] == 0) & self._may_start(m, *soon[1:], feed, rows, everything[1][1]))
         return m
 
-    def _may_start(self, m: Module, rows, units, lanes, rows_now, forward):
+    def _feed(self, m: Module):
+        """Cycles that a FETCH beside other sweeps takes yet."""
+        if not self.hw.paired:
+            return 0
+        feed = Signal(self.tail_bits)
+        with m.If(self.start & (self.next_opcode == Opcode.FETCH) & one_tile(self.next_command)):
+            m.d.sync += feed.eq(self.feeding)
+        with m.Elif(feed != 0):
+            m.d.sync += feed.eq(feed - 1)
+        return feed
+
+    def _may_start(self, m: Module, rows, units, lanes, feed, rows_now, forward):
         """``rows``, ``units``, ``lanes``: cycles that are left when the sweep could start."""
         c, op, after = self.next_command, self.next_opcode, region(self.hw, self.next_command)
         moving, written = Signal(2), Signal(2)  # context in the neuron unit; regions of operands
@@ -74,6 +95,9 @@ class Scoreboard(wiring.Component):
             m.d.sync += [drained.eq(region(self.hw, self.command)), draining.eq(_writes(self.command))]
         with m.If(self.ended & _moves(self.opcode)):
             m.d.sync += moving.eq(self.command.context)
+        if self.hw.paired:
+            with m.If(self.start & (op == Opcode.UNITS)):
+                m.d.sync += moving.eq(c.context)
         with m.If((rows_now == 1) & draining):
             m.d.sync += written.bit_select(drained, 1).eq(0)
         with m.If(self.taken):
@@ -90,7 +114,7 @@ class Scoreboard(wiring.Component):
         ready = Signal()
         with m.Switch(op):
             with m.Case(Opcode.FORWARD):
-                m.d.comb += ready.eq(there & ~waits & (rows <= self.swept) & (operands | ~_writes(c)))
+                m.d.comb += ready.eq(there & ~waits & (rows <= self.swept) & Mux(_writes(c), operands, feed == 0))
             with m.Case(Opcode.OUTER):
                 m.d.comb += ready.eq(there & operands & (lanes == 0))
             with m.Case(Opcode.TRANSPOSED):
@@ -98,13 +122,13 @@ class Scoreboard(wiring.Component):
             with m.Case(Opcode.UNITS):
                 m.d.comb += ready.eq(units == 0)
             with m.Case(Opcode.FETCH):
-                m.d.comb += ready.eq(1)
+                m.d.comb += ready.eq(feed == 0)
         return Mux(self._alone(op, c), self.idle, ready)
 
     def _alone(self, opcode, command):
-        buffered = ~command.target if self.hw.paired else 0
         clear = 0 if self.hw.paired else command.clear
-        found = ((opcode == Opcode.FETCH) & ~buffered) | (opcode == Opcode.UPDATE)
+        ahead = one_tile(command) if self.hw.paired else 0
+        found = ((opcode == Opcode.FETCH) & ~ahead) | (opcode == Opcode.UPDATE)
         found |= (opcode == Opcode.UNITS) & (command.emit | clear | command.check)
         if self.hw.general:
             found |= (opcode == Opcode.FORWARD) & (command.dest == Dest.VALUE)

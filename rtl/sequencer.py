@@ -6,11 +6,12 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
+from echolith.compiler.formats import field
 from echolith.compiler.isa import LOOP_BITS, VARIANT, Opcode, Setting
-from echolith.rtl.command import Command
+from echolith.rtl.command import Command, beside
 from echolith.rtl.memory import Bank
 
-__all__ = ["STACK", "Sequencer", "setting_bits"]
+__all__ = ["STACK", "Sequencer", "offset_bits", "setting_bits"]
 
 STACK = 3  # nested loops: pairs, rows, substeps
 
@@ -40,6 +41,12 @@ def setting_bits(hw: Hardware) -> dict[Setting, int]:
     return sizes | offsets
 
 
+def offset_bits(hw: Hardware) -> int:
+    """Bits of a place inside a record, which may take the whole sample memory."""
+    unit = min(field(bits, hw.data_width) for bits in (hw.input_bits, hw.target_bits))
+    return (hw.depths.data * (hw.data_width // unit) - 1).bit_length()
+
+
 class Sequencer(wiring.Component):
     """Runs the program from ``entry`` until HALT.
 
@@ -49,7 +56,7 @@ class Sequencer(wiring.Component):
         ``stop`` may come at any time; a run ends once all is drained. ``guard``: a flag is up, GUARD jumps.
     busy : Out
     opcode, command : Out
-        The sweep started last, held until the next.
+        The sweep started last, held until the next; `Hardware.paired`: but for what runs `command.beside` it.
     start : Out
         Strobe: the sweep in ``next_opcode`` and ``next_command`` begins with the next cycle.
     stopping : Out
@@ -65,14 +72,14 @@ class Sequencer(wiring.Component):
         Strobe: take the next pair of the order memory (two more cycles).
     setting_* : Out
     offset, offset_older : Out
-        Position inside the samples' records, and inside those before the last NEXT; the latter if `Hardware.paired`.
+        Place inside the samples' records, and inside those before the last NEXT; the latter if `Hardware.paired`.
     program_w_*, program_r_* : the program memory; reads while idle, valid a cycle later
     """
 
     def __init__(self, hw: Hardware):
         self.hw = hw
         self.pc_bits = pc = (hw.depths.program - 1).bit_length()
-        self.offset_bits = (hw.depths.data - 1).bit_length()
+        self.offset_bits = offset_bits(hw)
         self.settings = setting_bits(hw)
         super().__init__({
             "go": In(1), "stop": In(1), "entry": In(pc), "pairs": In(LOOP_BITS), "guard": In(1), "busy": Out(1),
@@ -126,13 +133,15 @@ class Sequencer(wiring.Component):
                     m.d.sync += pc.eq(pc + 1)
                     m.next = "EXECUTE"
             with m.State("WAIT"):
+                apart = beside(self.hw, self.next_opcode, self.next_command)
                 with m.If(self.stopping):
                     with m.If(self.idle):
                         m.d.sync += self.busy.eq(0)
                         m.next = "IDLE"
-                with m.Elif(ready & self.free):
+                with m.Elif(ready & (self.free | apart)):
                     m.d.comb += self.start.eq(1)
-                    m.d.sync += [self.command.eq(word[:28]), self.opcode.eq(word[28:])]
+                    with m.If(~apart if self.hw.paired else 1):
+                        m.d.sync += [self.command.eq(word[:28]), self.opcode.eq(word[28:])]
                     if not self.hw.overlap:  # the word is the memory's output
                         m.d.sync += pc.eq(pc + 1)
                     m.next = "READ"

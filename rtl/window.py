@@ -26,6 +26,8 @@ class Window(wiring.Component):
         Of the slowest bank.
     far : bool
         Accesses go through registers on their way to the memories.
+    halves : bool
+        Order and data may be written, and results read, while the core is busy.
 
     Members
     -------
@@ -45,9 +47,9 @@ class Window(wiring.Component):
     """
 
     def __init__(self, *, hardware_id: int, wide: tuple[Bank, ...], index_bits: int, entry_bits: int,
-                 read_cycles: int, far: bool):
-        self.hardware_id, self.wide, self.index_bits, self.entry_bits = hardware_id, wide, index_bits, entry_bits
-        self.read_cycles, self.far = read_cycles, far
+                 read_cycles: int, far: bool, halves: bool = False):
+        self.hardware_id, self.wide, self.halves = hardware_id, wide, halves
+        self.index_bits, self.entry_bits, self.read_cycles, self.far = index_bits, entry_bits, read_cycles, far
         ports = {r.name: (In if r.access == "r" else Out)(r.width) for r in REGISTERS if r.name not in _OWN}
         super().__init__({
             "bus_addr": In(8), "bus_w_data": In(32), "bus_w_stb": In(1), "bus_r_stb": In(1), "bus_r_data": Out(32),
@@ -90,7 +92,8 @@ class Window(wiring.Component):
         """Push writes one entry per word (wide banks: per two); pull reads ahead by one word."""
         wide = Signal()
         low = Signal(32)
-        streamed = bank == Bank.STREAM
+        streamed, busy = bank == Bank.STREAM, Signal()
+        kept, done = ((bank == Bank.ORDER) | (bank == Bank.DATA), bank == Bank.RESULTS) if self.halves else (0, 0)
         stored = self.push.valid & self.push.ready & ~streamed
         access = {
             "bank": bank, "index": Mux(wide, pointer >> 1, pointer), "en": ~self.busy,
@@ -99,16 +102,17 @@ class Window(wiring.Component):
         }
         m.d.comb += [getattr(self, f"host_{name}").eq(delay(m, value, int(self.far), f"host_{name}"))
                      for name, value in access.items()]
+        m.d.comb += busy.eq(self.busy & ~done)
         m.d.comb += [
             wide.eq(Cat(bank == b for b in self.wide).any() if self.wide else 0),
             self.stream.payload.eq(self.push.payload), self.stream.valid.eq(self.push.valid & streamed),
-            self.push.ready.eq(Mux(streamed, self.stream.ready, ~self.busy)),
+            self.push.ready.eq(Mux(streamed, self.stream.ready, ~self.busy | kept)),
         ]
         with m.If(stored):
             m.d.sync += [low.eq(self.push.payload), pointer.eq(pointer + 1)]
         with m.FSM():
             with m.State("READ"):
-                m.d.comb += self.host_r_en.eq(~self.busy & ~stored & ~streamed)
+                m.d.comb += self.host_r_en.eq(~busy & ~stored & ~streamed)
                 with m.If(self.host_r_en):
                     m.next = "WAIT_0"
             for cycle in range(self.read_cycles):
@@ -117,11 +121,11 @@ class Window(wiring.Component):
                     if cycle + 1 == self.read_cycles:
                         half = self.host_read.word_select(wide & pointer[0], 32)
                         m.d.sync += self.pull.payload.eq(half)
-                    with m.If(moved | stored | self.busy):
+                    with m.If(moved | stored | busy):
                         m.next = "READ"
             with m.State("VALID"):
                 m.d.comb += self.pull.valid.eq(1)
                 with m.If(self.pull.ready):
                     m.d.sync += pointer.eq(pointer + 1)
-                with m.If(self.pull.ready | moved | stored | self.busy):
+                with m.If(self.pull.ready | moved | stored | busy):
                     m.next = "READ"

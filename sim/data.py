@@ -10,7 +10,7 @@ __all__ = ["outputs", "words"]
 
 
 def words(design: Design, x: np.ndarray, y: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """(batch, steps, inputs) and (batch, read-outs, outputs) floats -> int64 words of ``data_width`` bits.
+    """(batch, steps, inputs) and (batch, read-outs, outputs) floats -> int64 words of the hardware's bits.
 
     Values outside the format are clipped, with a warning; NaN is the word for a missing target. Without targets,
     zeros."""
@@ -24,7 +24,7 @@ def words(design: Design, x: np.ndarray, y: np.ndarray | None) -> tuple[np.ndarr
 
 def _round(design: Design, name: str, values: np.ndarray, which: str, lowest: int | None = None
            ) -> np.ndarray:
-    scale, limit = 2.0 ** design.fractions[which], 1 << (design.hardware.data_width - 1)
+    scale, limit = 2.0 ** design.fractions[which], 1 << (design.hardware.word(which) - 1)
     lowest = -limit if lowest is None else lowest
     rounded = np.rint(np.asarray(values, np.float64) * scale)
     beyond = int(np.count_nonzero((rounded < lowest) | (rounded > limit - 1)))

@@ -4,7 +4,7 @@ import numpy as np
 
 from echolith.compiler.design import Design
 from echolith.compiler.registers import Flag
-from echolith.host.device import Device, Run
+from echolith.host.device import Device, Run, Samples
 from echolith.sim.model import IntegerModel, Outcome
 from echolith.sim.weights import Words
 
@@ -53,7 +53,7 @@ class IntegerDevice(Device):
         return {**{n: w.copy() for n, w in self.model.gradients.items()},
                 **{f"vector{i}": w.copy() for i, w in enumerate(self.model.vector_gradients)}}
 
-    def run(self, entry: str, x: np.ndarray, target: np.ndarray) -> Run:
+    def run(self, entry: str, x: np.ndarray, target: np.ndarray, then: Samples | None = None) -> Run:
         rows, total = [], Outcome()
         for start in range(0, len(x), _CHUNK):
             part = slice(start, start + _CHUNK)
@@ -81,7 +81,7 @@ class IntegerDevice(Device):
         self._held = (x, target)
         return True
 
-    def run_held(self, entry: str, order: np.ndarray) -> Run:
+    def run_held(self, entry: str, order: np.ndarray, then: np.ndarray | None = None) -> Run:
         if self._held is None:
             raise ValueError("hold a data set before run_held")
         return self.run(entry, self._held[0][order], self._held[1][order])

@@ -95,6 +95,9 @@ class Emulation:
         self.steps.append(["pull", _hex(words)])
         return words.astype(np.uint32)
 
+    def rest(self, seconds: float) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -188,21 +191,18 @@ class Emulation:
             model.response, model.gain = self.registers["range"], self.registers["gain"]
             y[~masked], out = model.learn(x[~masked], target[~masked])
         pairs = y.reshape(-1, 2, *y.shape[1:]).transpose(0, 2, 3, 1)
-        self.memory[Bank.RESULTS][:y.size] = pairs.reshape(-1)
+        into = self.registers["into"]
+        self.memory[Bank.RESULTS][into:into + y.size] = pairs.reshape(-1)
         return out
 
     def _records(self, samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Inputs, targets and masks of the samples in the order memory."""
         d, bits = self.design, (self.hw.depths.data - 1).bit_length()
-        places = self.memory[Bank.ORDER][:samples] & (2 << bits) - 1
+        first = self.registers["first"]
+        places = self.memory[Bank.ORDER][first:first + samples] & (2 << bits) - 1
         base = (places & (1 << bits) - 1)[:, None]
-        data = self.memory[Bank.DATA][base + np.arange(d.record)]
-        steps, every = d.dynamics.steps, d.dynamics.cost_at == "every" and d.target_width > 0
-        if every:
-            rows = data.reshape(samples, steps, -1)
-            return rows[:, :, :d.inputs], rows[:, :, d.inputs:], places >> bits == 1
-        x, target = np.split(data, [steps * d.inputs], axis=1)
-        return (x.reshape(samples, steps, d.inputs), target.reshape(samples, d.result_rows, -1), places >> bits == 1)
+        lines = self.memory[Bank.DATA][base + np.arange(d.record.lines)] & (1 << self.hw.data_width) - 1
+        return (*d.record.unpack(lines), places >> bits == 1)
 
 
 def script(design: Design, samples: int = 3, seed: int = 0) -> list[Step]:
@@ -270,8 +270,9 @@ def _update(chip: ChipDevice, link: Emulation) -> None:
 def _samples(design: Design, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Random data words; targets are 0 or 1, or missing where the design knows masks."""
     generator = np.random.default_rng(seed)
-    limit = 1 << (design.hardware.data_width - 1)
+    limit = 1 << (design.hardware.input_bits - 1)
     x = generator.integers(-(limit // 4), limit // 4 + 1, (count, design.dynamics.steps, design.inputs))
-    one = min(1 << design.fractions["target"], limit - 1) if design.target_width else 0
+    most = (1 << design.hardware.target_bits - 1) - 1
+    one = min(1 << design.fractions["target"], most) if design.target_width else 0
     y = generator.integers(0, 2, (count, design.target_rows, design.target_width)) * one
     return x, y if design.missing is None else np.where(generator.integers(0, 2, y.shape), y, design.missing)

@@ -48,16 +48,16 @@ def cache() -> Path:
     return Path(os.environ.get("ECHOLITH_CACHE") or platformdirs.user_cache_dir("echolith"))
 
 
-def build(design: Design | Hardware) -> Path:
-    """The simulator's executable, built if no equal one is cached."""
+def build(design: Design | Hardware, harness: Path = _HARNESS) -> Path:
+    """The simulator's executable around ``harness``, built if no equal one is cached."""
     hardware = design.hardware if isinstance(design, Design) else design
     version = subprocess.run(["verilator", "--version"], env=environment(), capture_output=True, text=True)
     key = hashlib.blake2b(digest_size=12)
-    for part in (str(hardware), version.stdout, _HARNESS.read_text(), _sources()):
+    for part in (str(hardware), version.stdout, harness.read_text(), _sources()):
         key.update(part.encode())
     target = cache() / "sim" / key.hexdigest()
     if not (target / "chip").exists():
-        _compile(hardware, target)
+        _compile(hardware, target, harness)
     return target / "chip"
 
 
@@ -71,7 +71,7 @@ def _sources() -> str:
     return "".join(f.read_text() for f in files if f.exists())
 
 
-def _compile(hardware: Hardware, target: Path) -> None:
+def _compile(hardware: Hardware, target: Path, harness: Path) -> None:
     from echolith.rtl.chip import Chip
     from echolith.sim.verilog import convert
 
@@ -81,7 +81,7 @@ def _compile(hardware: Hardware, target: Path) -> None:
     (work / "chip.v").write_text(convert(Chip(hardware), "chip"))
     command = ["verilator", "--cc", "--exe", "--build", "-j", "2", *_FLAGS, "--top-module", "chip",
                "-Mdir", str(work / "obj"), "-o", str(work / "chip"), str(work / "chip.v"),
-               str(_HARNESS)]
+               str(harness)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     if done.returncode:
         raise LinkError(f"Verilator could not build the simulator: {done.stderr[-2000:]} (in {work})")

@@ -48,8 +48,7 @@ def spans(design: Design, values: Values, x: np.ndarray, y: np.ndarray | None) -
     hw, found = design.hardware, []
     for name, array in _tensors(design, values, x, y):
         key = "state" if name in design.states or name == "momenta" else name
-        data = name in ("input", "target")
-        form = Format(hw.data_width if data else hw.width, design.fractions[key])
+        form = Format(hw.word(key), design.fractions[key])
         found.append(Span(name, _five(array), _five(np.abs(array[array != 0])), str(form), 2.0**-form.frac, form.limit))
     return found
 

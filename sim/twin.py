@@ -8,7 +8,7 @@ from echolith.compiler.errors import EcholithError
 from echolith.compiler.registers import ERRORS
 from echolith.compiler.timing import cycles
 from echolith.host.chip import ChipDevice
-from echolith.host.device import Device, Run
+from echolith.host.device import Device, Run, Samples
 from echolith.sim.device import IntegerDevice
 from echolith.sim.divergence import Divergence, first, words_differ
 from echolith.sim.locate import locate
@@ -98,21 +98,25 @@ class Twin(Device):
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
-    def run(self, entry: str, x: np.ndarray, target: np.ndarray) -> Run:
+    def run(self, entry: str, x: np.ndarray, target: np.ndarray, then: Samples | None = None) -> Run:
         expected = self.golden.run(entry, x, target)
-        self._ran(entry, x, target, expected, self.chip.run(entry, x, target))
+        self._ran(entry, x, target, expected, self.chip.run(entry, x, target, then))
         return expected
 
     def hold(self, x: np.ndarray, target: np.ndarray) -> bool:
         self._held, self._on_chip = (x, target), self.chip.hold(x, target)
         return True
 
-    def run_held(self, entry: str, order: np.ndarray) -> Run:
+    def run_held(self, entry: str, order: np.ndarray, then: np.ndarray | None = None) -> Run:
         if self._held is None:
             raise ValueError("hold a data set before run_held")
         x, target = (part[order] for part in self._held)
         expected = self.golden.run(entry, x, target)
-        got = self.chip.run_held(entry, order) if self._on_chip else self.chip.run(entry, x, target)
+        if self._on_chip:
+            got = self.chip.run_held(entry, order, then)
+        else:
+            following = None if then is None else (self._held[0][then], self._held[1][then])
+            got = self.chip.run(entry, x, target, following)
         try:
             self._ran(entry, x, target, expected, got)
         except Diverged as error:
@@ -171,7 +175,8 @@ class Twin(Device):
     def _counted(self, entry: str, samples: int, expected: Run, got: Run) -> Divergence | None:
         """Count a run; its cycles must be those predicted, unless a flag cut it short."""
         self.runs, self.flags = self.runs + 1, self.flags | expected.flags
-        guess = cycles(self.design.program, self.design.entries[entry], self.design.hardware, -(-samples // 2))
+        guess = sum(cycles(self.design.program, self.design.entries[entry], self.design.hardware, pairs)
+                    for pairs in got.pairs or (-(-samples // 2),))
         self.predicted_cycles += guess
         if got.cycles is None or got.stalls is None or self.measured_cycles is None:
             self.measured_cycles = None

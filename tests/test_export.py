@@ -72,7 +72,7 @@ def test_emulation_answers_like_the_integer_device(cost_at):
     small = design(cost_at=cost_at)
     chip, twin = ChipDevice(small, Emulation(small)), IntegerDevice(small)
     generator = np.random.default_rng(3)
-    limit = 1 << small.hardware.data_width - 1
+    limit = 1 << small.hardware.input_bits - 1
     x = generator.integers(-limit, limit, (5, small.dynamics.steps, small.inputs))
     target = generator.integers(0, 2, (5, small.target_rows, small.target_width))
     for words in (from_values(small, small.values), extreme(small, 0)):

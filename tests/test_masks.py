@@ -72,7 +72,7 @@ def test_without_a_mask_nothing_changes_but_the_cost_circuit(every):
     net, design, (x, y, mask) = every
     plain = compiled(net, "every", (x, y))
     whole = compiled(net, "every", (x, y, np.ones_like(mask)))
-    assert plain.missing is None and whole.missing == design.missing == -(1 << design.hardware.data_width - 1)
+    assert plain.missing is None and whole.missing == design.missing == -(1 << design.hardware.target_bits - 1)
     assert [op.kind for op in whole.hardware.cost.ops if op not in plain.hardware.cost.ops] == ["unless"]
     with plain.open() as a, whole.open() as b:
         same("gradient", a.gradient(x, y), b.gradient(x, y))
@@ -140,7 +140,7 @@ def test_the_reserved_word_is_no_target():
     x, y = np.clip(np.rint(x), -1, 1), np.where(y, 1.0, -2.0)  # which fit two bits, -2 as the most negative word
     net = Blocks().double()
     plain, design = compiled(net, "every", (x, y)), compiled(net, "every", (x, y, mask))
-    assert (plain.hardware.data_width, design.hardware.data_width) == (2, 3)
+    assert (plain.hardware.target_bits, design.hardware.target_bits) == (2, 3)
     with plain.open() as a, design.open() as b:
         assert apart(flat(a.gradient(x, y), a.design.learned), flat(b.gradient(x, y), a.design.learned)) < 0.005
 

@@ -29,7 +29,7 @@ def small():
 
 def batch(small):
     generator = np.random.default_rng(2)
-    limit = 1 << small.hardware.data_width - 1
+    limit = 1 << small.hardware.input_bits - 1
     x = generator.integers(-limit // 4, limit // 4, (3, small.dynamics.steps, small.inputs))
     return x, generator.integers(0, 2, (3, small.target_rows, small.target_width))
 

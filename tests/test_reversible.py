@@ -81,7 +81,7 @@ def test_saturation_would_lose_the_state(p, force):
 
 def test_model_returns_even_where_states_wrap():
     small = design()
-    limit, flags = 1 << small.hardware.data_width - 1, []
+    limit, flags = 1 << small.hardware.input_bits - 1, []
     for seed in range(10):
         device = IntegerDevice(small)
         device.write(extreme(small, seed))

@@ -1,0 +1,106 @@
+"""From the lines of the sample memory to words: FETCH asks for the lines that hold a row of both samples, and takes a
+word a cycle from them."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from echolith.compiler.design import Hardware
+from echolith.compiler.formats import field
+from echolith.rtl.samples import SamplePort
+
+__all__ = ["Fetch"]
+
+
+class Fetch(wiring.Component):
+    """Members
+    -------
+    start : In(1)
+        Strobe: a row begins; ``target``, ``offset`` and ``record_*`` are held until it ends, the latter from a cycle
+        before on.
+    target : In(1)
+        Words are targets.
+    offset : In
+        Place of the row inside the records, in the narrower of the two fields.
+    record_a, record_b : In
+        Lines where the samples' records begin.
+    valid, index, last : In
+        A word is wanted, its number in the row, the last of it.
+    there : Out(1)
+        It can be had. Without it ``valid`` must not be raised.
+    inputs, targets : Out
+        The word in the cycle after ``valid``.
+    streaming, pushed : In
+        Lines are taken from this stream instead; every row begins a line.
+    port : `SamplePort`
+    drop : In(1)
+        Strobe before a run.
+    """
+
+    def __init__(self, hw: Hardware, *, offset_bits: int, index_bits: int):
+        self.hw = hw
+        bits, line = (hw.depths.data - 1).bit_length(), hw.data_width
+        super().__init__({
+            "start": In(1), "target": In(1), "offset": In(offset_bits),
+            "record_a": In(bits), "record_b": In(bits), "valid": In(1), "index": In(index_bits), "last": In(1),
+            "there": Out(1), "inputs": Out(signed(hw.input_bits)), "targets": Out(signed(hw.target_bits)),
+            "streaming": In(1), "pushed": In(stream.Signature(line)), "port": Out(SamplePort(bits, line)),
+            "drop": In(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        fields = [field(bits, self.hw.data_width) for bits in (self.hw.input_bits, self.hw.target_bits)]
+        unit = min(fields)
+        self._low = (self.hw.data_width // unit - 1).bit_length()  # bits of a place inside a line
+        self._grains = [(width // unit - 1).bit_length() for width in fields]
+        done = self._take(m, fields)
+        self._ask(m, done)
+        return m
+
+    def _ask(self, m: Module, done: Value) -> None:
+        """The first line with the start, every other with the last word of the one before."""
+        request = self.port.request
+        first = [Signal.like(request.payload, name=f"first_{x}") for x in "ab"]
+        address, second, going, now = Signal.like(request.payload), Signal(), Signal(), Signal.like(request.payload)
+        m.d.sync += [place.eq(record + (self.offset >> self._low))
+                     for place, record in zip(first, (self.record_a, self.record_b), strict=True)]
+        m.d.comb += [
+            now.eq(Mux(self.start, first[0], Mux(done & self.last, first[1], address))),
+            request.payload.eq(now), self.port.drop.eq(self.drop),
+            request.valid.eq((self.start | going | (done & ~(self.last & second))) & ~self.streaming & ~self.drop),
+        ]
+        with m.If(self.start):
+            m.d.sync += second.eq(0)
+        with m.Elif(done & self.last):
+            m.d.sync += second.eq(1)
+        with m.If(request.valid):
+            m.d.sync += [going.eq(~request.ready), address.eq(now + request.ready)]
+        with m.If(self.drop):
+            m.d.sync += going.eq(0)
+
+    def _take(self, m: Module, fields: list[int]) -> Value:
+        """The word out of its line, registered; the line goes with the last word that it has for this row."""
+        lines, place = self.port.lines, Signal(max(self._low, 1))
+        begin = Mux(self.streaming, 0, self.offset[:self._low])
+        steps = [Cat(Const(0, grain), self.index)[:self._low] for grain in self._grains]
+        m.d.comb += [
+            place.eq(begin + Mux(self.target, steps[1], steps[0]) if self._low else 0),
+            self.there.eq(Mux(self.streaming, self.pushed.valid, lines.valid)),
+        ]
+        words, ends = (self.inputs, self.targets), [place[grain:self._low] for grain in self._grains]
+        found, top = Mux(self.streaming, self.pushed.payload, lines.payload), self._low
+        for kind in sorted(range(2), key=lambda k: -fields[k]):  # the narrower field out of the wider
+            number = place[self._grains[kind]:top]
+            if len(number):
+                begin = Cat(Const(0, (fields[kind] - 1).bit_length()), number)
+                found = found.bit_select(begin, fields[kind])
+            top = self._grains[kind]
+            m.d.sync += words[kind].eq(found[:len(words[kind])])
+        full = [end.all() if len(end) else Const(1) for end in ends]
+        done = Signal()
+        m.d.comb += [
+            done.eq(self.valid & (self.last | Mux(self.target, full[1], full[0]))),
+            lines.ready.eq(done & ~self.streaming), self.pushed.ready.eq(done & self.streaming),
+        ]
+        return done

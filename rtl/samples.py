@@ -1,0 +1,59 @@
+"""Where samples come from: a port that asks for lines by their addresses, and block memory behind it.
+
+What stands behind the port answers every request with one line, in order, after any number of cycles; a controller of
+external memory may as well.
+"""
+
+from amaranth.hdl import Module
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from echolith.rtl.memory import Bank
+
+__all__ = ["SampleMemory", "SamplePort"]
+
+
+class SamplePort(wiring.Signature):
+    """As seen from who asks.
+
+    Members
+    -------
+    request : Out, stream of addresses
+    lines : In, stream of lines
+    drop : Out(1)
+        Strobe, without a request: what has been asked for is not wanted any more, no line of it may come.
+    """
+
+    def __init__(self, address_bits: int, line: int):
+        super().__init__({"request": Out(stream.Signature(address_bits)), "lines": In(stream.Signature(line)),
+                          "drop": Out(1)})
+
+
+class SampleMemory(wiring.Component):
+    """``depth`` lines in block memory: a line a cycle, one cycle after its request.
+
+    Members
+    -------
+    port : the other end of `SamplePort`
+    w_addr, w_data, w_en : at any time, but to lines that are not being asked for
+    """
+
+    def __init__(self, *, line: int, depth: int):
+        self.line, self.depth = line, depth
+        bits = (depth - 1).bit_length()
+        super().__init__({"port": In(SamplePort(bits, line)), "w_addr": In(bits), "w_data": In(line), "w_en": In(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.words = words = Bank(width=self.line, depth=self.depth)
+        request, lines, taken = self.port.request, self.port.lines, self.port.request.valid & self.port.request.ready
+        m.d.comb += [
+            request.ready.eq(~lines.valid | lines.ready),
+            words.r_addr.eq(request.payload), words.r_en.eq(taken), lines.payload.eq(words.r_data),
+            words.w_addr.eq(self.w_addr), words.w_data.eq(self.w_data), words.w_en.eq(self.w_en),
+        ]
+        with m.If(taken):
+            m.d.sync += lines.valid.eq(1)
+        with m.Elif(lines.ready | self.port.drop):
+            m.d.sync += lines.valid.eq(0)
+        return m
