@@ -77,7 +77,6 @@ def clock_domain(m: Module, platform, pll: Pll) -> None:
     clock, locked, waited = domain.clk, Signal(name="pll_locked"), Signal(range(_SETTLED + 1))
     pin = platform.request(platform.default_clk, dir="-")
     m.submodules.pll = (_ehxplll if pll.family == "ecp5" else _sb_pll40)(m, pin, pll, clock, locked)
-    platform.add_clock_constraint(clock, pll.output)
     m.d.comb += ClockSignal("locked").eq(clock)
     with m.If(locked & (waited != _SETTLED)):
         m.d.locked += waited.eq(waited + 1)

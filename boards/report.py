@@ -53,9 +53,9 @@ def clocks(report: Path) -> dict[str, Timing]:
 
 
 def _short(name: str) -> str:
-    """``$glbnet$clk25_0__io$TRELLIS_IO_IN`` -> ``clk25``."""
+    """``$glbnet$clk25_0__io$TRELLIS_IO_IN`` -> ``clk25``; of a PLL ``$glbnet$chip.core.array.clk`` -> ``clk``."""
     match = re.search(r"([A-Za-z]\w*?)_\d+__io?\b", name)
-    return match[1] if match else name
+    return match[1] if match else name.removeprefix("$glbnet$").rsplit(".", 1)[-1]
 
 
 def flip_flops(cells: Path) -> int:

@@ -2,10 +2,15 @@
 
 from amaranth_boards.ulx3s import ULX3S_85F_Platform
 
+from echolith.rtl.ccu2c import Ccu2c
+from echolith.rtl.dp16kd import Dp16kd
+from echolith.rtl.mult18x18d import Mult18x18d
+
 __all__ = ["Ulx3s85F"]
 
 
 class Ulx3s85F(ULX3S_85F_Platform):
     """25 MHz oscillator; resources ``uart`` 0 (FTDI) and ``led`` 0."""
 
+    registered_bank, multiplier, accumulator = Dp16kd, Mult18x18d, Ccu2c
     overrides = {"synth_opts": "", "nextpnr_opts": ""}

@@ -63,7 +63,7 @@ class _Counting:
         for index, op in enumerate(p.ops):
             if op.kind != "shl":
                 for a in op.args:
-                    self._wait(values[a], ready[index] - LATENCY[op.kind] - ready[a])
+                    self._wait(values[a], ready[index] - p.stages[op.kind] - ready[a])
             key = op.kind, op.n, op.name, *(numbers[a] for a in op.args)
             if key not in self.numbers:
                 self._op(op, widths[index], [widths[a] for a in op.args])

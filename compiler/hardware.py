@@ -31,12 +31,17 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
                  if getattr(depths, name) > getattr(given, name)}
         depths = dataclasses.replace(given, **short)
     response, shift = w, f["u"] - f["input"]
+
+    def staged(pipelines: tuple[Pipeline, ...]) -> tuple[Pipeline, ...]:
+        return tuple(dataclasses.replace(p, deep=case.board.overlap) for p in pipelines)
+
     return Hardware(
         width=w, lanes=case.lanes, learn=case.learn, accumulator=max(formats.accumulator, case.accumulator),
         segments=formats.segments, tables=len(q.tables), data_width=case.board.line, depths=depths,
         general=like.hardware.general if like else _general(q.circuits, q.drift),
         input_shift=shift, drive_shift=f["drive"] + f["input"] + shift - f["z"],
-        activate=q.activate, cost=q.cost, step=q.step, drift=q.drift,
+        activate=staged(q.activate), cost=staged((q.cost,))[0] if q.cost else None, step=staged(q.step),
+        drift=staged(q.drift),
         nudge_shift=_nudge_shift(case, q, like),
         delta_shift=like.hardware.delta_shift if like else response - (w - NUDGE),
         readout_shift=like.hardware.readout_shift if like else 0,

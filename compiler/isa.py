@@ -13,7 +13,7 @@ of a last tile reads as zero. Nothing that a command reads may be written by it,
 its own operand, if no other element reads it.
 
 REPEAT goes over the same block again: x starts COLUMNS elements after where it last did, row operands TILES tiles;
-results go on where they ended. A round of OUTER then takes at least `REUSE` cycles.
+results go on where they ended. A round of OUTER then takes at least `timing.reuse` cycles.
 
 Hardware with overlap that is not general (`Hardware.paired`) runs the next pair forward, in PAIR, beside the echoes of
 the one before. Inputs and drives have buffers then, row operands two regions, and there are two records; `Pairing` says
@@ -28,7 +28,7 @@ OUTER gather x: column i of walk n is V[I[FIRST + n * COLUMNS + i]].
 from enum import IntEnum
 
 __all__ = [
-    "BUFFERS", "DRIFT_BITS", "KIND_BITS", "LOOP_BITS", "REUSE", "VARIANT", "Context", "Dest", "Field", "Opcode",
+    "BUFFERS", "DRIFT_BITS", "KIND_BITS", "LOOP_BITS", "VARIANT", "Context", "Dest", "Field", "Opcode",
     "Pairing", "Setting", "UpdateMode", "exec_word", "loop_word", "paired_word", "set_word",
 ]
 
@@ -37,7 +37,6 @@ LOOP_BITS = 16  # of a loop's count
 VARIANT = 24  # bit of ROW: move the older record's offset; of GUARD: go on at the address for the last pair
 KIND_BITS = 4
 DRIFT_BITS = 2
-REUSE = 3  # cycles after which a gradient word may be added to again
 
 
 class Opcode(IntEnum):

@@ -4,7 +4,8 @@
     op       ::= input | const(n) | add(a, b) | sub(a, b) | mul(a, b) | shl(a; n) | rnd(a; n) | sat(a; n)
                | unless(a, b; n) | table(a; n)
 
-The integer model evaluates it with `evaluate`; `rtl.pipeline` builds one register stage per unit of `LATENCY`.
+The integer model evaluates it with `evaluate`; `rtl.pipeline` builds one register stage per unit of `LATENCY`,
+or of `DEEP`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +15,11 @@ from typing import Any
 from echolith.compiler.errors import CompileError
 from echolith.sim import arith
 
-__all__ = ["LATENCY", "Builder", "Op", "Pipeline", "evaluate", "latency", "schedule"]
+__all__ = ["DEEP", "LATENCY", "Builder", "Op", "Pipeline", "evaluate", "latency", "schedule"]
 
 # Register stages of each operation. A table reads memory, multiplies the slope, adds.
 LATENCY = {"input": 0, "const": 0, "shl": 0, "add": 1, "sub": 1, "mul": 1, "rnd": 1, "sat": 1, "unless": 1, "table": 3}
+DEEP = LATENCY | {"mul": 2, "table": 5}  # with registers in front of multipliers and behind memories
 _FARTHEST = 62  # bits of a shift that int64 holds
 
 
@@ -38,6 +40,12 @@ class Pipeline:
     inputs: tuple[tuple[str, int], ...]
     ops: tuple[Op, ...]
     outputs: tuple[tuple[str, int], ...]
+    deep: bool = False
+
+    @property
+    def stages(self) -> Mapping[str, int]:
+        """Register stages by kind of operation."""
+        return DEEP if self.deep else LATENCY
 
     def tables(self) -> tuple[int, ...]:
         """Table slots used, one per table op, in order."""
@@ -117,7 +125,7 @@ def schedule(pipeline: Pipeline) -> list[int]:
     """Cycle at which each op's result is available, inputs at 0."""
     ready: list[int] = []
     for op in pipeline.ops:
-        ready.append(max((ready[a] for a in op.args), default=0) + LATENCY[op.kind])
+        ready.append(max((ready[a] for a in op.args), default=0) + pipeline.stages[op.kind])
     return ready
 
 

@@ -6,21 +6,20 @@
 from dataclasses import dataclass, field
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.isa import REUSE, VARIANT, Context, Dest, Field, Opcode, Pairing, Setting
+from echolith.compiler.isa import VARIANT, Context, Dest, Field, Opcode, Pairing, Setting
 from echolith.compiler.pipeline import latency
 
-__all__ = ["BURST", "SCALE", "Tails", "broadcast", "cycles", "operand_stage", "tails", "tree_levels"]
+__all__ = [
+    "BURST", "GROUP", "Tails", "broadcast", "cycles", "fetched", "handed", "host_read", "operand_stage", "reuse",
+    "scaled", "summed", "tails", "tree_levels", "updated",
+]
 
 EXECUTE = 2  # cycles from a word's decoding to the next one's reading
 JUMP = 1  # further cycle of a word behind which another than the next is read
 
-# Register stages of the array, from the cycle in which the sweep engine holds an address.
-SUM = 4  # memory, operand, product, accumulator
 NEXT = 2  # further cycles of NEXT: one order word a cycle
-GRADIENT = 6  # memory, operand, product, difference, sum, written
-UPDATE = 8  # memory, operand, product, sum, shifted, (weight read), sum, written
+GROUP = 8  # lanes that share a copy of the broadcast registers
 BURST = 2  # from a column's sums to the neuron unit's, if none wait before them
-SCALE = 2  # of row operands and their twins: amount, shifted
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,47 @@ class Tails:
     units_rows: int
 
 
+# Register stages of the array are counted from the cycle in which the sweep engine holds an address.
+
+
 def broadcast(hw: Hardware) -> int:
     """Register stages of addresses, controls and operands on their way to the lanes."""
-    return int(hw.overlap)
+    return int(hw.overlap) * (1 if hw.lanes <= GROUP else 2)
+
+
+def fetched(hw: Hardware) -> int:
+    """Stage of words read for the multipliers; memories have an output register where latency is hidden."""
+    return 1 + hw.overlap
+
+
+def summed(hw: Hardware) -> int:
+    """Stage of sums: operand, product, accumulator."""
+    return fetched(hw) + 3
+
+
+def updated(hw: Hardware) -> int:
+    """Stage in which an update's masters are written: operand, product, sum, shifted, rounded, sum, clipped."""
+    return fetched(hw) + 7
+
+
+def reuse(hw: Hardware) -> int:
+    """Cycles after which a gradient word may be added to again."""
+    return fetched(hw) + 2
+
+
+def handed(hw: Hardware) -> int:
+    """Cycles from the strobe of a FORWARD sweep to its first sums' at the row unit, without those of its columns."""
+    return broadcast(hw) + summed(hw)
+
+
+def scaled(hw: Hardware) -> int:
+    """Cycles of scaling row operands and their twins: amount, shifted, with overlap also clipped and rounded."""
+    return 2 + 2 * hw.overlap
+
+
+def host_read(hw: Hardware) -> int:
+    """Cycles from an index in the window until a lane's word is there: the lane, its group, the bank."""
+    return 3 + hw.overlap + broadcast(hw) + fetched(hw) + (hw.lanes > GROUP)
 
 
 def tree_levels(lanes: int) -> int:
@@ -55,21 +92,22 @@ def tree_levels(lanes: int) -> int:
 
 def tails(hw: Hardware) -> Tails:
     far = broadcast(hw)
-    drain = far + SUM + 1 + 2 * hw.lanes  # drain register, then two slots of every lane
+    # Drain register, then two slots of every lane; the row unit reads drives beside them.
+    drain = far + summed(hw) + 1 + 2 * hw.lanes + fetched(hw) - 1
     step = operand_stage(hw) + step_latency(hw)  # state read, pipeline, write
-    sums = far + SUM + tree_levels(hw.lanes) + (BURST if hw.burst else 0)
+    sums = far + summed(hw) + tree_levels(hw.lanes) + (BURST if hw.burst else 0)
     # Registered result of slot b, written. A vector's gradient follows two cycles later: before any next sweep's.
     value = operand_stage(hw) + max(map(latency, hw.step)) + 2
-    rows = SCALE if hw.learn and hw.cost else 0
+    rows = scaled(hw) if hw.learn and hw.cost else 0
     return Tails(
         drive=drain + 1,
         hidden=drain + max(map(latency, hw.activate)) + rows + 1,  # scaled copy, write
         cost=drain + (latency(hw.cost) + rows + 1 if hw.cost else 0),
-        outer=far + GRADIENT,
+        outer=far + summed(hw) + 2,  # difference as the sum, new word, written
         nudge=sums + 3,
         step=sums + step,
         units=step,
-        update=far + UPDATE,
+        update=far + updated(hw) + 3,  # written; counts of what was clipped
         fetch=2,
         value=drain + max(map(latency, hw.activate)),
         step_value=sums + value,
@@ -81,7 +119,7 @@ def tails(hw: Hardware) -> Tails:
 
 def operand_stage(hw: Hardware) -> int:
     """Cycles from an element's read to its operands at the step pipelines: a second operand is read after the first."""
-    return 1 + any(name == "r" for pipeline in hw.step for name, _ in pipeline.inputs)
+    return fetched(hw) + any(name == "r" for pipeline in hw.step for name, _ in pipeline.inputs)
 
 
 def step_latency(hw: Hardware) -> int:
@@ -98,7 +136,7 @@ def _walk(word: int, s: list[int], hw: Hardware) -> int:
             return (0 if word >> Pairing.TILE & 1 else tiles - 1) * max(columns, 2 * hw.lanes) + columns
         return walks * tiles * max(columns, 2 * hw.lanes)
     if opcode == Opcode.OUTER:
-        return walks * tiles * (max(columns, REUSE) if hw.repeat else columns)
+        return walks * tiles * (max(columns, reuse(hw)) if hw.repeat else columns)
     if opcode == Opcode.TRANSPOSED:
         return walks * columns * (tiles if hw.burst else max(tiles, 2))
     return 2 * length * (tiles if opcode == Opcode.UPDATE else 1)
@@ -227,7 +265,7 @@ class _Flight:
         left = _Left(self.walk + tail, tail)
         self.fetching = opcode == Opcode.FETCH
         if opcode == Opcode.FORWARD:
-            self.taken = self.taken[1], start + _columns(word, s, hw) + broadcast(hw) + 4
+            self.taken = self.taken[1], start + _columns(word, s, hw) + handed(hw)
         if not hw.overlap or _alone(word, hw):
             self.alone = left
         elif opcode == Opcode.FORWARD:

@@ -1,11 +1,11 @@
 """The synapse array: lanes, broadcast, adder tree, and the delays that turn a sweep's addresses into lane controls."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.timing import broadcast, tree_levels
+from echolith.compiler.timing import GROUP, broadcast, fetched, summed, tree_levels, updated
 from echolith.rtl.lane import Lane, LaneControl, Mode, row_write
 from echolith.rtl.pipeline import delay
 from echolith.sim import arith
@@ -21,7 +21,7 @@ class SynapseArray(wiring.Component):
     mode, coarse, update : In
         Held during a sweep; ``update`` is the `isa.UpdateMode`.
     valid, first, last, address, tile : In
-        The sweep engine's element, which reaches the lanes' stage 0 `broadcast` cycles later. FORWARD: first and last
+        The sweep engine's element; the lanes get it `broadcast` cycles later. FORWARD: first and last
         column of a tile; TRANSPOSED: first and last tile of a column.
     region : In(1)
         Of the row operands; hardware with overlap only.
@@ -30,7 +30,7 @@ class SynapseArray(wiring.Component):
     taken : Out(1)
         Strobe before its first ``drain_next``.
     x_a, x_b : In(signed)
-        A cycle after the element: the broadcast operands, or the mantissa.
+        `fetched` cycles after the element: the broadcast operands, or the mantissa.
     drain_next, drain : Out
         Sums of a forward sweep, one per cycle: slot a, slot b of lane 0, then of lane 1 ...; each is there in the cycle
         after its ``drain_next``.
@@ -40,8 +40,8 @@ class SynapseArray(wiring.Component):
         Writes of row operands.
     alarm, large, clipped : Out
         A gradient word near wrapping, or getting there; number of clipped masters in this cycle.
-    host_* : access after a cycle of ``host_en`` and while it lasts; ``host_lane`` picks the lane, reads are valid two
-        cycles after the address, writes happen one cycle after their enable.
+    host_* : access after a cycle of ``host_en`` and while it lasts; ``host_lane`` picks the lane, reads are valid
+        within `timing.host_read` of the address, writes happen one cycle after their enable.
     """
 
     def __init__(self, hw: Hardware):
@@ -71,81 +71,104 @@ class SynapseArray(wiring.Component):
             m.d.sync += fresh.eq(1)
         with m.Elif(self.valid & self.last):
             m.d.sync += fresh.eq(0)
-        tile = Cat(self.tile, self.region) if self.hw.overlap else self.tile
-        element, self._address, self._tile, self._x_a, self._x_b = (
-            delay(m, value, broadcast(self.hw), name) for value, name in (
-                (Cat(self.valid, self.first, self.last, fresh, self.mode), "element_0"), (self.address, "address_0"),
-                (tile, "tile"), (self.x_a, "x_a"), (self.x_b, "x_b")))
-        stages = [element]
-        for stage in range(7):
-            stages.append(delay(m, stages[-1], 1, f"element_{stage + 1}"))
-        self._modes = [Mode(s[4:6]) for s in stages]
-        control = self._control(m, [s[0] for s in stages], [s[0] & s[1] for s in stages], stages)
-        m.d.comb += self.taken.eq(stages[3][0] & stages[3][2] & stages[3][3] & (self._modes[3] == Mode.FORWARD))
-        self._addresses(m, lanes)
-        self._operands(m, lanes, control)
-        self._host(m, lanes)
-        self._drain(m, lanes, control.load)
+        stages = [Cat(self.valid, self.first, self.last, fresh, self.mode)]
+        for stage in range(1, updated(self.hw) + 1):
+            stages.append(delay(m, stages[-1], 1, f"element_{stage}"))
+        self._far = broadcast(self.hw)
+        central = self._central(m, stages)
+        groups = [lanes[start:start + GROUP] for start in range(0, self.hw.lanes, GROUP)]
+        for index, group in enumerate(groups):
+            self._group(m, group, {name: self._spread(m, value, name, index) for name, value in central.items()})
+        self._host_reads(m, groups)
+        self._drain(m, lanes, stages)
         self._tree(m, lanes, stages)
-        m.d.comb += [self.alarm.eq(Cat(lane.alarm for lane in lanes).any()),
+        m.d.sync += [self.alarm.eq(Cat(lane.alarm for lane in lanes).any()),
                      self.large.eq(Cat(lane.large for lane in lanes).any()),
                      self.clipped.eq(sum(lane.clipped for lane in lanes))]
         return m
 
-    def _control(self, m: Module, valid: list, first: list, stages: list):
-        control = Signal(LaneControl)
-        updating = self.mode == Mode.UPDATE
+    def _central(self, m: Module, stages: list) -> dict:
+        """What all lanes get, by name, before the broadcast registers."""
+        data = Signal(2 * self.hw.width)
+        m.d.comb += data.eq(Mux(self.host_en, self.host_data, 0))
+        tile = Cat(self.tile, self.region) if self.hw.overlap else self.tile
+        before = fetched(self.hw) - 1
+        return self._addresses(m) | {
+            "control": self._control(m, stages), "x_a": self.x_a, "x_b": self.x_b, "row_a": self.row_a,
+            "row_b": self.row_b, "host_data": data, "host_lane": self.host_lane, "host_w_en": self.host_w_en,
+            "host_g_en": self.host_g_en,
+            "t_addr": Cat(delay(m, tile, before, "tile"), _mode(stages[before]) == Mode.OUTER),
+        }
+
+    def _control(self, m: Module, stages: list):
+        """See `LaneControl`."""
+        control, f, update = Signal(LaneControl), fetched(self.hw), self.update
+        updating = [s[0] & (_mode(s) == Mode.UPDATE) for s in stages]
         m.d.comb += [
-            control.mode.eq(self._modes[1]), control.coarse.eq(self.coarse), control.idle.eq(self.host_en),
-            control.first.eq(first[3]),
-            control.load.eq(stages[4][0] & stages[4][2] & (self._modes[4] == Mode.FORWARD)),
-            control.outer.eq(valid[5] & (self._modes[5] == Mode.OUTER)),
-            control.check.eq(valid[1] & updating & (self.update == 0)),
-            control.apply.eq(valid[7] & updating & (self.update == 1)),
-            control.decay.eq(valid[5] & updating & (self.update == 2)),
+            control.mode.eq(_mode(stages[f])), control.first.eq(stages[f + 2][0] & stages[f + 2][1]),
+            control.load.eq(_drains(stages[summed(self.hw)])),
+            control.outer.eq(stages[f + 4][0] & (_mode(stages[f + 4]) == Mode.OUTER)),
+            control.check.eq(updating[f] & (update == 0)), control.decay.eq(updating[f + 5] & (update == 2)),
+            control.apply.eq(updating[f + 7] & (update == 1)), control.idle.eq(self.host_en),
+            control.coarse.eq(self.coarse),
         ]
         return control
 
-    def _addresses(self, m: Module, lanes: list) -> None:
+    def _addresses(self, m: Module) -> dict:
         """Reads while the host is at it, or at the stage of each mode; writes from the last stages."""
-        updating, host = self.mode == Mode.UPDATE, self.host_en
-        later = [self._address]
-        for stage in range(1, 8):
-            # A host's write follows its enable by one cycle, as the last two stages do anyway.
-            from_host = stage in (5, 7)
-            later.append(delay(m, Mux(host, self.host_addr, later[-1]) if from_host else later[-1], 1,
-                               f"address_{stage}"))
-        for lane in lanes:
-            m.d.comb += [
-                lane.w_addr.eq(Mux(host, self.host_addr, Mux(updating, later[4], later[0]))),
-                lane.g_addr.eq(Mux(host, self.host_addr, Mux(updating, later[0], later[3]))),
-                lane.t_addr.eq(Cat(self._tile, self._modes[0] == Mode.OUTER)),
-                lane.gw_addr.eq(later[5]), lane.ww_addr.eq(later[7]),
-            ]
+        updating, host, f = self.mode == Mode.UPDATE, self.host_en, fetched(self.hw)
+        later = [self.address]
+        for stage in range(1, updated(self.hw)):
+            later.append(delay(m, later[-1], 1, f"address_{stage}"))
+        # A host's write follows its enable by one cycle, as the last stages do anyway.
+        written = Mux(updating, later[f + 4], later[f + 3])
+        return {
+            "w_addr": Mux(host, self.host_addr, Mux(updating, later[5], later[0])),
+            "g_addr": Mux(host, self.host_addr, Mux(updating, later[0], later[3])),
+            "gw_addr": delay(m, Mux(host, self.host_addr, written), 1, "written_gradient"),
+            "ww_addr": delay(m, Mux(host, self.host_addr, later[f + 6]), 1, "written_master"),
+        }
 
-    def _operands(self, m: Module, lanes: list, control) -> None:
-        for lane in lanes:
-            m.d.comb += [lane.control.eq(control), lane.x_a.eq(self._x_a), lane.x_b.eq(self._x_b),
-                         lane.row_a.eq(self.row_a), lane.row_b.eq(self.row_b)]
+    def _spread(self, m: Module, value, name: str, group: int):
+        """A copy for one group of lanes, which synthesis may not merge with the others'."""
+        value = Value.cast(value)
+        if not self._far:
+            return value
+        copy = Signal.like(value, name=f"{name}_{group}", reset_less=True,
+                           attrs={"keep": 1} if self.hw.lanes > GROUP else {})
+        m.d.sync += copy.eq(delay(m, value, self._far - 1, f"{name}_near"))
+        return copy
 
-    def _host(self, m: Module, lanes: list) -> None:
-        data = Signal(2 * self.hw.width)
-        m.d.comb += data.eq(Mux(self.host_en, self.host_data, 0))
+    def _group(self, m: Module, lanes: list, here: dict) -> None:
         for lane in lanes:
-            chosen = self.host_lane == lane.index
-            m.d.comb += [lane.host_w_en.eq(self.host_w_en & chosen), lane.host_g_en.eq(self.host_g_en & chosen),
-                         lane.host_data.eq(data)]
-        pick = delay(m, self.host_lane, 1, "host_lane")
-        with m.Switch(pick):
-            for lane in lanes:
-                with m.Case(lane.index):
-                    m.d.sync += [self.host_w_data.eq(lane.w_data), self.host_g_data.eq(lane.g_data)]
+            chosen = here["host_lane"] == lane.index
+            m.d.comb += [getattr(lane, name).eq(value) for name, value in here.items() if not name.startswith("host")]
+            m.d.comb += [lane.host_w_en.eq(here["host_w_en"] & chosen), lane.host_g_en.eq(here["host_g_en"] & chosen),
+                         lane.host_data.eq(here["host_data"])]
 
-    def _drain(self, m: Module, lanes: list, load) -> None:
+    def _host_reads(self, m: Module, groups: list) -> None:
+        """One lane of every group, then one group."""
+        pick, found = delay(m, self.host_lane, self._far + fetched(self.hw), "host_lane"), []
+        for lanes in groups:
+            words = Signal(len(lanes[0].w_data) + len(lanes[0].g_data), reset_less=True)
+            with m.Switch(pick):
+                for lane in lanes:
+                    with m.Case(lane.index):
+                        m.d.sync += words.eq(Cat(lane.w_data, lane.g_data))
+            found.append(words)
+        if len(groups) > 1:
+            chosen, pick = Signal.like(found[0], reset_less=True), delay(m, pick, 1, "host_group")
+            m.d.sync += chosen.eq(Array(found)[pick // GROUP])
+            found = [chosen]
+        m.d.comb += Cat(self.host_w_data, self.host_g_data).eq(found[0])
+
+    def _drain(self, m: Module, lanes: list, stages: list) -> None:
         """After a tile's last column: both slots of every lane, lane 0 first."""
         for lane, above in zip(lanes, lanes[1:], strict=False):
             m.d.comb += lane.previous.eq(above.drain)
-        left = Signal(range(2 * self.hw.lanes))
+        element = delay(m, stages[summed(self.hw) - 1], self._far, "summed")
+        m.d.comb += self.taken.eq(_drains(element) & element[3])
+        load, left = delay(m, _drains(element), 1, "load"), Signal(range(2 * self.hw.lanes))
         m.d.comb += [self.drain.eq(lanes[0].drain), self.drain_next.eq(load | (left != 0))]
         with m.If(load):
             m.d.sync += left.eq(2 * self.hw.lanes - 1)
@@ -154,8 +177,8 @@ class SynapseArray(wiring.Component):
 
     def _tree(self, m: Module, lanes: list, stages: list) -> None:
         """Registered adder tree over the lanes, then the sum over tiles."""
-        levels = tree_levels(self.hw.lanes)
-        here = delay(m, Mux(self._modes[3] == Mode.TRANSPOSED, stages[3], 0), levels, "tree")
+        levels, products = tree_levels(self.hw.lanes), stages[summed(self.hw) - 1]
+        here = delay(m, Mux(_mode(products) == Mode.TRANSPOSED, products, 0), self._far + levels, "tree")
         m.d.sync += self.y_valid.eq(here[0] & here[2])
         for products, out in (([lane.pa for lane in lanes], self.y_a), ([lane.pb for lane in lanes], self.y_b)):
             for _ in range(levels):
@@ -171,3 +194,12 @@ class SynapseArray(wiring.Component):
         register = Signal(signed(len(total)), reset_less=True)
         m.d.sync += register.eq(total)
         return register
+
+
+def _mode(element):
+    return Mode(element[4:6])
+
+
+def _drains(element):
+    """Whether this is the last column of a tile of a FORWARD sweep."""
+    return element[0] & element[2] & (_mode(element) == Mode.FORWARD)

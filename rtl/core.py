@@ -10,13 +10,13 @@ from echolith.compiler.design import Design, Hardware
 from echolith.compiler.isa import BUFFERS, Context, Dest, Opcode, Setting
 from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.registers import Bank as BankId
-from echolith.compiler.timing import tails
+from echolith.compiler.timing import fetched, host_read, tails
 from echolith.rtl.array import SynapseArray
 from echolith.rtl.burst import Burst
 from echolith.rtl.command import Command, beside, buffer, older, one_tile, region
 from echolith.rtl.decode import Tiles, decode_counts, decode_mode, decode_tail
 from echolith.rtl.fetch import Fetch
-from echolith.rtl.memory import Bank
+from echolith.rtl.memory import Bank, make_bank
 from echolith.rtl.pipeline import delay
 from echolith.rtl.rows import RowUnit
 from echolith.rtl.samples import SampleMemory
@@ -59,7 +59,8 @@ class Core(wiring.Component):
         masters = (BankId.WEIGHTS, BankId.GRADIENTS, BankId.VECTORS, BankId.VECTOR_GRADIENTS)
         m.submodules.window = self.window = Window(
             hardware_id=hw.hardware_id, wide=masters if 2 * hw.width > 32 else (), index_bits=_index_bits(hw),
-            entry_bits=max(2 * hw.width, 32), halves=hw.overlap)
+            entry_bits=max(2 * hw.width, 32), read_cycles=host_read(hw), far=hw.overlap,
+            halves=hw.overlap)
         m.submodules.sequencer = self.sequencer = Sequencer(hw)
         bits, self.tails = self.sequencer.settings, tails(hw)
         m.submodules.sweep = self.sweep = Sweep(
@@ -81,10 +82,10 @@ class Core(wiring.Component):
         self._samples(m)
         if hw.general:
             self._offsets(m)
-        self._state(m)
+        self._state(m, platform)
         self._commands(m)
         self._vectors(m)
-        self._results(m)
+        self._results(m, platform)
         self._flags(m)
         self._host(m)
         return m
@@ -255,16 +256,19 @@ class Core(wiring.Component):
         m.d.comb += self.fetching.eq(command)
         return held
 
-    def _state(self, m: Module) -> None:
+    def _state(self, m: Module, platform) -> None:
         """Positions (and inputs), momenta; the array reads both slots, the neuron unit moves one element a cycle."""
         hw, s, e, u, w = self.hw, self.sequencer, self.sweep, self.units, self.window
         bits = u.bits
-        q = [Bank(width=hw.width, depth=4 << bits) for _ in range(2)]
+        def make(contexts: int) -> Bank:
+            return make_bank(platform, latency=fetched(hw), width=hw.width, depth=contexts << bits)
+
+        q = [make(4) for _ in range(2)]
         m.submodules.q_a, m.submodules.q_b = x = q
         if hw.overlap:
-            x = [Bank(width=hw.width, depth=4 << bits) for _ in range(2)]
+            x = [make(4) for _ in range(2)]
             m.submodules.x_a, m.submodules.x_b = x
-        m.submodules.p = p = Bank(width=hw.width, depth=8 << bits)
+        m.submodules.p = p = make(8)
         self.q, self.p = q, p
         column = Mux(self._is(Opcode.TRANSPOSED), e.outer_index, e.inner_index)[:bits]
         column = self._moved(column, Setting.SOURCE)[:bits]
@@ -284,7 +288,7 @@ class Core(wiring.Component):
         if hw.paired:
             context = w.host_index[1 + bits:4 + bits]
             place_of = s.command.context
-            self._inputs(m, input_write, host & (context >= Context.INPUT))
+            self._inputs(m, platform, input_write, host & (context >= Context.INPUT))
             host, input_write, fetching = host & (context < Context.INPUT), 0, 0
         for slot in range(2):
             moved, place, word = u.q_w_en & (u.q_w_slot == slot), u.q_w_addr, u.q_w_data
@@ -309,7 +313,8 @@ class Core(wiring.Component):
             ]
         source = self._from_inputs if hw.paired else s.command.source
         sample = [Mux(source, s.command.context == 2, 0), Mux(source & (s.command.context == 1), 0, 1)]
-        chosen, source = [delay(m, x, 1, "source") for x in sample], delay(m, source, 1, "from_inputs")
+        chosen = [delay(m, x, fetched(hw), "source") for x in sample]
+        source = delay(m, source, fetched(hw), "from_inputs")
         mantissa = s.setting_rate[:hw.width].as_signed()
         for slot, operand in enumerate((self.array.x_a, self.array.x_b)):
             word = Mux(chosen[slot], x[1].r_data, x[0].r_data).as_signed()
@@ -325,13 +330,14 @@ class Core(wiring.Component):
             u.q_a.eq(q[0].r_data.as_signed()), u.q_b.eq(q[1].r_data.as_signed()),
         ]
 
-    def _inputs(self, m: Module, write, host) -> None:
+    def _inputs(self, m: Module, platform, write, host) -> None:
         """Buffers of inputs, beside the positions; an OUTER sweep comes to them behind its own columns."""
         s, e, w, bits = self.sequencer, self.sweep, self.window, self.units.bits
         forward, columns = self._is(Opcode.FORWARD), s.setting_columns
         self._from_inputs = s.command.source & (forward | (e.inner_index >= columns))
         index, place = e.inner_index - Mux(forward, 0, columns), w.host_index[1:1 + bits]
-        self.inputs = [Bank(width=self.hw.width, depth=BUFFERS << bits) for _ in range(2)]
+        self.inputs = [make_bank(platform, latency=fetched(self.hw), width=self.hw.width, depth=BUFFERS << bits)
+                       for _ in range(2)]
         m.submodules.u_a, m.submodules.u_b = self.inputs
         for slot, bank in enumerate(self.inputs):
             m.d.comb += [
@@ -426,7 +432,7 @@ class Core(wiring.Component):
             if self.hw.adding:
                 m.d.comb += bank.g_add.eq(u.command.context == Context.PAIR)
             m.d.comb += [
-                bank.addr.eq(u.unit), bank.r_en.eq(u.k_en if self.hw.general else u.q_r_en),
+                bank.addr.eq(u.unit), bank.r_en.eq(u.k_en),
                 getattr(u, f"k{index}").eq(bank.k),
                 bank.g.eq(getattr(u, f"g{index}")), bank.g_valid.eq(valid), bank.g_slot.eq(slot),
                 bank.g_unit.eq(unit), bank.exponent.eq(exponent),
@@ -438,9 +444,10 @@ class Core(wiring.Component):
                 bank.host_g_en.eq(w.host_w_en & chosen & (w.host_bank == BankId.VECTOR_GRADIENTS)),
             ]
 
-    def _results(self, m: Module) -> None:
+    def _results(self, m: Module, platform) -> None:
         hw, r, u, w = self.hw, self.rows, self.units, self.window
-        m.submodules.results = self.results = bank = Bank(width=hw.width, depth=hw.depths.results)
+        m.submodules.results = self.results = bank = make_bank(
+            platform, latency=fetched(hw), width=hw.width, depth=hw.depths.results)
         place, valid = Signal(range(hw.depths.results + 1)), delay(m, r.result_valid | u.emit_valid, 1, "result_valid")
         with m.If(w.go):
             m.d.sync += place.eq(w.into if hw.overlap else 0)
@@ -514,13 +521,13 @@ class Core(wiring.Component):
         with m.Switch(banks):
             for bank, value in read.items():
                 with m.Case(bank):
-                    m.d.comb += w.host_read.eq(value)
+                    m.d.sync += w.host_read.eq(value)
             for bank, port in ((BankId.VECTORS, "host_w_data"), (BankId.VECTOR_GRADIENTS, "host_g_data")):
                 with m.Case(bank):
                     with m.Switch(w.host_index >> u.bits):
                         for index, vector in enumerate(self.vectors):
                             with m.Case(index):
-                                m.d.comb += w.host_read.eq(getattr(vector, port))
+                                m.d.sync += w.host_read.eq(getattr(vector, port))
 
 
 def _index_bits(hw: Hardware) -> int:

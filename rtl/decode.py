@@ -4,8 +4,8 @@ scoreboard."""
 from amaranth.hdl import Module, Mux, Signal
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.isa import REUSE, Dest, Opcode
-from echolith.compiler.timing import Tails
+from echolith.compiler.isa import Dest, Opcode
+from echolith.compiler.timing import Tails, reuse
 from echolith.rtl.command import first_tile, one_tile
 from echolith.rtl.lane import Mode
 from echolith.rtl.sequencer import Sequencer
@@ -41,7 +41,7 @@ def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> Signal:
             m.d.comb += [outer.eq(Mux(one_tile(s.next_command), 1, tiles) if hw.paired else tiles),
                          period.eq(_most(columns, 2 * hw.lanes)), active.eq(columns)]
         with m.Case(Opcode.OUTER):
-            m.d.comb += [outer.eq(tiles), period.eq(_most(columns, REUSE) if hw.repeat else columns),
+            m.d.comb += [outer.eq(tiles), period.eq(_most(columns, reuse(hw)) if hw.repeat else columns),
                          active.eq(columns)]
         with m.Case(Opcode.TRANSPOSED):
             each = tiles if hw.burst else Mux(tiles == 1, 2, tiles)

@@ -6,7 +6,11 @@ from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.registers import LARGE_BITS
-from echolith.rtl.memory import Bank, weight_bank
+from echolith.compiler.timing import fetched
+from echolith.rtl.accumulator import accumulator
+from echolith.rtl.memory import Bank, make_bank, weight_bank
+from echolith.rtl.multiplier import multiplier
+from echolith.rtl.pipeline import delay
 from echolith.rtl.update import UpdateTail
 from echolith.sim import arith
 
@@ -23,15 +27,15 @@ class Mode(enum.Enum, shape=2):
 
 
 class LaneControl(data.Struct):
-    """Held by the array for all lanes; stage numbers count from the sweep engine's address."""
+    """For all lanes; stages count from the sweep engine's address, F is `timing.fetched`."""
 
-    mode: Mode  # stage 1
-    first: 1  # stage 3: start a new sum
-    load: 1  # stage 4: sums to the drain registers
-    outer: 1  # stage 5: write the accumulated gradient
-    check: 1  # stage 1: look at the gradient's leading bits
-    decay: 1  # stage 5: write the decayed gradient
-    apply: 1  # stage 7: write the updated master
+    mode: Mode  # F
+    first: 1  # F + 2: start a new sum
+    load: 1  # F + 3: sums to the drain registers
+    outer: 1  # F + 4: write the accumulated gradient
+    check: 1  # F: look at the gradient's leading bits
+    decay: 1  # F + 5: write the decayed gradient
+    apply: 1  # F + 7: write the updated master
     idle: 1  # the host's words pass the update tail
     coarse: 2
 
@@ -53,13 +57,14 @@ class Lane(wiring.Component):
 
     Members
     -------
-    w_addr, g_addr, t_addr : read addresses (stage 0; the array delays those used later); t_addr's top bit picks the
-        scaled operands
-    gw_addr : gradient write address, stage 5; ww_addr : master write address, stage 7
-    x_a, x_b : stage 1
-    pa, pb : products, stage 3
+    w_addr, g_addr : read addresses, stage 0 (the array delays those used later)
+    t_addr : row operand, stage F - 1; its top bit picks the scaled ones
+    gw_addr, ww_addr : gradient and master write addresses, with their enables
+    x_a, x_b : stage F
+    pa, pb : products, stage F + 2
     drain, previous : registered sums on their way out, slot a before slot b; previous is that of the next lane
     row_a, row_b : writes of operands
+    alarm, large, clipped : a cycle behind `LaneControl.check` and ``apply``
     host_* : access while idle; a write happens one cycle after its enable, at the write address of that cycle
     """
 
@@ -82,30 +87,27 @@ class Lane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        w, c = self.hw.width, self.control
+        w, c, late = self.hw.width, self.control, fetched(self.hw)
         rows = [self._row_memory(m, slot, write) for slot, write in enumerate((self.row_a, self.row_b))]
-        m.submodules.weights = weights = weight_bank(platform, width=2 * w, depth=self.hw.depths.weights)
+        m.submodules.weights = weights = weight_bank(platform, latency=late, width=2 * w, depth=self.hw.depths.weights)
         m.d.comb += [
-            weights.r_addr.eq(self.w_addr), weights.r_en.eq(~weights.w_en), self.w_data.eq(weights.r_data),
-            weights.w_addr.eq(self.ww_addr),
+            weights.r_addr.eq(self.w_addr), self.w_data.eq(weights.r_data),
+            # Where there may be one port for both, an update reads and writes in turn.
+            weights.r_en.eq(1 if late > 1 else ~weights.w_en), weights.w_addr.eq(self.ww_addr),
         ]
         swept = weights.r_data[w:].as_signed()
-        left = [Signal(signed(w), name=f"left_{s}", reset_less=True) for s in "ab"]
-        right = [Signal(signed(w), name=f"right_{s}", reset_less=True) for s in "ab"]
-        # Without reset, so that operand and product registers may move into the multiplier.
-        products = [Signal(signed(2 * w), name=f"product_{s}", reset_less=True) for s in "ab"]
-        x = (self.x_a, self.x_b)
-        with m.If((c.mode == Mode.FORWARD) | (c.mode == Mode.TRANSPOSED)):
-            m.d.sync += [left[s].eq(swept) for s in range(2)]
-        with m.Else():
-            m.d.sync += [left[s].eq(rows[s]) for s in range(2)]
-        for s in range(2):
-            m.d.sync += [right[s].eq(Mux(c.mode == Mode.TRANSPOSED, rows[s], x[s])),
-                         products[s].eq(left[s] * right[s])]
-        m.d.comb += [self.pa.eq(products[0]), self.pb.eq(products[1])]
-        self._sums(m)
+        left = [Signal(signed(w), name=f"left_{s}") for s in "ab"]
+        with m.Switch(c.mode):
+            with m.Case(Mode.FORWARD, Mode.TRANSPOSED):
+                m.d.comb += [left[s].eq(swept) for s in range(2)]
+            with m.Default():
+                m.d.comb += [left[s].eq(rows[s]) for s in range(2)]
+        for s, (x, out) in enumerate(((self.x_a, self.pa), (self.x_b, self.pb))):
+            m.submodules[f"multiply_{s}"] = cell = multiplier(platform, width=w)
+            m.d.comb += [cell.a.eq(left[s]), cell.b.eq(Mux(c.mode == Mode.TRANSPOSED, rows[s], x)), out.eq(cell.p)]
+        self._sums(m, platform)
         if self.hw.learn:
-            self._gradient(m, weights, left)
+            self._gradient(m, platform, weights, left)
         else:
             held, enable = Signal(2 * w, reset_less=True), Signal()
             m.d.sync += [held.eq(self.host_data), enable.eq(self.host_w_en)]
@@ -114,33 +116,34 @@ class Lane(wiring.Component):
 
     def _row_memory(self, m: Module, slot: int, write):
         """Operands of this lane's rows: t below, the scaled ts above."""
-        m.submodules[f"rows_{slot}"] = bank = Bank(width=self.hw.width, depth=2 << self.tile_bits)
+        m.submodules[f"rows_{slot}"] = words = Bank(width=self.hw.width, depth=2 << self.tile_bits)
         mine, word = write.lane == self.index, write.data
         if self.hw.general and self.index:
             mine, word = mine | write.fill, Mux(write.fill, 0, word)
         m.d.comb += [
-            bank.r_addr.eq(self.t_addr), bank.r_en.eq(1), bank.w_en.eq(write.enable & mine),
-            bank.w_addr.eq(write.tile | write.scaled << self.tile_bits), bank.w_data.eq(word),
+            words.r_addr.eq(self.t_addr), words.r_en.eq(1), words.w_en.eq(write.enable & mine),
+            words.w_addr.eq(write.tile | write.scaled << self.tile_bits), words.w_data.eq(word),
         ]
-        return bank.r_data.as_signed()
+        return words.r_data.as_signed()
 
-    def _sums(self, m: Module) -> None:
+    def _sums(self, m: Module, platform) -> None:
         """Forward sums and their way out: copied to the drain registers, which shift all the time."""
         c = self.control
         after = Signal.like(self.drain)
         for product, drain, previous, name in ((self.pa, self.drain, after, "a"), (self.pb, after, self.previous, "b")):
-            acc = Signal.like(drain, name=f"acc_{name}", reset_less=True)
-            # The adder runs for a first product too: choosing behind it, not before it, fits its own logic cells.
-            m.d.sync += [acc.eq(Mux(c.first, product, acc + product)), drain.eq(Mux(c.load, acc, previous))]
+            m.submodules[f"sum_{name}"] = acc = accumulator(platform, bits=len(product), width=len(drain))
+            m.d.comb += [acc.value.eq(product), acc.first.eq(c.first)]
+            m.d.sync += drain.eq(Mux(c.load, acc.total, previous))
 
-    def _gradient(self, m: Module, weights, left: list) -> None:
+    def _gradient(self, m: Module, platform, weights, left: list) -> None:
         """Accumulation of the contrast, and the update in the same two multipliers."""
         w, c, bits = self.hw.width, self.control, arith.gradient_width(self.hw.width)
-        m.submodules.gradients = gradients = Bank(width=bits, depth=self.hw.depths.weights)
+        m.submodules.gradients = gradients = make_bank(platform, latency=fetched(self.hw), width=bits,
+                                                  depth=self.hw.depths.weights)
         m.submodules.tail = tail = UpdateTail(width=w)
         word = gradients.r_data
         with m.If(c.mode == Mode.UPDATE):
-            m.d.sync += [left[0].eq(word[w - 1:]), left[1].eq(word[:w - 1])]
+            m.d.comb += [left[0].eq(word[w - 1:]), left[1].eq(word[:w - 1])]
         contrast, total = Signal(bits, reset_less=True), Signal(bits, reset_less=True)
         host_w, host_g = Signal(), Signal()
         m.d.sync += [contrast.eq((self.pa - self.pb)[:bits]), total.eq((word + contrast)[:bits]),
@@ -151,8 +154,8 @@ class Lane(wiring.Component):
             gradients.w_data.eq(Mux(c.outer, total, tail.change[:bits])),
             tail.high.eq(self.pa), tail.low.eq(self.pb), tail.coarse.eq(c.coarse), tail.word.eq(weights.r_data),
             tail.host.eq(c.idle), tail.host_data.eq(self.host_data),
-            self.alarm.eq(c.check & arith.crowded(word, bits, 1)),
-            self.large.eq(c.check & arith.crowded(word, bits, LARGE_BITS)),
-            self.clipped.eq(c.apply & tail.clipped),
+            self.alarm.eq(delay(m, c.check & arith.crowded(word, bits, 1), 1, "alarm")),
+            self.large.eq(delay(m, c.check & arith.crowded(word, bits, LARGE_BITS), 1, "large")),
+            self.clipped.eq(delay(m, c.apply & tail.clipped, 1, "clipped")),
             weights.w_en.eq(c.apply | host_w), weights.w_data.eq(tail.master),
         ]

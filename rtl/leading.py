@@ -23,7 +23,7 @@ class Leading(wiring.Component):
     magnitude : Out
         Of this cycle's word, 0 if none.
     exponent_a, exponent_b : Out
-        R - leading bit, clamped; follow within four cycles.
+        R - leading bit, clamped; follow within six cycles.
     """
 
     def __init__(self, *, width: int):
@@ -46,12 +46,13 @@ class Leading(wiring.Component):
                 m.d.sync += bits.eq(bits | self.magnitude)
         # One encoder for both samples, in turn.
         turn, bits, position = Signal(), Signal(self.width), Signal(range(self.width))
-        m.d.comb += bits.eq(Mux(turn, seen[1], seen[0]))
-        m.d.sync += [turn.eq(~turn), position.eq(0)]
+        left = Signal(signed(len(self.range) + 1))
+        m.d.sync += [turn.eq(~turn), bits.eq(Mux(turn, seen[1], seen[0])), position.eq(0),
+                     left.eq(self.range - position)]
         for index in range(self.width):
             with m.If(bits[index]):
                 m.d.sync += position.eq(index)
-        exponent = arith.exponent(self.range, position, self.gain, SHIFT_LIMIT)
+        exponent = arith.exponent(left, 0, self.gain, SHIFT_LIMIT)
         with m.If(~turn):  # it was the other's when the position was found
             m.d.sync += self.exponent_b.eq(exponent)
         with m.Else():

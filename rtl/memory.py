@@ -1,10 +1,10 @@
 """The only memory shape of the machine: one read port, one write port, synchronous, nothing read while written."""
 
-from amaranth.hdl import Module, unsigned
+from amaranth.hdl import Module, Signal, unsigned
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Bank", "weight_bank"]
+__all__ = ["Bank", "RegisteredBank", "make_bank", "weight_bank"]
 
 
 class Bank(wiring.Component):
@@ -28,17 +28,42 @@ class Bank(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        self._words(m, self.r_data)
+        return m
+
+    def _words(self, m: Module, out) -> None:
         m.submodules.words = words = memory.Memory(shape=unsigned(self.width), depth=self.depth, init=[])
         read, write = words.read_port(), words.write_port()
         m.d.comb += [
-            read.addr.eq(self.r_addr), read.en.eq(self.r_en), self.r_data.eq(read.data),
+            read.addr.eq(self.r_addr), read.en.eq(self.r_en), out.eq(read.data),
             write.addr.eq(self.w_addr), write.data.eq(self.w_data), write.en.eq(self.w_en),
         ]
+
+
+class RegisteredBank(Bank):
+    """The word comes a cycle later, out of the register that block memories have behind them."""
+
+    latency = 2
+
+    def elaborate(self, platform):
+        m, read, out = Module(), Signal(self.width), Signal(self.width, reset_less=True)
+        self._words(m, read)
+        m.d.sync += out.eq(read)
+        m.d.comb += self.r_data.eq(out)
         return m
 
 
-def weight_bank(platform, *, width: int, depth: int) -> wiring.Component:
-    """Memory of one lane's master words: what the platform names as ``weight_bank``, else a `Bank`.
+def make_bank(platform, *, latency: int, width: int, depth: int) -> Bank:
+    """With a latency of 2 what the platform names as ``registered_bank``, else a `RegisteredBank`; with 1 a `Bank`."""
+    if latency == 1:
+        return Bank(width=width, depth=depth)
+    return getattr(platform, "registered_bank", RegisteredBank)(width=width, depth=depth)
 
-    Sweeps only read it, and an update reads and writes it in turn, so one port for both is enough."""
-    return getattr(platform, "weight_bank", Bank)(width=width, depth=depth)
+
+def weight_bank(platform, *, latency: int, width: int, depth: int) -> wiring.Component:
+    """Memory of one lane's master words: what the platform names as ``weight_bank``, else as `make_bank`.
+
+    With a latency of 1 an update reads and writes in turn, and sweeps only read, so one port for both is enough."""
+    if hasattr(platform, "weight_bank"):
+        return platform.weight_bank(width=width, depth=depth)
+    return make_bank(platform, latency=latency, width=width, depth=depth)

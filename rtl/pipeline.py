@@ -1,15 +1,18 @@
-"""Hardware of an element-wise pipeline: one register stage per unit of `compiler.pipeline.LATENCY`."""
+"""Hardware of an element-wise pipeline: one register stage per unit of its `stages`."""
 
-from amaranth.hdl import Cat, Module, Signal, signed
+from amaranth.hdl import Cat, Module, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
-from echolith.compiler.pipeline import LATENCY, Op, Pipeline, apply, latency, schedule
-from echolith.rtl.memory import Bank
+from echolith.compiler.pipeline import Op, Pipeline, apply, latency, schedule
+from echolith.rtl.memory import make_bank
+from echolith.rtl.multiplier import Multiplier, multiplier
 from echolith.sim import arith
 
 __all__ = ["ElementPipeline", "delay"]
+
+WIDEST = 18  # operands of one multiplier
 
 
 def delay(m: Module, value, stages: int, name: str = "delay"):
@@ -54,17 +57,19 @@ class ElementPipeline(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        values, ready, table = [], schedule(self.pipeline), 0
+        values, ready, table, stages = [], schedule(self.pipeline), 0, self.pipeline.stages
         for index, op in enumerate(self.pipeline.ops):
             if op.kind == "input":
                 values.append(getattr(self, op.name))
                 continue
-            start = ready[index] - LATENCY[op.kind]
+            start = ready[index] - stages[op.kind]
             args = [self._aligned(m, values[a], self.pipeline.ops[a], start - ready[a]) for a in op.args]
             if op.kind == "table":
-                values.append(self._table(m, args[0], table))
+                values.append(self._table(m, platform, args[0], table))
                 table += 1
-            elif LATENCY[op.kind]:
+            elif op.kind == "mul" and self.pipeline.deep:
+                values.append(_product(m, platform, *args))
+            elif stages[op.kind]:
                 result = apply(op, *args)
                 register = Signal(signed(len(result)), name=f"{op.kind}_{index}", reset_less=True)
                 m.d.sync += register.eq(result)
@@ -80,28 +85,43 @@ class ElementPipeline(wiring.Component):
     def _aligned(m: Module, value, op: Op, stages: int):
         return value if op.kind == "const" else delay(m, value, stages)
 
-    def _table(self, m: Module, x, index: int):
+    def _table(self, m: Module, platform, x, index: int):
         """Read value and difference, multiply the difference by the fraction, add."""
-        w, s = self.width, self.segments
+        w, s, deep = self.width, self.segments, self.pipeline.deep
         argument, x = x, Signal(signed(w))  # extends a narrow argument
         m.d.comb += x.eq(argument)
         halves = []
         for half in range(2):
-            m.submodules += (bank := Bank(width=w, depth=1 << s))
+            m.submodules += (words := make_bank(platform, latency=1 + deep, width=w, depth=1 << s))
             m.d.comb += [
-                bank.r_addr.eq(arith.table_address(x, w, s)), bank.r_en.eq(1), bank.w_addr.eq(self.table_w_addr),
-                bank.w_data.eq(self.table_w_data),
-                bank.w_en.eq(self.table_w_en[index] & (self.table_w_half == half)),
+                words.r_addr.eq(arith.table_address(x, w, s)), words.r_en.eq(1), words.w_addr.eq(self.table_w_addr),
+                words.w_data.eq(self.table_w_data),
+                words.w_en.eq(self.table_w_en[index] & (self.table_w_half == half)),
             ]
-            halves.append(bank.r_data.as_signed())
-        fraction = delay(m, arith.table_fraction(x, w, s), 1)
-        product, out = Signal(signed(2 * w - s + 1), reset_less=True), Signal(signed(w), reset_less=True)
-        m.d.sync += product.eq(halves[1] * fraction)
+            halves.append(words.r_data.as_signed())
+        fraction = Cat(delay(m, arith.table_fraction(x, w, s), 1 + deep), 0).as_signed()
+        out = Signal(signed(w), reset_less=True)
+        product = _product(m, platform, halves[1], fraction) if deep else _registered(m, halves[1] * fraction)
         # Rounding half up adds the highest bit dropped: as the carry into the one adder.
-        value = delay(m, halves[0], 1)
+        value = delay(m, halves[0], 1 + deep)
         summed = Cat(1, value).as_signed() + Cat(product[w - s - 1], product >> w - s).as_signed()
         m.d.sync += out.eq(arith.wrap(summed >> 1, w))
         return out
+
+
+def _registered(m: Module, value):
+    register = Signal.like(value, reset_less=True)
+    m.d.sync += register.eq(value)
+    return register
+
+
+def _product(m: Module, platform, a, b):
+    """Behind operand and product registers: those of one multiplier, if the operands fit it."""
+    a, b = Value.cast(a), Value.cast(b)
+    widest = max(len(a), len(b))
+    m.submodules += (cell := multiplier(platform, width=widest) if widest <= WIDEST else Multiplier(width=widest))
+    m.d.comb += [cell.a.eq(a), cell.b.eq(b)]
+    return cell.p[:len(a) + len(b)].as_signed()
 
 
 def _widths(pipeline: Pipeline, width: int) -> list[int]:

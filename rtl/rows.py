@@ -7,12 +7,12 @@ from amaranth.lib.wiring import In, Out
 from echolith.compiler.design import Hardware
 from echolith.compiler.inventory import TARGET_BITS
 from echolith.compiler.isa import BUFFERS, Context, Dest
-from echolith.compiler.timing import SCALE
+from echolith.compiler.timing import fetched, scaled
 from echolith.rtl.command import Command, buffer, older, region, slot_sample
 from echolith.rtl.kinds import Kinds, feed, kinds
 from echolith.rtl.lane import row_write
 from echolith.rtl.leading import Leading
-from echolith.rtl.memory import Bank
+from echolith.rtl.memory import Bank, make_bank
 from echolith.rtl.pipeline import ElementPipeline, delay
 from echolith.rtl.scale import EXPONENT_BITS, Scale
 from echolith.sim import arith
@@ -90,11 +90,13 @@ class RowUnit(wiring.Component):
             m.d.sync += [row.eq(row + slot), slot.eq(~slot)]
         if self.hw.repeat:
             self._next_walk(m, row, slot)
-        # Drives and targets are read in the cycle before the sum comes.
-        now = delay(m, Cat(self.acc_next, self.acc_next & (row < self.rows)), 1, "now")
+        # Drives and targets are read in the cycle before the sum comes; behind an output register, the sum waits too.
+        wait = fetched(self.hw)
+        now = delay(m, Cat(self.acc_next, self.acc_next & (row < self.rows)), wait, "now")
+        self._acc = delay(m, self.acc, wait - 1, "acc")
         place = Signal(self.row_bits + 1)
         m.d.comb += place.eq(Cat(sample, row))
-        drive = self._drives(m, place, now)
+        drive = self._drives(m, platform, place, now)
         activate = self._activation(m, drive)
         costing = self.command.dest == Dest.COST
         other = now
@@ -147,23 +149,23 @@ class RowUnit(wiring.Component):
         m.d.sync += [self.value_valid.eq(valid), self.value.eq(Mux(valid, t, 0))]
         return at | self.mapped_valid.replicate(2), Mux(self.command.rows, self.mapped, t)
 
-    def _drives(self, m: Module, place, now):
+    def _drives(self, m: Module, platform, place, now):
         """Drives of both samples, kept from one drive sweep to the next."""
         w = self.hw.width
-        depth = 2 * self.hw.depths.rows
+        depth, wait = 2 * self.hw.depths.rows, fetched(self.hw)
         if self.hw.paired:
             depth, place = BUFFERS * depth, Cat(place[:self.row_bits + 1], buffer(self.command))
-        m.submodules.drives = bank = Bank(width=w, depth=depth)
+        m.submodules.drives = drives = make_bank(platform, latency=wait, width=w, depth=depth)
         if self.hw.general:
             place = Cat(place[0], (place[1:] + self.drive)[:self.row_bits])
         # Often the same register as the activation's first.
-        rounded = delay(m, arith.rnd(self.acc, self.hw.drive_shift), 1, "rounded")
+        rounded = delay(m, arith.rnd(self._acc, self.hw.drive_shift), 1, "rounded")
         m.d.comb += [
-            bank.r_addr.eq(place), bank.r_en.eq(1), bank.w_addr.eq(delay(m, place, 2, "kept")),
-            bank.w_en.eq(delay(m, now[1], 1, "drives") & (self.command.dest == Dest.DRIVE)),
-            bank.w_data.eq(arith.sat(rounded, w)),
+            drives.r_addr.eq(place), drives.r_en.eq(1), drives.w_addr.eq(delay(m, place, wait + 1, "kept")),
+            drives.w_en.eq(delay(m, now[1], 1, "drives") & (self.command.dest == Dest.DRIVE)),
+            drives.w_data.eq(arith.sat(rounded, w)),
         ]
-        return bank.r_data.as_signed()
+        return drives.r_data.as_signed()
 
     def _tables(self, m: Module, pipe, first: int, count: int) -> None:
         """A pipeline's share of the tables' write port."""
@@ -178,21 +180,22 @@ class RowUnit(wiring.Component):
     def _activation(self, m: Module, drive) -> ElementPipeline | Kinds:
         m.submodules.activate = pipe = kinds(self.hw.activate, width=self.hw.width, segments=self.hw.segments)
         self._tables(m, pipe, 0, self._activation_tables)
-        feed(m, pipe, kind=self.command.kind, acc=self.acc, drive=drive)
+        feed(m, pipe, kind=self.command.kind, acc=self._acc, drive=drive)
         return pipe
 
     def _cost(self, m: Module, place, drive) -> ElementPipeline:
         m.submodules.cost = pipe = ElementPipeline(self.hw.cost, width=self.hw.width, segments=self.hw.segments,
                                                    early=("y",))
         self._tables(m, pipe, self._activation_tables, len(self.hw.cost.tables()))
-        feed(m, pipe, acc=self.acc, drive=drive)
+        feed(m, pipe, acc=self._acc, drive=drive)
         if self.hw.learn:
             m.submodules.targets = targets = Bank(width=max(self.hw.target_bits, TARGET_BITS),
                                                   depth=2 * self.hw.depths.outputs)
             m.d.comb += [
                 targets.r_addr.eq(place), targets.r_en.eq(1), targets.w_en.eq(self.target_w_en),
                 targets.w_addr.eq(self.target_w_addr), targets.w_data.eq(self.target_w_data.as_signed()),
-                pipe.target.eq(targets.r_data[:self.hw.target_bits].as_signed()),
+                pipe.target.eq(delay(m, targets.r_data[:self.hw.target_bits], fetched(self.hw) - 1,
+                                     "target").as_signed()),
             ]
         return pipe
 
@@ -214,16 +217,16 @@ class RowUnit(wiring.Component):
         with m.Elif(at[0]):
             m.d.sync += early.eq(~early)
         m.submodules.scale = scale = Scale(self.hw)
-        own, operand, other, lowered = Signal(w), Signal(w), Signal(w), scale.lowered
+        operand, other, negative = Signal(w), Signal(w), slot & costing
         if self.hw.adding:  # the lanes subtract: in PAIR slot b's operands are negative, and never the least word
-            lowered = Mux(slot & (self.command.context == Context.PAIR), ~(lowered - 1), lowered)
+            negative |= slot & (self.command.context == Context.PAIR)
         m.d.comb += [
             scale.value.eq(Mux(costing, delta, t)), scale.down.eq(~costing), scale.echo.eq(echo),
             scale.exponent.eq(self._exponent(m, sample)), scale.gain.eq(self.gain),
-            own.eq(Mux(slot, ~(scale.own - 1), scale.own)),
-            operand.eq(Mux(costing, scale.nudge, scale.held)), other.eq(Mux(costing, own, lowered)),
+            operand.eq(Mux(costing, scale.result, scale.held)),
+            other.eq(Mux(negative, ~(scale.result - 1), scale.result)),
         ]
-        self._write(m, delay(m, at, SCALE, "scaled"), operand, other, echo ^ costing, ~costing | echo, slot)
+        self._write(m, delay(m, at, scaled(self.hw), "scaled"), operand, other, echo ^ costing, ~costing | echo, slot)
         m.submodules.leading = leading = Leading(width=self.hw.width)
         m.d.comb += [
             leading.clear.eq(self.next), leading.valid.eq(real & costing & ~echo), leading.sample.eq(sample),

@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.timing import SCALE
+from echolith.compiler.timing import scaled
 from echolith.rtl.pipeline import delay
 from echolith.sim import arith
 from echolith.sim.model import SHIFT_LIMIT
@@ -16,21 +16,20 @@ EXPONENT_BITS = SHIFT_LIMIT.bit_length()
 
 
 class Scale(wiring.Component):
-    """Results come `SCALE` cycles after the value, the amount is chosen with it.
+    """Results come `timing.scaled` cycles after the value, the amount is chosen with it.
 
     Members
     -------
     value, held : In, Out
-        ``held`` is the value beside its results.
+        ``held`` is the value beside its result.
     exponent, gain : In
         The sample's exponent, at least the gain.
     down, echo : In(1)
-    lowered : Out
-        If ``down``: value * 2^(gain - exponent), an activation for the gradient.
-    nudge : Out
-        If ``echo`` and not ``down``: value * 2^(exponent - delta_shift), clipped.
-    own : Out
-        If neither: value * 2^(gain - readout_shift), clipped to a bit less, so that its negative is a word too.
+        Held while values are inside.
+    result : Out
+        If ``down``, an activation for the gradient: value * 2^(gain - exponent). Else if ``echo``, a nudge: value *
+        2^(exponent - delta_shift), clipped. Else the readout's own error: value * 2^(gain - readout_shift), clipped to
+        a bit less, so that its negative is a word too.
     """
 
     def __init__(self, hw: Hardware):
@@ -38,13 +37,12 @@ class Scale(wiring.Component):
         word = signed(hw.width)
         super().__init__({
             "value": In(word), "held": Out(word), "exponent": In(EXPONENT_BITS), "gain": In(EXPONENT_BITS),
-            "down": In(1), "echo": In(1),
-            "lowered": Out(word), "nudge": Out(word), "own": Out(signed(hw.width - 1)),
+            "down": In(1), "echo": In(1), "result": Out(word),
         })
 
     def elaborate(self, platform):
         m = Module()
-        w = self.hw.width
+        w, deep = self.hw.width, scaled(self.hw) > 2
         amount, shifted = Signal(EXPONENT_BITS), Signal(signed(w + SHIFT_LIMIT), reset_less=True)
         value = delay(m, self.value, 1, "value")
         m.d.sync += [
@@ -52,17 +50,19 @@ class Scale(wiring.Component):
             amount.eq(Mux(self.down, self.gain + ~self.exponent, Mux(self.echo, self.exponent, self.gain))),
             shifted.eq(value << amount),
         ]
+        # With one bit more, which rounds; clipped first, so that the adder is no longer than the word.
+        picked, rounded = Signal(signed(w + 1)), Signal(signed(w))
+        m.d.comb += picked.eq(Mux(self.down, shifted >> SHIFT_LIMIT - 1, Mux(
+            self.echo, _clipped(shifted, self.hw.delta_shift, w), _clipped(shifted, self.hw.readout_shift, w - 1))))
+        whole = arith.rnd(delay(m, picked, int(deep), "picked"), 1)
         m.d.comb += [
-            self.held.eq(delay(m, value, SCALE - 1, "held")),
-            self.lowered.eq(arith.rnd(shifted, SHIFT_LIMIT)),
-            self.nudge.eq(_clipped(shifted, self.hw.delta_shift, w)),
-            self.own.eq(_clipped(shifted, self.hw.readout_shift, w - 1)),
+            rounded.eq(Mux(self.down | self.echo, arith.sat(whole, w), arith.sat(whole, w - 1))),
+            self.result.eq(delay(m, rounded, int(deep), "rounded")),
+            self.held.eq(delay(m, value, scaled(self.hw) - 1, "held")),
         ]
         return m
 
 
 def _clipped(x, drop: int, width: int):
-    """``sat(rnd(x, drop), width)``, clipped first: the adder that rounds has to be no longer than the word."""
-    if drop <= 0:
-        return arith.sat(x << -drop, width)
-    return arith.sat(arith.rnd(arith.sat(x >> drop - 1, width + 1), 1), width)
+    """The word of ``width`` bits that ``x >> drop`` is, with one bit below it."""
+    return arith.sat(x << 1 - drop if drop < 1 else x >> drop - 1, width + 1)

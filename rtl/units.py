@@ -6,11 +6,11 @@ from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Context
-from echolith.compiler.timing import operand_stage
+from echolith.compiler.timing import fetched, operand_stage
 from echolith.rtl.command import Command, slot_sample
 from echolith.rtl.gather import Gather
 from echolith.rtl.kinds import feed, kinds
-from echolith.rtl.memory import Bank
+from echolith.rtl.memory import make_bank
 from echolith.rtl.pipeline import delay
 from echolith.sim import arith
 
@@ -39,7 +39,8 @@ class UnitPath(wiring.Component):
         The next unit without a sum. At least two cycles between ticks or sums.
     start : In
         Back to unit 0.
-    q_r_*, p_r_*, k_* : state reads: both slots' positions, one slot's momentum, the vector parameters
+    q_r_*, p_r_*, k_* : state reads, valid `fetched` cycles later: both slots' positions, one slot's momentum; the
+        vector parameters of ``unit``, a cycle later
     q_w_*, p_w_* : state writes; ``q_w_data`` is zero unless valid
     g0..., g_*, mass_* : contributions to the vector gradients, one element per cycle; when those of the force come, and
         when those of the drift (`mass`)
@@ -50,8 +51,6 @@ class UnitPath(wiring.Component):
 
     first, second : In
         Elements of unit 0's state and of its second operand.
-    k_en : Out
-        Read the vector parameters of ``unit``.
     mapped_valid, mapped : Out
         Results of ``value`` and ``rows`` commands, zero unless valid.
 
@@ -65,10 +64,10 @@ class UnitPath(wiring.Component):
         w, acc = signed(hw.width), signed(hw.accumulator)
         self.bits = bits = (hw.depths.units - 1).bit_length()
         vectors = range(len(hw.vectors))
-        self._operand = operand_stage(hw)
+        self._operand, self._fetched = operand_stage(hw), fetched(hw)
         index = (hw.depths.index - 1).bit_length() if hw.depths.index else 0
         offset = In(max(bits, index))
-        general = {"first": offset, "second": offset, "k_en": Out(1), "mapped_valid": Out(1), "mapped": Out(w)}
+        general = {"first": offset, "second": offset, "mapped_valid": Out(1), "mapped": Out(w)}
         if index:
             general |= {"index_w_addr": In(index), "index_w_data": In(bits), "index_w_en": In(1), "moving": In(bits)}
             general |= {"columns": In(1), "column": In(index), "column_place": Out(bits)} if hw.repeat else {}
@@ -77,7 +76,7 @@ class UnitPath(wiring.Component):
             "start": In(1),
             "q_r_addr": Out(bits + 2), "q_r_en": Out(1), "q_a": In(w), "q_b": In(w),
             "p_r_addr": Out(bits + 3), "p": In(w),
-            "unit": Out(bits), **{f"k{i}": In(w) for i in vectors},
+            "unit": Out(bits), "k_en": Out(1), **{f"k{i}": In(w) for i in vectors},
             "q_w_addr": Out(bits + 2), "q_w_slot": Out(1), "q_w_data": Out(w), "q_w_en": Out(1),
             "p_w_addr": Out(bits + 3), "p_w_data": Out(w), "p_w_en": Out(1),
             **{f"g{i}": Out(signed(2 * hw.width - 1)) for i in vectors},
@@ -107,7 +106,7 @@ class UnitPath(wiring.Component):
         place = self._places(m)
         q, r = self._operands(m, place)
         y = self._sums(m)
-        nudge = self._nudges(m, y)
+        nudge = self._nudges(m, platform, y)
         self._forces(m, q, r, y)
         self._move(m, q, nudge)
         if hw.general:
@@ -149,14 +148,14 @@ class UnitPath(wiring.Component):
 
     def _places(self, m: Module):
         """Address of the element read, beside that of the vector parameters; both read when the unit comes."""
-        if not self.hw.general:
-            m.d.comb += [self.unit.eq(self._count(m, self.y_valid | self.tick)), self.q_r_en.eq(self._pulses[0])]
-            return self.unit
         m.d.comb += [self.k_en.eq(self._pulses[self._operand - 1]), self.unit.eq(self._count(m, self.k_en))]
+        if not self.hw.general and self._operand == 1:
+            m.d.comb += self.q_r_en.eq(self.k_en)
+            return self.unit
         if self.hw.depths.index:
             return self._gathered(m)
         place = self._element(m, self._pulses[0])
-        if self._operand == 1:
+        if self._operand == self._fetched:
             m.d.comb += self.q_r_en.eq(self._pulses[0])
             return place
         again = self._pulses[1]
@@ -166,7 +165,7 @@ class UnitPath(wiring.Component):
     def _gathered(self, m: Module):
         """Address of the element read, counted or looked up."""
         m.submodules.gather = gather = Gather(self.hw)
-        again = self._pulses[1] if self._operand > 1 else 0
+        again = self._pulses[1] if self._operand > self._fetched else 0
         m.d.comb += [
             gather.start.eq(self.start), gather.first.eq(self.first), gather.second.eq(self.second),
             gather.gather.eq(self.command.gather), gather.gather_second.eq(self.command.gather_second),
@@ -184,14 +183,14 @@ class UnitPath(wiring.Component):
         there is one."""
         c, r = self.command, None
         q = Signal(signed(self.hw.width))
-        slot, context = self._source(self._slot(1))
-        if self._operand == 1:
+        slot, context = self._source(self._slot(self._operand))
+        if self._operand == self._fetched:
             m.d.comb += q.eq(Mux(slot, self.q_b, self.q_a))
         else:
             a, b = (Mux(self._source(slot)[0], self.q_b, self.q_a) for slot in (0, 1))
             r, after = Signal.like(q), Signal.like(q)
-            m.d.sync += [q.eq(Mux(self._pulses[1], a, after)), after.eq(b)]
-            m.d.comb += r.eq(Mux(self._pulses[2], a, after))
+            m.d.sync += [q.eq(Mux(self._pulses[self._fetched], a, after)), after.eq(b)]
+            m.d.comb += r.eq(Mux(self._pulses[self._fetched + 1], a, after))
         m.d.comb += [
             self.q_r_addr.eq(Cat(place, context)),
             self.emit_valid.eq(self._valid(self._operand) & c.emit), self.emit.eq(q),
@@ -205,32 +204,35 @@ class UnitPath(wiring.Component):
         m.d.sync += [now.eq(Mux(self.y_valid, self.y_a, after)), after.eq(self.y_b)]
         return now
 
-    def _nudges(self, m: Module, y):
+    def _nudges(self, m: Module, platform, y):
         """Nudges of both samples wait in memory between their sweep and the kick, where they are read beside the
         momenta."""
         w, c = self.hw.width, self.command
-        late = self._momentum(m, self._pulses[self._kick])
+        early = self._kick - self._fetched  # momenta are needed a cycle behind nudges
+        unit = self._momentum(m, self._pulses[early + 1])
+        late = delay(m, unit, self._fetched - 1, "late")
         slot, context = self._source(self._slot(self._kick - 1))
-        sample = slot_sample(c.context, self._slot(self._kick - 1))
+        sample = slot_sample(c.context, self._slot(early))
         m.d.comb += self.p_r_addr.eq(Cat(slot, late, context))
         if self.hw.cost is None or not self.hw.learn:
             return None
-        m.submodules.nudges = bank = Bank(width=w, depth=2 << self.bits)
+        m.submodules.nudges = nudges = make_bank(platform, latency=self._fetched, width=w, depth=2 << self.bits)
         first = delay(m, self.y_valid & c.dest[0], 1, "arrived")
         second = delay(m, first, 1, "arrived_b")
         m.d.comb += [
-            bank.r_addr.eq(Cat(sample, late)), bank.r_en.eq(1), bank.w_en.eq(first | second),
-            bank.w_addr.eq(Cat(second, self._count(m, second))),
-            bank.w_data.eq(arith.sat(arith.rnd(y, self.hw.nudge_shift), w)),
+            nudges.r_addr.eq(Cat(sample, unit)), nudges.r_en.eq(1), nudges.w_en.eq(first | second),
+            nudges.w_addr.eq(Cat(second, self._count(m, second))),
+            nudges.w_data.eq(arith.sat(arith.rnd(y, self.hw.nudge_shift), w)),
         ]
-        return bank.r_data.as_signed()
+        return nudges.r_data.as_signed()
 
     # -- motion ----------------------------------------------------------------------------------------------------
 
     def _forces(self, m: Module, q, r, y) -> None:
         c, step, at = self.command, self._step, self._kick
+        y = delay(m, y, self._operand - 1, "y")
         if self.hw.general:
-            y = Mux(self.sweeping, delay(m, y, self._operand - 1, "y"), 0)
+            y = Mux(self.sweeping, y, 0)
         feed(m, step, kind=c.kind, acc=y, q=q, r=r, table_w_addr=self.table_w_addr, table_w_data=self.table_w_data,
              table_w_half=self.table_w_half, table_w_en=self.table_w_en[:self._step_tables],
              **{f"k{i}": getattr(self, f"k{i}") for i in range(len(self.hw.vectors))})
@@ -269,7 +271,7 @@ class UnitPath(wiring.Component):
             self.q_w_addr.eq(Cat(self._element(m, self._pulses[self._moved + 1]), c.context)),
             self.wrapped.eq((kicked & arith.outside(p_sum, w)) | (moved & arith.outside(q_sum, w))),
             self.moved.eq(c.check & ((self._valid(self._operand) & (q != 0))
-                                     | (self._valid(self._kick) & (self.p != 0)))),
+                                     | (self._valid(self._kick + self._fetched - 1) & (self.p != 0)))),
         ]
         self._respond(m, arith.wrap(q_sum, w), moved)
 
@@ -310,7 +312,7 @@ class UnitPath(wiring.Component):
                          gated.eq(Mux(c.nudge & c.reverse, nudge, 0))]
             change = (Cat(1, change).as_signed() + Cat(invert, _turned(gated, invert)).as_signed()) >> 1
         change = delay(m, change.as_signed(), 1, "change")
-        return _turned(_turned(delay(m, self.p, 1, "p_read"), forward) + change, forward)
+        return _turned(_turned(delay(m, self.p, 2 - self._fetched, "p_read"), forward) + change, forward)
 
     def _respond(self, m: Module, q, moved) -> None:
         """How far slot b's position is from slot a's, which came a cycle earlier."""

@@ -12,22 +12,22 @@ __all__ = ["UpdateTail"]
 class UpdateTail(wiring.Component):
     """``high`` and ``low`` are the registered products of the gradient's halves with the mantissa.
 
-    Two cycles later ``change`` is valid and ``word`` must hold the master; two cycles after that ``master`` is the
+    Three cycles later ``change`` is valid and ``word`` must hold the master; two cycles after that ``master`` is the
     updated, clipped word and ``clipped`` tells whether clipping changed it. While ``host`` is set, both ``change`` and
     ``master`` are the host's word of the cycle before: one way to the memories for both writers. ``host_data`` must be
     zero otherwise.
 
-    A change that needs more than 2 * width + 1 bits clips any master, whatever its lower bits are: only its sign and
-    that it is large travel on.
+    A change of 2^(2 * width) or more clips any master, whatever its lower bits are: only its sign and that it is large
+    travel on.
     """
 
-    latency = 4
+    latency = 5
 
     def __init__(self, *, width: int):
         self.width = width
         super().__init__({
             "high": In(signed(2 * width)), "low": In(signed(2 * width)), "coarse": In(2),
-            "change": Out(signed(2 * width + 1)), "word": In(signed(2 * width)),
+            "change": Out(signed(2 * width + 2)), "word": In(signed(2 * width)),
             "master": Out(signed(2 * width)), "clipped": Out(1),
             "host": In(1), "host_data": In(signed(2 * width)),
         })
@@ -37,26 +37,26 @@ class UpdateTail(wiring.Component):
         w = self.width
         product = Signal(signed(3 * w - 1), reset_less=True)
         change = Signal.like(self.change, reset_less=True)
-        summed = Signal(signed(2 * w + 2), reset_less=True)
-        large, sign, beyond = Signal(), Signal(), Signal()
-        whole = arith.update(product, w, self.coarse)
+        summed = Signal(signed(2 * w + 3), reset_less=True)
+        shifted = arith.shifted(product, self.coarse)
+        picked = Signal.like(shifted, reset_less=True)
+        large, sign, beyond, negative = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [
-            product.eq((self.high << (w - 1)) + self.low),
-            change.eq(whole[:2 * w + 1] | self.host_data),
-            large.eq(arith.outside(whole, 2 * w + 1)), sign.eq(whole[-1]),
-            summed.eq(self.word + change), beyond.eq(large),
+            product.eq((self.high << (w - 1)) + self.low), picked.eq(shifted),
+            # The one half that rounds is the carry; while the host writes, what was picked is zero.
+            change.eq((picked[:2 * w + 3].as_signed() + Cat(1, self.host_data).as_signed()) >> 1),
+            large.eq(arith.outside(picked, 2 * w + 2)), sign.eq(picked[-1]),
+            summed.eq(self.word + change), beyond.eq(large), negative.eq(sign),
         ]
         with m.If(self.host):
-            m.d.sync += product.eq(0)
+            m.d.sync += [product.eq(0), picked.eq(0)]
         m.d.comb += self.change.eq(change)
-        self._master(m, summed, beyond, sign)
+        self._master(m, summed, beyond, negative)
         return m
 
-    def _master(self, m: Module, summed, beyond, sign) -> None:
+    def _master(self, m: Module, summed, beyond, negative) -> None:
         """Clip, or take the host's word; spelled so that one logic cell per bit decides."""
         w = self.width
-        negative = Signal()
-        m.d.sync += negative.eq(sign)
         outside = beyond | arith.outside(summed, 2 * w)
         low = Mux(beyond, negative, summed[-1])
         fixed, floor, ceiling = Signal(), Signal(), Signal()

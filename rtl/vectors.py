@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from echolith.compiler.design import Hardware
 from echolith.compiler.registers import LARGE_BITS
 from echolith.rtl.memory import Bank
+from echolith.rtl.multiplier import multiplier
 from echolith.rtl.pipeline import delay
 from echolith.rtl.scale import EXPONENT_BITS
 from echolith.rtl.update import UpdateTail
@@ -52,21 +53,21 @@ class VectorBank(wiring.Component):
         m.submodules.words = words = Bank(width=2 * w, depth=depth)
         updates = [self.update_valid]
         addresses = [self._place(self.update_addr)]
-        for stage in range(7):
+        for stage in range(8):
             updates.append(delay(m, updates[-1], 1, f"update_{stage}"))
-            last = Mux(self.host, self._place(self.host_addr), addresses[-1]) if stage in (4, 6) else addresses[-1]
+            last = Mux(self.host, self._place(self.host_addr), addresses[-1]) if stage in (5, 7) else addresses[-1]
             addresses.append(delay(m, last, 1, f"address_{stage}"))
         busy = Signal()
         m.d.comb += [
-            busy.eq(updates[4]),
+            busy.eq(updates[5]),
             words.r_addr.eq(Mux(self.host, self._place(self.host_addr),
-                                Mux(busy, addresses[4], self._place(self.addr)))),
+                                Mux(busy, addresses[5], self._place(self.addr)))),
             words.r_en.eq(self.r_en | busy | self.host), self.k.eq(words.r_data[w:].as_signed()),
             self.host_w_data.eq(words.r_data),
-            words.w_addr.eq(addresses[7]),
+            words.w_addr.eq(addresses[8]),
         ]
         if self.hw.learn:
-            self._learn(m, words, updates, addresses)
+            self._learn(m, platform, words, updates, addresses)
         else:
             m.d.comb += [words.w_en.eq(delay(m, self.host_w_en, 1)), words.w_data.eq(delay(m, self.host_data, 1))]
         return m
@@ -74,7 +75,7 @@ class VectorBank(wiring.Component):
     def _place(self, unit):
         return 0 * unit if self.shared else unit
 
-    def _learn(self, m: Module, words: Bank, updates: list, addresses: list) -> None:
+    def _learn(self, m: Module, platform, words: Bank, updates: list, addresses: list) -> None:
         w, bits = self.hw.width, arith.gradient_width(self.hw.width)
         m.submodules.gradients = bank = Bank(width=bits, depth=words.depth)
         m.submodules.tail = tail = UpdateTail(width=w)
@@ -90,15 +91,15 @@ class VectorBank(wiring.Component):
         adding, held = delay(m, at[0], 1, "adding"), delay(m, contrast, 1, "contrast")
         late = delay(m, place, 1, "late")
         word = bank.r_data
-        high, low = Signal(signed(w)), Signal(signed(w))
-        m.d.sync += [high.eq(word[w - 1:]), low.eq(word[:w - 1]), tail.high.eq(high * self.mantissa),
-                     tail.low.eq(low * self.mantissa)]
-        decay, apply = updates[5] & (self.update == 2), updates[7] & (self.update == 1)
+        for part, half in ((tail.high, word[w - 1:]), (tail.low, word[:w - 1])):
+            m.submodules += (cell := multiplier(platform, width=w))
+            m.d.comb += [cell.a.eq(half), cell.b.eq(self.mantissa), part.eq(cell.p)]
+        decay, apply = updates[6] & (self.update == 2), updates[8] & (self.update == 1)
         host_w, host_g = delay(m, self.host_w_en, 1, "host_w"), delay(m, self.host_g_en, 1, "host_g")
         m.d.comb += [
             bank.r_addr.eq(Mux(self.host, self._place(self.host_addr), Mux(adding, place, addresses[0]))),
             bank.r_en.eq(1), self.host_g_data.eq(word),
-            bank.w_en.eq(add | decay | host_g), bank.w_addr.eq(Mux(add, late, addresses[5])),
+            bank.w_en.eq(add | decay | host_g), bank.w_addr.eq(Mux(add, late, addresses[6])),
             bank.w_data.eq(Mux(add, (word.as_signed() + held)[:bits], tail.change[:bits])),
             tail.coarse.eq(self.coarse), tail.word.eq(words.r_data), tail.host.eq(self.host),
             tail.host_data.eq(self.host_data),

@@ -5,11 +5,11 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.registers import ABI, MAGIC, REGISTERS, Bank, address
+from echolith.rtl.pipeline import delay
 
 __all__ = ["Window"]
 
 _OWN = ("magic", "abi", "hardware", "control", "bank", "pointer")  # not ports
-READ_CYCLES = 3  # from address to data, the slowest bank
 
 
 class Window(wiring.Component):
@@ -22,6 +22,10 @@ class Window(wiring.Component):
         Banks whose entries take two stream words.
     index_bits, entry_bits : int
         Of the largest bank and of the widest entry.
+    read_cycles : int
+        Of the slowest bank.
+    far : bool
+        Accesses go through registers on their way to the memories.
     halves : bool
         Order and data may be written, and results read, while the core is busy.
 
@@ -37,15 +41,15 @@ class Window(wiring.Component):
     host_index, host_bank, host_half, host_r_en, host_w_en, host_data : Out
         Entry, bank and write; ``host_data`` has both halves of a wide entry. ``host_w_en`` strobes on the last half.
     host_read : In
-        The entry, `READ_CYCLES` after ``host_r_en``.
+        The entry, ``read_cycles`` after ``host_r_en``.
     stream : Out
         Words pushed to `Bank.STREAM`.
     """
 
     def __init__(self, *, hardware_id: int, wide: tuple[Bank, ...], index_bits: int, entry_bits: int,
-                 halves: bool = False):
+                 read_cycles: int, far: bool, halves: bool = False):
         self.hardware_id, self.wide, self.halves = hardware_id, wide, halves
-        self.index_bits, self.entry_bits = index_bits, entry_bits
+        self.index_bits, self.entry_bits, self.read_cycles, self.far = index_bits, entry_bits, read_cycles, far
         ports = {r.name: (In if r.access == "r" else Out)(r.width) for r in REGISTERS if r.name not in _OWN}
         super().__init__({
             "bus_addr": In(8), "bus_w_data": In(32), "bus_w_stb": In(1), "bus_r_stb": In(1), "bus_r_data": Out(32),
@@ -90,17 +94,20 @@ class Window(wiring.Component):
         low = Signal(32)
         streamed, busy = bank == Bank.STREAM, Signal()
         kept, done = ((bank == Bank.ORDER) | (bank == Bank.DATA), bank == Bank.RESULTS) if self.halves else (0, 0)
+        stored = self.push.valid & self.push.ready & ~streamed
+        access = {
+            "bank": bank, "index": Mux(wide, pointer >> 1, pointer), "en": ~self.busy,
+            "data": Mux(wide, Cat(low, self.push.payload), self.push.payload),
+            "w_en": stored & (~wide | pointer[0]),
+        }
+        m.d.comb += [getattr(self, f"host_{name}").eq(delay(m, value, int(self.far), f"host_{name}"))
+                     for name, value in access.items()]
         m.d.comb += busy.eq(self.busy & ~done)
         m.d.comb += [
             wide.eq(Cat(bank == b for b in self.wide).any() if self.wide else 0),
-            self.host_bank.eq(bank), self.host_index.eq(Mux(wide, pointer >> 1, pointer)),
-            self.host_en.eq(~self.busy),
             self.stream.payload.eq(self.push.payload), self.stream.valid.eq(self.push.valid & streamed),
             self.push.ready.eq(Mux(streamed, self.stream.ready, ~self.busy | kept)),
-            self.host_data.eq(Mux(wide, Cat(low, self.push.payload), self.push.payload)),
         ]
-        stored = self.push.valid & self.push.ready & ~streamed
-        m.d.comb += self.host_w_en.eq(stored & (~wide | pointer[0]))
         with m.If(stored):
             m.d.sync += [low.eq(self.push.payload), pointer.eq(pointer + 1)]
         with m.FSM():
@@ -108,10 +115,10 @@ class Window(wiring.Component):
                 m.d.comb += self.host_r_en.eq(~busy & ~stored & ~streamed)
                 with m.If(self.host_r_en):
                     m.next = "WAIT_0"
-            for cycle in range(READ_CYCLES):
+            for cycle in range(self.read_cycles):
                 with m.State(f"WAIT_{cycle}"):
-                    m.next = f"WAIT_{cycle + 1}" if cycle + 1 < READ_CYCLES else "VALID"
-                    if cycle + 1 == READ_CYCLES:
+                    m.next = f"WAIT_{cycle + 1}" if cycle + 1 < self.read_cycles else "VALID"
+                    if cycle + 1 == self.read_cycles:
                         half = self.host_read.word_select(wide & pointer[0], 32)
                         m.d.sync += self.pull.payload.eq(half)
                     with m.If(moved | stored | busy):

@@ -12,7 +12,7 @@ import numpy as np
 __all__ = [
     "RATE_STEP", "abs_bits", "clipped", "crowded", "exponent", "gradient_width", "move", "msb", "outside",
     "rate_shift", "rnd",
-    "sat", "shr", "table_address", "table_fraction", "unless", "update", "wrap",
+    "sat", "shifted", "shr", "table_address", "table_fraction", "unless", "update", "wrap",
 ]
 
 RATE_STEP = 10  # the coarse shifts of an update are rate_shift(0..3), RATE_STEP apart
@@ -148,14 +148,18 @@ def update(product: Any, width: int, coarse: Any) -> Any:
 
     ``product`` is gradient * mantissa. The shifted value is truncated only by its natural width.
     """
+    return (shifted(product, coarse) + 1) >> 1
+
+
+def shifted(product: Any, coarse: Any) -> Any:
+    """``product >> rate_shift(coarse)`` with one more fraction bit, which rounds."""
     spare = 1 - rate_shift(0)
-    shifted = [(product << spare) >> (rate_shift(c) - 1 + spare) for c in range(4)]
+    found = [(product << spare) >> (rate_shift(c) - 1 + spare) for c in range(4)]
     if _hardware(product):
         from amaranth.hdl import Mux
 
-        pick = Mux(coarse[1], Mux(coarse[0], shifted[3], shifted[2]), Mux(coarse[0], shifted[1], shifted[0]))
-        return (pick + 1) >> 1
-    return (shifted[coarse] + 1) >> 1
+        return Mux(coarse[1], Mux(coarse[0], found[3], found[2]), Mux(coarse[0], found[1], found[0]))
+    return found[coarse]
 
 
 def clipped(x: Any, width: int) -> Any:

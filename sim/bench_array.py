@@ -1,6 +1,6 @@
 """cocotb bench of the synapse array at its ports: every mode against numpy, on random words of all sizes.
 
-Environment: ARRAY, a JSON object with width, lanes, accumulator and weights (words per lane).
+Environment: ARRAY, a JSON object with width, lanes, accumulator and fetched (cycles from an element to its operands).
 """
 
 import json
@@ -20,6 +20,7 @@ __all__ = ["Array"]
 FORWARD, OUTER, TRANSPOSED, UPDATE = range(4)
 CHECK, APPLY, DECAY = range(3)
 BASE, COLUMNS, TILES = 3, 5, 2  # of the block used
+READ_CYCLES = 8  # of a word for the host
 
 
 def _signed(value: int, bits: int) -> int:
@@ -32,6 +33,7 @@ class Array:
     def __init__(self, dut):
         self.dut, size = dut, json.loads(os.environ["ARRAY"])
         self.width, self.lanes, self.accumulator = size["width"], size["lanes"], size["accumulator"]
+        self.fetched = size["fetched"]
         self.random = np.random.default_rng(cocotb.RANDOM_SEED)
 
     def words(self, bits, *shape):
@@ -70,7 +72,7 @@ class Array:
         dut.host_en.value = 1
         for (lane, tile, column), _ in np.ndenumerate(words):
             dut.host_lane.value, dut.host_addr.value = lane, BASE + tile * COLUMNS + column
-            for _ in range(2):
+            for _ in range(READ_CYCLES):
                 await RisingEdge(dut.clk)
             await FallingEdge(dut.clk)
             words[lane, tile, column] = _signed(int(getattr(dut, port).value), bits)
@@ -92,22 +94,23 @@ class Array:
     async def sweep(self, mode, elements, x, every=1, coarse=0, update=0):
         """One element per ``every`` cycles; ``elements`` are (first, last, tile, column) or None for a pause.
 
-        ``x`` (slots, columns) goes out one cycle behind its element. Returns what was seen at the outputs:
+        ``x`` (slots, columns) goes out behind its element. Returns what was seen at the outputs:
         (slot, lane, tile) -> sum, one (a, b) per column, and the counts of alarm and clipped.
         """
-        dut, drained, columns, alarms, clipped, after, coming = self.dut, {}, [], 0, 0, (0, 0), False
+        dut, drained, columns, alarms, clipped, coming = self.dut, {}, [], 0, 0, False
+        waiting = [(0, 0)] * self.fetched
         dut.mode.value, dut.coarse.value, dut.update.value = mode, coarse, update
         pauses = [None] * (every - 1)
         schedule = [step for element in elements for step in (element, *pauses)]
         for element in (*schedule, *[None] * (20 + 2 * self.lanes)):
             dut.valid.value = element is not None
-            dut.x_a.value, dut.x_b.value = after
-            after = (0, 0)
+            dut.x_a.value, dut.x_b.value = waiting.pop(0)
+            waiting.append((0, 0))
             if element is not None:
                 first, last, tile, column = element
                 dut.first.value, dut.last.value, dut.tile.value = first, last, tile
                 dut.address.value = BASE + tile * COLUMNS + column
-                after = int(x[0][column]), int(x[1][column])
+                waiting[-1] = int(x[0][column]), int(x[1][column])
             await FallingEdge(dut.clk)
             coming, now = bool(dut.drain_next.value), coming
             alarms += int(dut.alarm.value)

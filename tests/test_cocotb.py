@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from echolith.compiler.pipeline import evaluate
+from echolith.compiler.timing import fetched
 from echolith.rtl.array import SynapseArray
 from echolith.rtl.core import Core
 from echolith.rtl.pipeline import ElementPipeline
@@ -42,7 +43,7 @@ def passes(component, name, bench, work, count=1, **variables):
 @pytest.mark.parametrize("lanes, board", [(3, "ulx3s-85f"), pytest.param(8, "icebreaker", marks=pytest.mark.slow)])
 def test_array(work, lanes, board):
     hw = design(lanes=lanes, board=board).hardware
-    size = {"width": hw.width, "lanes": hw.lanes, "accumulator": hw.accumulator}
+    size = {"width": hw.width, "lanes": hw.lanes, "accumulator": hw.accumulator, "fetched": fetched(hw)}
     passes(SynapseArray(hw), f"array_{lanes}", "array", work, 9, ARRAY=json.dumps(size))
 
 
