@@ -19,9 +19,9 @@ from echolith.compiler.files import typed
 from echolith.compiler.resources import MODEL, features
 
 _PARTS = {
-    "lut": ("core", "learning", "general", "overlap", "lane sums", "lane updates", "vector updates",
+    "lut": ("core", "learning", "general", "overlap", "paired", "lane sums", "lane updates", "vector updates",
             "small memories", "joined memories", "operations", "choice", "lone registers"),
-    "ff": ("core", "learning", "general", "overlap", "lane sums", "lane updates", "vector updates", "small words",
+    "ff": ("core", "learning", "general", "overlap", "paired", "lane sums", "lane updates", "vector updates", "small words",
            "registers", "products"),
 }
 

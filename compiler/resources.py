@@ -77,7 +77,7 @@ def features(hw: Hardware, board: Board) -> dict[str, float]:
     registers = sum(c.registers for c in parts)
     small = [(b, m) for b, m in memories if m.kind == "lutram"]
     return {
-        "core": 1, "learning": hw.learn, "general": hw.general, "overlap": hw.overlap,
+        "core": 1, "learning": hw.learn, "general": hw.general, "overlap": hw.overlap, "paired": hw.paired,
         "lane sums": hw.lanes * hw.accumulator, "lane updates": hw.lanes * w * hw.learn,
         "vector updates": len(hw.vectors) * w * hw.learn,
         "small memories": sum(b.copies * m.cells for b, m in small),
