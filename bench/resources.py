@@ -21,8 +21,8 @@ from echolith.compiler.resources import MODEL, features
 _PARTS = {
     "lut": ("core", "learning", "general", "overlap", "paired", "lane sums", "lane updates", "vector updates",
             "small memories", "joined memories", "operations", "choice", "lone registers"),
-    "ff": ("core", "learning", "general", "overlap", "paired", "lane sums", "lane updates", "vector updates", "small words",
-           "registers", "products"),
+    "ff": ("core", "learning", "general", "overlap", "paired", "lane sums", "lane updates", "vector updates",
+           "small words", "registers", "products"),
 }
 
 
