@@ -13,18 +13,17 @@ from echolith.compiler.registers import Bank as BankId
 from echolith.compiler.timing import fetched, host_read, tails
 from echolith.rtl.array import SynapseArray
 from echolith.rtl.burst import Burst
-from echolith.rtl.command import Command, beside, buffer, older, one_tile, region
+from echolith.rtl.command import beside, buffer, older, region
 from echolith.rtl.decode import Tiles, decode_counts, decode_mode, decode_tail
-from echolith.rtl.fetch import Fetch
+from echolith.rtl.feed import Feed
 from echolith.rtl.memory import Bank, make_bank
 from echolith.rtl.pipeline import delay
 from echolith.rtl.rows import RowUnit
-from echolith.rtl.samples import SampleMemory
 from echolith.rtl.scale import EXPONENT_BITS
 from echolith.rtl.scoreboard import Scoreboard
 from echolith.rtl.sequencer import Sequencer
 from echolith.rtl.sweep import Sweep
-from echolith.rtl.ticks import Ticks, Words
+from echolith.rtl.ticks import Ticks
 from echolith.rtl.units import UnitPath, mass
 from echolith.rtl.values import ValueWriter
 from echolith.rtl.vectors import VectorBank
@@ -185,76 +184,25 @@ class Core(wiring.Component):
                          u.index_w_en.eq(w.host_w_en & (w.host_bank == BankId.INDEX))]
 
     def _samples(self, m: Module) -> None:
-        """Order and sample memories: rows of a pair's records to the input region or to the targets."""
+        """Rows of a pair's records to the inputs or to the targets."""
         hw, s, e, w = self.hw, self.sequencer, self.sweep, self.window
-        bits = (hw.depths.data - 1).bit_length()
-        m.submodules.order = self.order = order = Bank(width=bits + 1, depth=hw.depths.order)
-        m.submodules.data = self.data = data = SampleMemory(line=hw.data_width, depth=hw.depths.data)
-        m.submodules.fetch = fetch = Fetch(hw, offset_bits=len(s.offset), index_bits=len(e.inner_index))
-        wiring.connect(m, fetch.port, data.port)
-        place, records = Signal(range(hw.depths.order + 1)), [Signal(bits, name=f"record_{x}") for x in "ab"]
-        taken = delay(m, s.next, 1, "next"), delay(m, s.next, 2, "next2")
-        with m.If(w.go):
-            m.d.sync += place.eq(w.first if hw.overlap else 0)
-        with m.Elif(s.next | taken[0]):
-            m.d.sync += place.eq(place + 1)
+        m.submodules.feed = self.feed = f = Feed(
+            hw, length_bits=len(s.setting_length), offset_bits=len(s.offset), index_bits=len(e.inner_index),
+            word_bits=len(w.stream.payload))
+        wiring.connect(m, w.stream, f.pushed)
+        m.d.comb += [
+            f.go.eq(w.go), f.first.eq(w.first if hw.overlap else 0), f.next.eq(s.next), self.rows.next.eq(s.next),
+            f.start.eq(s.start & self._next_is(Opcode.FETCH)), f.next_command.eq(s.next_command),
+            f.length.eq(s.setting_length), f.offset.eq(s.offset),
+            f.offset_older.eq(s.offset_older if hw.paired else 0), f.fetching.eq(self._is(Opcode.FETCH)),
+            f.command.eq(s.command), f.running.eq(e.running), f.valid.eq(e.valid), f.second.eq(e.outer_index[0]),
+            f.index.eq(e.inner_index), f.last.eq(e.last), f.streaming.eq(w.streaming), e.hold.eq(f.hold),
+            self.rows.target_w_en.eq(f.found[0] & f.fetch.target), self.rows.target_w_addr.eq(f.found[1:]),
+            self.rows.target_w_data.eq(f.targets),
+        ]
         for index in range(2):
-            with m.If(taken[index]):
-                m.d.sync += [records[index].eq(order.r_data), self.rows.masked[index].eq(order.r_data[-1])]
-        fetching, begins = self._is(Opcode.FETCH), self._begins(m, records)
-        word, going = (e.valid, e.outer_index[0], e.inner_index, e.last), fetching
-        self.fetching = Signal(Command)  # the last FETCH
-        if not hw.paired:
-            m.d.comb += self.fetching.eq(s.command)
-        else:
-            m.submodules.words = words = Words(len(s.setting_length))
-            m.d.comb += [words.start.eq(s.start & self._next_is(Opcode.FETCH) & one_tile(s.next_command)),
-                         words.length.eq(s.setting_length), words.there.eq(fetch.there)]
-            begins = self._held(m, begins, words.running | (fetching & e.running))
-            word = [Mux(words.running, x, y) for x, y in zip(
-                (words.valid, words.second, words.index, words.last), word, strict=True)]
-            going = fetching | words.running
-        valid, second, index, last = word
-        m.d.comb += [
-            fetch.start.eq(s.start & self._next_is(Opcode.FETCH)), fetch.target.eq(self.fetching.target),
-            fetch.offset.eq(begins[0]), fetch.record_a.eq(begins[1]), fetch.record_b.eq(begins[2]),
-            fetch.valid.eq(going & valid), fetch.index.eq(index), fetch.last.eq(last),
-            fetch.streaming.eq(w.streaming), fetch.drop.eq(w.go),
-            fetch.pushed.payload.eq(w.stream.payload), fetch.pushed.valid.eq(w.stream.valid),
-            w.stream.ready.eq(fetch.pushed.ready), e.hold.eq(fetching & ~fetch.there),
-            order.r_en.eq(1), order.r_addr.eq(place), self.rows.next.eq(s.next),
-        ]
-        self.fetched = fetch.inputs
-        self.fetched_at = delay(m, Cat(going & valid, second, index), 1, "fetched_at")
-        m.d.comb += [
-            self.rows.target_w_en.eq(self.fetched_at[0] & self.fetching.target),
-            self.rows.target_w_addr.eq(self.fetched_at[1:]), self.rows.target_w_data.eq(fetch.targets),
-        ]
-
-    def _begins(self, m: Module, records: list) -> list:
-        """Offset and lines of the records that the next FETCH wants."""
-        s = self.sequencer
-        if not self.hw.paired:
-            return [s.offset, *records]
-        before, of = [Signal.like(x, name=f"older_{x.name}") for x in records], older(s.next_command)
-        with m.If(s.next):
-            m.d.sync += [x.eq(y) for x, y in zip(before, records, strict=True)]
-        return [Mux(of, x, y) for x, y in zip((s.offset_older, *before), (s.offset, *records), strict=True)]
-
-    def _held(self, m: Module, begins: list, running) -> list:
-        """They, as they were at the start while a FETCH runs beside other words; its command too."""
-        held = []
-        s, command = self.sequencer, Signal(Command)
-        start = s.start & self._next_is(Opcode.FETCH)
-        for index, value in enumerate(begins):
-            kept = Signal.like(value, name=f"begin_{index}")
-            with m.If(start):
-                m.d.sync += kept.eq(value)
-            held.append(Mux(running, kept, value))
-        with m.If(start):
-            m.d.sync += command.eq(s.next_command)
-        m.d.comb += self.fetching.eq(command)
-        return held
+            with m.If(f.masked_en[index]):
+                m.d.sync += self.rows.masked[index].eq(f.masked)
 
     def _state(self, m: Module, platform) -> None:
         """Positions (and inputs), momenta; the array reads both slots, the neuron unit moves one element a cycle."""
@@ -281,7 +229,7 @@ class Core(wiring.Component):
             column = Mux(s.command.gather, u.column_place, column)
         place_of = Mux(s.command.source, Context.INPUT, s.command.context)
         swept = self._is(Opcode.FORWARD) | self._is(Opcode.OUTER)
-        input_write = self.fetched_at[0] & ~self.fetching.target
+        input_write = self.feed.found[0] & ~self.feed.fetch.target
         host, fetching = w.host_bank == BankId.POSITIONS, self._is(Opcode.FETCH)
         self.host_word = Signal(signed(2 * hw.width))
         m.d.comb += self.host_word.eq(Mux(w.host_en, w.host_data, 0))
@@ -295,7 +243,7 @@ class Core(wiring.Component):
             if hw.general:
                 v = self.values
                 moved, place, word = moved | v.w_en[slot], Mux(v.w_en.any(), v.w_addr, place), word | v.w_data
-            write = Mux(s.busy, moved | (input_write & (self.fetched_at[1] == slot)),
+            write = Mux(s.busy, moved | (input_write & (self.feed.found[1] == slot)),
                         w.host_w_en & host & (w.host_index[0] == slot))
             if hw.overlap:  # the neuron unit reads at the same time
                 m.d.comb += [x[slot].r_addr.eq(Cat(column, place_of)), x[slot].r_en.eq(1),
@@ -306,10 +254,10 @@ class Core(wiring.Component):
                 q[slot].r_addr.eq(Mux(s.busy, Mux(swept, Cat(column, place_of), u.q_r_addr), w.host_index[1:])),
                 q[slot].r_en.eq(~s.busy | swept | u.q_r_en),
                 q[slot].w_en.eq(write),
-                q[slot].w_addr.eq(Mux(s.busy, Mux(input_write, self.fetched_at[2:2 + bits] | Context.INPUT << bits,
+                q[slot].w_addr.eq(Mux(s.busy, Mux(input_write, self.feed.found[2:2 + bits] | Context.INPUT << bits,
                                                   place), w.host_index[1:])),
                 # Only one of them is not zero.
-                q[slot].w_data.eq(word | Mux(fetching, self.fetched << hw.input_shift, 0) | self.host_word),
+                q[slot].w_data.eq(word | Mux(fetching, self.feed.inputs << hw.input_shift, 0) | self.host_word),
             ]
         source = self._from_inputs if hw.paired else s.command.source
         sample = [Mux(source, s.command.context == 2, 0), Mux(source & (s.command.context == 1), 0, 1)]
@@ -342,11 +290,11 @@ class Core(wiring.Component):
         for slot, bank in enumerate(self.inputs):
             m.d.comb += [
                 bank.r_addr.eq(Cat(index[:bits], buffer(s.command))), bank.r_en.eq(1),
-                bank.w_en.eq(Mux(s.busy, write & (self.fetched_at[1] == slot),
+                bank.w_en.eq(Mux(s.busy, write & (self.feed.found[1] == slot),
                                  w.host_w_en & host & (w.host_index[0] == slot))),
-                bank.w_addr.eq(Mux(s.busy, Cat(self.fetched_at[2:2 + bits], buffer(self.fetching)),
+                bank.w_addr.eq(Mux(s.busy, Cat(self.feed.found[2:2 + bits], buffer(self.feed.fetch)),
                                    Cat(place, (w.host_index[1 + bits:3 + bits] + 1)[:2]))),
-                bank.w_data.eq(Mux(s.busy, self.fetched << self.hw.input_shift, self.host_word)),
+                bank.w_data.eq(Mux(s.busy, self.feed.inputs << self.hw.input_shift, self.host_word)),
             ]
 
     def _commands(self, m: Module) -> None:
@@ -506,10 +454,8 @@ class Core(wiring.Component):
         m.d.comb += [
             s.program_w_en.eq(pushed[BankId.PROGRAM]), s.program_addr.eq(w.host_index),
             s.program_w_data.eq(w.host_data),
-            self.order.w_en.eq(pushed[BankId.ORDER]), self.order.w_addr.eq(w.host_index),
-            self.order.w_data.eq(w.host_data),
-            self.data.w_en.eq(pushed[BankId.DATA]), self.data.w_addr.eq(w.host_index),
-            self.data.w_data.eq(w.host_data),
+            self.feed.order_w_en.eq(pushed[BankId.ORDER]), self.feed.lines_w_en.eq(pushed[BankId.DATA]),
+            self.feed.w_addr.eq(w.host_index), self.feed.w_data.eq(w.host_data),
             a.host_addr.eq(w.host_index), a.host_lane.eq(w.host_index >> depth), a.host_data.eq(self.host_word),
             a.host_en.eq(w.host_en), a.host_w_en.eq(pushed[BankId.WEIGHTS]),
             a.host_g_en.eq(pushed[BankId.GRADIENTS]),

@@ -1,0 +1,123 @@
+"""Rows of a pair's records on their way to the inputs or the targets: order, sample memory, fetch."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from echolith.compiler.design import Hardware
+from echolith.rtl.command import Command, older, one_tile
+from echolith.rtl.fetch import Fetch
+from echolith.rtl.memory import Bank
+from echolith.rtl.pipeline import delay
+from echolith.rtl.samples import SampleMemory
+from echolith.rtl.ticks import Words
+
+__all__ = ["Feed"]
+
+
+class Feed(wiring.Component):
+    """Members
+    -------
+    go, first : In
+        Strobe before a run, and the place of its first pair in the order memory (0 without `Hardware.overlap`).
+    next : In(1)
+        Strobe: take the next two records of the order memory; they are there two and three cycles later.
+    start, next_command, length, offset, offset_older : In
+        Strobe: the FETCH that waits begins; its words and its place in the records; see `Sequencer`.
+    fetching, command, running, valid, second, index, last : In
+        A FETCH goes over the sweep engine, and the element of this cycle.
+    streaming, pushed : In
+        Words come from the link.
+    hold : Out(1)
+        The sweep engine must wait for a word.
+    found, inputs, targets : Out
+        A word: whether it is one, its slot, its number in the row; its value as the one or the other.
+    fetch : Out(Command)
+        The FETCH that it is of.
+    masked_en, masked : Out
+        Which samples of the pair are taken now, and whether they have no cost.
+    order_w_en, lines_w_en, w_addr, w_data : writes, at any time
+    """
+
+    def __init__(self, hw: Hardware, *, length_bits: int, offset_bits: int, index_bits: int, word_bits: int):
+        self.hw, self.offset_bits, self.index_bits = hw, offset_bits, index_bits
+        self.bits, self.order_bits = ((depth - 1).bit_length() for depth in (hw.depths.data, hw.depths.order))
+        super().__init__({
+            "go": In(1), "first": In(self.order_bits + 1), "next": In(1), "start": In(1), "next_command": In(Command),
+            "length": In(length_bits), "offset": In(offset_bits), "offset_older": In(offset_bits),
+            "fetching": In(1), "command": In(Command), "running": In(1), "valid": In(1), "second": In(1),
+            "index": In(index_bits), "last": In(1), "streaming": In(1), "pushed": In(stream.Signature(word_bits)),
+            "hold": Out(1), "found": Out(2 + index_bits), "inputs": Out(signed(hw.input_bits)),
+            "targets": Out(signed(hw.target_bits)), "fetch": Out(Command), "masked_en": Out(2), "masked": Out(1),
+            "order_w_en": In(1), "lines_w_en": In(1), "w_addr": In(max(self.bits, self.order_bits)), "w_data": In(32),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.data = data = SampleMemory(line=self.hw.data_width, depth=self.hw.depths.data)
+        m.submodules.fetch = fetch = Fetch(self.hw, offset_bits=self.offset_bits, index_bits=self.index_bits)
+        wiring.connect(m, fetch.port, data.port)
+        begins = self._begins(m, self._records(m))
+        going, word = self.fetching, (self.valid, self.second, self.index, self.last)
+        if self.hw.paired:
+            m.submodules.words = words = Words(len(self.length))
+            m.d.comb += [words.start.eq(self.start & one_tile(self.next_command)), words.length.eq(self.length),
+                         words.there.eq(fetch.there)]
+            begins = self._held(m, begins, words.running | (self.fetching & self.running))
+            beside = words.valid, words.second, words.index, words.last
+            word = [Mux(words.running, x, y) for x, y in zip(beside, word, strict=True)]
+            going |= words.running
+        else:
+            m.d.comb += self.fetch.eq(self.command)
+        valid, second, index, last = word
+        m.d.comb += [
+            fetch.start.eq(self.start), fetch.target.eq(self.fetch.target), fetch.drop.eq(self.go),
+            *(port.eq(x) for port, x in zip((fetch.offset, fetch.record_a, fetch.record_b), begins, strict=True)),
+            fetch.valid.eq(going & valid), fetch.index.eq(index), fetch.last.eq(last),
+            fetch.streaming.eq(self.streaming), fetch.pushed.payload.eq(self.pushed.payload),
+            fetch.pushed.valid.eq(self.pushed.valid), self.pushed.ready.eq(fetch.pushed.ready),
+            self.hold.eq(self.fetching & ~fetch.there), self.inputs.eq(fetch.inputs), self.targets.eq(fetch.targets),
+            self.found.eq(delay(m, Cat(going & valid, second, index), 1, "found")),
+            data.w_en.eq(self.lines_w_en), data.w_addr.eq(self.w_addr), data.w_data.eq(self.w_data),
+        ]
+        return m
+
+    def _records(self, m: Module) -> list:
+        """Lines where the records of the pair begin."""
+        m.submodules.order = order = Bank(width=self.bits + 1, depth=self.hw.depths.order)
+        place, records = Signal(self.order_bits + 1), [Signal(self.bits, name=f"record_{x}") for x in "ab"]
+        taken = delay(m, self.next, 1, "next"), delay(m, self.next, 2, "next2")
+        with m.If(self.go):
+            m.d.sync += place.eq(self.first)
+        with m.Elif(self.next | taken[0]):
+            m.d.sync += place.eq(place + 1)
+        for index in range(2):
+            with m.If(taken[index]):
+                m.d.sync += records[index].eq(order.r_data)
+        m.d.comb += [
+            order.r_en.eq(1), order.r_addr.eq(place), self.masked_en.eq(Cat(taken)),
+            self.masked.eq(order.r_data[-1]), order.w_en.eq(self.order_w_en), order.w_addr.eq(self.w_addr),
+            order.w_data.eq(self.w_data),
+        ]
+        return records
+
+    def _begins(self, m: Module, records: list) -> list:
+        """Offset and lines of the records that the next FETCH wants."""
+        if not self.hw.paired:
+            return [self.offset, *records]
+        before, of = [Signal.like(x, name=f"older_{x.name}") for x in records], older(self.next_command)
+        with m.If(self.next):
+            m.d.sync += [x.eq(y) for x, y in zip(before, records, strict=True)]
+        return [Mux(of, x, y) for x, y in zip((self.offset_older, *before), (self.offset, *records), strict=True)]
+
+    def _held(self, m: Module, begins: list, running) -> list:
+        """They, as they were at the start while a FETCH runs beside other words; its command too."""
+        held = []
+        for index, value in enumerate(begins):
+            kept = Signal.like(value, name=f"begin_{index}")
+            with m.If(self.start):
+                m.d.sync += kept.eq(value)
+            held.append(Mux(running, kept, value))
+        with m.If(self.start):
+            m.d.sync += self.fetch.eq(self.next_command)
+        return held
