@@ -1,5 +1,6 @@
 """An execution word as a struct; the layout is that of `compiler.isa.Field`."""
 
+from amaranth.hdl import Const
 from amaranth.lib import data
 
 from echolith.compiler.design import Hardware
@@ -66,7 +67,9 @@ def first_tile(command):
 
 def beside(hw: Hardware, opcode, command):
     """Whether the sweep engine has no part in it."""
-    return (opcode == Opcode.UNITS) | ((opcode == Opcode.FETCH) & one_tile(command)) if hw.paired else 0
+    if not hw.paired:
+        return Const(0)
+    return (opcode == Opcode.UNITS) | ((opcode == Opcode.FETCH) & one_tile(command))
 
 
 def region(hw: Hardware, command):

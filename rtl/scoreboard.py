@@ -127,10 +127,12 @@ class Scoreboard(wiring.Component):
         return Mux(self._alone(op, c), self.idle, ready)
 
     def _alone(self, opcode, command):
-        clear = 0 if self.hw.paired else command.clear
-        ahead = one_tile(command) if self.hw.paired else 0
-        found = ((opcode == Opcode.FETCH) & ~ahead) | (opcode == Opcode.UPDATE)
-        found |= (opcode == Opcode.UNITS) & (command.emit | clear | command.check)
+        fetch, ends = opcode == Opcode.FETCH, command.emit | command.check
+        if self.hw.paired:
+            fetch &= ~one_tile(command)
+        else:
+            ends |= command.clear
+        found = fetch | (opcode == Opcode.UPDATE) | ((opcode == Opcode.UNITS) & ends)
         if self.hw.general:
             found |= (opcode == Opcode.FORWARD) & (command.dest == Dest.VALUE)
             found |= _moves(opcode) & (command.value | command.rows)

@@ -140,7 +140,7 @@ class Sequencer(wiring.Component):
                         m.next = "IDLE"
                 with m.Elif(ready & (self.free | apart)):
                     m.d.comb += self.start.eq(1)
-                    with m.If(~apart if self.hw.paired else 1):
+                    with m.If(~apart):
                         m.d.sync += [self.command.eq(word[:28]), self.opcode.eq(word[28:])]
                     if not self.hw.overlap:  # the word is the memory's output
                         m.d.sync += pc.eq(pc + 1)
