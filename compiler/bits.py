@@ -12,7 +12,8 @@ __all__ = ["Circuit", "circuits"]
 
 @dataclass
 class Circuit:
-    """Pipelines side by side on the same inputs. What is equal in several counts once: synthesis merges it."""
+    """Pipelines side by side on the same inputs. What is equal in several counts once, since synthesis merges it, but
+    for products of deep pipelines."""
 
     kinds: Counter[str] = field(default_factory=Counter)  # ops by kind
     sums: int = 0  # bits of sums, roundings, comparisons
@@ -67,6 +68,8 @@ class _Counting:
             key = op.kind, op.n, op.name, *(numbers[a] for a in op.args)
             if key not in self.numbers:
                 self._op(op, widths[index], [widths[a] for a in op.args])
+            elif op.kind == "mul" and p.deep:  # each in a cell of its own
+                self.found.kinds["mul"] += 1
             numbers.append(self.numbers.setdefault(key, len(self.numbers)))
             kept = numbers[-1], 0 if op.kind == "const" else widths[index]
             values.append(values[op.args[0]] if op.kind == "shl" else kept)

@@ -103,7 +103,8 @@ def _schedule(design: Design) -> Iterator[tuple[str, str]]:
         yield "behind its cost", "; ".join(filter(None, map(_sweep, design.backs)))
     yield "predict", f"per row {d.substeps} x the force with kick and drift, then the read-out"
     if design.hardware.learn:
-        yield "learn", "predict, then copies +, -, 0 back to the start: per step the force and its outer products"
+        checked = f", in 1 of {d.check} batches copy 0 too" if "unchecked" in design.entries else " and copy 0"
+        yield "learn", f"predict, then echoes + and -{checked} back: per step the force and its outer products"
         yield "update", "check every gradient word, apply, decay by momentum"
     for name, value in found["cycles"].items():
         yield f"cycles, {name.replace('_', ' a ')}", f"{value:,g}" if value < 1e5 else f"{value:,.0f}"

@@ -30,13 +30,14 @@ def _seconds(design: Design, entry: str, batch: int, held: bool, wire: Wire) -> 
         fit = max(min(batch, chip.hw.depths.data // design.record.lines), 1)
         held = chip.hold(*(part[:fit] for part in parts[0]))
         orders = [order % fit for order in orders]
-    begun = 0.0
+    begun, learns = 0.0, entry == "learn"
+    entry = design.learning(1) if learns else entry
     for i in range(_COUNTED + 1):
         if held:
-            chip.run_held(entry, orders[i], orders[i + 1] if entry == "learn" else None)
+            chip.run_held(entry, orders[i], orders[i + 1] if learns else None)
         else:
-            chip.run(entry, *parts[i], parts[i + 1] if entry == "learn" else None)
-        if entry == "learn":
+            chip.run(entry, *parts[i], parts[i + 1] if learns else None)
+        if learns:
             chip.update({name: (i, 0) for name in design.rates if name != "decay"})  # as a schedule changes them
         begun = begun or wire.now
     return wire.now - begun

@@ -81,17 +81,19 @@ def test_an_inference_core_has_no_learning_work():
 @pytest.mark.parametrize("lanes", [1, 2, 8])
 def test_utilisation_is_useful_work_over_cycles_times_multipliers(lanes):
     design = compiled(lanes=lanes)
-    spent = cycles(design.program, design.entries["learn"], design.hardware, 16)
-    spent += cycles(design.program, design.entries["update"], design.hardware)
-    found = work(design)
-    assert utilisation(design, 32) == (32 * found.learn + found.update) / (spent * 2 * lanes)
-    assert utilisation(design, 32) < utilisation(design, 32, with_copy0=True) < 1
+    update, found = cycles(design.program, design.entries["update"], design.hardware), work(design)
+    for entry, more in (("unchecked", 0), ("learn", copy0(design))):
+        spent = cycles(design.program, design.entries[entry], design.hardware, 16) + update
+        useful = 32 * (found.learn + more) + found.update
+        assert utilisation(design, 32, with_copy0=entry == "learn") == useful / (spent * 2 * lanes) < 1
 
 
 def test_estimates_are_exact_cycles_and_plain_json():
     design = compiled()
     found = json.loads(json.dumps(design.estimate()))
-    assert found["cycles"]["learn_sample"] == cycles(design.program, design.entries["learn"], design.hardware) / 2
+    for name, entry in (("learn", "unchecked"), ("checked", "learn")):
+        batch = cycles(design.program, design.entries[entry], design.hardware, 16)
+        assert found["cycles"][f"{name}_sample"] == batch / 32
     assert found["cycles"]["update"] == cycles(design.program, design.entries["update"], design.hardware)
     speeds = found["samples_per_second"]["learn"]
     assert speeds["chip"] == pytest.approx(50e6 / (found["cycles"]["learn_sample"] + found["cycles"]["update"] / 32))

@@ -175,8 +175,7 @@ def sets(**settings):
 
 def block(rows, columns, base=0, lanes=LANES, **settings):
     """Point the sweeps at a block."""
-    return sets(base=base, columns=columns, tiles=-(-rows // lanes), rows=rows, period=max(columns, 2 * lanes),
-                **settings)
+    return sets(base=base, columns=columns, tiles=-(-rows // lanes), rows=rows, **settings)
 
 
 def costs():
