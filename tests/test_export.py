@@ -120,7 +120,7 @@ def test_bench_passes(exported):
 
 
 MUTANTS = {  # what is changed in the first line that matches
-    "a product, lowest bit": (r"(assign \S+ +=) (\$signed\(left_a\) \* \$signed\(right_a\));", r"\1 (\2) ^ 36'h1;"),
+    "a product, one bit": (r"(assign \S+ +=) (\$signed\(\S+ \) \* \$signed\(\S+ \));", r"\1 (\2) ^ 36'h10000;"),
     "a subtraction turned": (r"(= \$signed\(\w+\)) - (\$signed\(\w+\);)", r"\1 + \2"),
     "a rounding dropped": (r"(\$signed\(acc(?:_0)?\)) \+ \$signed\(\d+'h[0-9a-f]+\);", r"\1 + 1'h0;"),
     "a shift halved": (r"(\$signed\(\S+ \) >>>) exponent;", r"\1 (exponent >> 1);"),
