@@ -77,22 +77,24 @@ class Paired(Phases):
         self.block = block
         rows = Rows(d, self.tiles(coupling), self.s.record.row)
         fills = rows.fills()
-        self._started([piece for fill in fills if not fill.due for piece in fill.words])
-        roll(self, list(filter(None, self._steps(rows, [fill for fill in fills if fill.due]))))
+        steps = list(self._steps(rows, [fill for fill in fills if fill.due]))
+        self._started([word for fill in fills if not fill.due for piece in fill.words for word in piece], steps[0][:1])
+        roll(self, list(filter(None, [steps[0][1:], *steps[1:]])))
         if rows.top < d.steps - 1:  # no force sees the last row
             self.row(self.s.record.row)
 
-    def _started(self, pieces: list[tuple[int, ...]]) -> None:
-        """Echoes and the next pair at their starts, the first rows made ready in between."""
-        starts = (lambda: self.drift(_ECHOES[0], True), lambda: self.drift(_ECHOES[1], True),
-                  lambda: self.units(Context.PAIR, clear=True))
-        for index, start in enumerate(starts):
-            start()
-            self.change(Setting.LENGTH, self.s.inputs)
-            for word in (word for piece in pieces[index + (index > 0):index + 2] for word in piece):
+    def _started(self, rows: list[int], first: tuple[int, ...]) -> None:
+        """The first rows made ready, and every copy at its start; echo A's first sweep does not wait for the others."""
+        self.change(Setting.LENGTH, self.s.inputs)
+        for word in rows:
+            if word >> 28 != Opcode.FORWARD:
                 self.emit(word)
-        for word in (word for piece in pieces[len(starts) + 1:] for word in piece):
+        self.drift(_ECHOES[0], True)
+        for word in (*(word for word in rows if word >> 28 == Opcode.FORWARD), *first):
             self.emit(word)
+        self.units(Context.PAIR, clear=True)
+        self.drift(_ECHOES[1], True)
+        self.change(Setting.LENGTH, self.s.inputs)
 
     def _steps(self, rows: Rows, fills: list[Fill]) -> Iterator[tuple[int, ...]]:
         """Words of every step: echo A, the second half of echo B's step before, the next pair, the rest of A, the first

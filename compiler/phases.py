@@ -20,14 +20,14 @@ class Phases(Assembler):
     def units(self, context: int, **options: bool) -> None:
         """All states at once, without a force."""
         self.place(first=0)
-        self.set(Setting.LENGTH, self.s.units)
+        self.change(Setting.LENGTH, self.s.units)
         self.emit(exec_word(Opcode.UNITS, context, **options))
 
     def drift(self, context: int, echo: bool) -> None:
         """The last drift undone; an echo starts at the un-nudged copy with its nudge."""
         for d in self.s.drifts:
             self.place(first=d.first)
-            self.set(Setting.LENGTH, d.length)
+            self.change(Setting.LENGTH, d.length)
             self.emit(exec_word(Opcode.UNITS, context, drift_kind=d.kind, reverse=True, nudge=echo, drift=True,
                                 spread=echo, mass=echo and d.mass))
 
