@@ -87,7 +87,7 @@ class Allowance:
         acc, error = x @ w.T, np.broadcast_to(error, x.shape) @ np.abs(w).T
         acc, error = acc.reshape(len(self.v), -1), error.reshape(len(self.v), -1)
         if sweep.kept:
-            self.kept = self.model.kept(acc), error * 2.0**-self.model.hw.drive_shift + 0.5
+            self.kept = self.model.arrays.kept(acc), error * 2.0**-self.model.hw.drive_shift + 0.5
             return
         drive = self.drive[:, sweep.drive:sweep.drive + sweep.length]
         self._keep(sweep, self._bounds(self.model.hw.activate[sweep.kind], acc=(acc, error),

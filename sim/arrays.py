@@ -35,24 +35,33 @@ class Arrays:
 
     def exact(self, a: Array, b: Array) -> Array:
         """The same as float64."""
+        self.check(a, b)
+        return np.asarray(a, np.float64) @ np.asarray(b, np.float64)
+
+    def check(self, a: Array, b: Array) -> None:
+        """Refuse a product that float64 may not hold."""
         count = a.shape[-1]
         if count << 2 * (self.hw.width - 1) >= 1 << _EXACT:  # long sums of small words may be exact still
             bound = float(np.abs(a).max(initial=0)) * float(np.abs(b).max(initial=0)) * count
             if bound >= 2.0**_EXACT:
                 raise OverflowError(f"a sum of products must stay below 2^{_EXACT} for exact BLAS, not {bound:.3g}")
-        return np.asarray(a, np.float64) @ np.asarray(b, np.float64)
 
-    def sums(self, a: Array, b: Array) -> Array:
-        """A `product` for `run` alone, which may take float64."""
+    def sums(self, a: Array, b: Array) -> Any:
+        """A `product` for `run` and `kept` alone, ``b`` float64 and contiguous: has a shape and can be reshaped."""
         return self.product(a, b)
 
     def run(self, pipeline: Pipeline, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """Outputs of a pipeline by name; inputs that it does not have are left alone."""
         return evaluate(pipeline, inputs, self._tables, self.hw.width, self.hw.segments)
 
-    def scaled(self, words: Array, scale: Array) -> Array:
-        """Words, int64 or float64, rounded at the scale of every sample, (samples, 1)."""
-        return arith.shr(words, scale)
+    def kept(self, acc: Array) -> Array:
+        """Sums as they are kept beside the drives."""
+        return arith.sat(arith.rnd(acc.astype(np.int64, copy=False), self.hw.drive_shift), self.hw.width)
+
+    def scaled(self, words: Array, scale: Array, sign: Array) -> Array:
+        """Words, int64 or float64, rounded at the scale of every sample, (samples, 1), then with its sign."""
+        found = arith.shr(words, scale)
+        return np.multiply(found, sign, out=found)
 
     def spread(self, a: Array, b: Array) -> int:
         """The OR of the magnitudes of all differences, as `arith.abs_bits` has them."""

@@ -17,13 +17,15 @@ from echolith.compiler.pipeline import Pipeline, evaluate
 from echolith.sim import arith
 from echolith.sim.arrays import Array, Arrays
 from echolith.sim.simulator import cache, compiler
-from echolith.sim.terms import OR, function
+from echolith.sim.products import ACC, TEXT, Sums, from_factors, place
+from echolith.sim.terms import OR, function, pointers
 
 __all__ = ["Compiled"]
 
 # Sums wrap and negative numbers are shifted as numpy does it; arrays never overlap.
 _FLAGS = ("-x", "c++", "-O3", "-march=native", "-fwrapv", "-shared", "-fPIC")
-_DTYPES = {"double": np.float64, "int64_t": np.int64}
+_SHAPE, _MATRIX = [ctypes.c_long] * 2, [ctypes.c_void_p, ctypes.c_long]
+_DTYPES = {"double": np.dtype(np.float64), "int64_t": np.dtype(np.int64)}
 
 
 class Compiled(Arrays):
@@ -43,8 +45,10 @@ class Compiled(Arrays):
         self._drifts = {(id(p), back): self._drift(p, back) for p in hw.drift for back in (False, True)}
         self._kicks = {(id(p), back): self._kick(p, back) for p in hw.step for back in (False, True)}
         self._pushes = [self._push(back) for back in (False, True)]
-        self._scaled = self._loops.add(lambda x, _: {"y": arith.shr(x["x"], x["scale"])},
-                                       {"x": "double", "scale": "int64_t/row"}, {"y": "double"})
+        self._kept = self._loops.add(lambda x, _: {"y": arith.sat(arith.rnd(x["acc"], hw.drive_shift), hw.width)},
+                                     {"acc": "double"}, {"y": "int64_t"})
+        self._scaled = self._loops.add(lambda x, _: {"y": arith.shr(x["x"], x["scale"]) * x["sign"]},
+                                       {"x": "double", "scale": "int64_t/row", "sign": "int64_t/row"}, {"y": "double"})
         self._spread = self._loops.add(lambda x, _: {OR: arith.abs_bits(x["a"] - x["b"])},
                                        {"a": "int64_t", "b": "int64_t"}, {})
         self._loops.build()
@@ -84,16 +88,24 @@ class Compiled(Arrays):
 
     # -- a model's -------------------------------------------------------------------------------------------------
 
-    def sums(self, a: Array, b: Array) -> Array:
-        return self.exact(a, b)
+    def exact(self, a: Array, b: Array) -> Array:
+        self.check(a, b)
+        return self._loops.product(a, b)
+
+    def sums(self, a: Array, b: Array) -> Any:
+        self.check(a, b)
+        return Sums(np.asarray(a, np.float64), b, self._loops.product)
 
     def run(self, pipeline: Pipeline, inputs: Mapping[str, Any]) -> dict[str, Array]:
         return self._runs[id(pipeline)](inputs)[0]
 
-    def scaled(self, words: Array, scale: Array) -> Array:
+    def kept(self, acc: Array) -> Array:
+        return self._kept({"acc": acc})[0]["y"]
+
+    def scaled(self, words: Array, scale: Array, sign: Array) -> Array:
         if words.dtype != np.float64:
-            return super().scaled(words, scale)
-        return self._scaled({"x": words, "scale": scale})[0]["y"]
+            return super().scaled(words, scale, sign)
+        return self._scaled({"x": words, "scale": scale, "sign": sign})[0]["y"]
 
     def spread(self, a: Array, b: Array) -> int:
         return self._spread({"a": a, "b": b})[1]
@@ -126,32 +138,52 @@ class _Loop:
                         for name, kind in inputs.items()]
         self._new = [(name, _DTYPES[kind]) for name, kind in outputs.items() if name not in inputs]
         self._tables = [table.ctypes.data for table in tables]
-        count = len(self._inputs) + len(self._new)
-        self.types = [ctypes.c_long] * 2 + [ctypes.c_void_p, ctypes.c_long] * count + [ctypes.c_void_p] * len(tables)
-        self.call: Any = None  # set when the library is there
+        self._call: Any = None  # set when the library is there
+        self._call_of: Any = None  # the same from the factors of its sums
+
+    def bind(self, library: ctypes.CDLL, name: str) -> None:
+        """To the function of that name."""
+        count, tables = len(self._inputs) + len(self._new), [ctypes.c_void_p] * len(self._tables)
+        self._call = _function(library, name, [*_SHAPE, *_MATRIX * count, *tables])
+        if any(name == ACC for name, _, _ in self._inputs):
+            self._call_of = _function(library, f"{name}_of", [*_SHAPE, ctypes.c_long, *_MATRIX * (count + 1), *tables])
 
     def __call__(self, given: Mapping[str, Any]) -> tuple[dict[str, Array], int]:
         """Outputs that are new, and the `OR`."""
-        arrays = [np.asarray(given[name], dtype) for name, dtype, _ in self._inputs]
-        rows = max(array.shape[0] for array in arrays if array.ndim == 2)
-        shape = rows, max(array.shape[-1] for array in arrays if array.ndim)
-        arrays = [_fit(array, (rows, 1) if row else shape)
-                  for array, (_, _, row) in zip(arrays, self._inputs, strict=True)]
+        sums = given.get(ACC)
+        if type(sums) is not Sums:
+            sums = None
+        arrays = [(np.asarray(given[name], dtype), row) for name, dtype, row in self._inputs
+                  if sums is None or name != ACC]
+        shape = _shape(arrays) if sums is None else sums.shape
+        fitted = [_fit(array, (shape[0], 1) if row else shape) for array, row in arrays]
         found = {name: np.empty(shape, dtype) for name, dtype in self._new}
         places: list[int] = []
-        for array in (*arrays, *found.values()):
-            places += (array.__array_interface__["data"][0], array.strides[0] // 8)
-        return found, self.call(*shape, *places, *self._tables)
+        for array in (*fitted, *found.values()):
+            places += place(array)
+        if sums is None:
+            return found, self._call(*shape, *places, *self._tables)
+        return found, self._call_of(*shape, *sums.places(), *places, *self._tables)
+
+
+def _function(library: ctypes.CDLL, name: str, arguments: Sequence[Any]) -> Any:
+    call = getattr(library, name)
+    call.argtypes, call.restype = arguments, ctypes.c_int64
+    return call
+
+
+def _shape(arrays: Sequence[tuple[Array, bool]]) -> tuple[int, int]:
+    return (max(array.shape[0] for array, _ in arrays if array.ndim == 2),
+            max(array.shape[-1] for array, _ in arrays if array.ndim))
 
 
 def _fit(array: Array, shape: tuple[int, int]) -> Array:
-    """Whose elements of a row are neighbours; the same memory if they are already."""
+    """Whose elements of a row are neighbours, one row for all of them if they are alike; the same memory if it can."""
+    if array.ndim < 2:
+        return np.ascontiguousarray(np.broadcast_to(array, shape[1]))
     if array.shape != shape:
         array = np.broadcast_to(array, shape)
-    if array.strides[1] == 8 or shape[1] == 1:
-        return array
-    rows = array[:1] if array.strides[0] == 0 else array
-    return np.broadcast_to(np.ascontiguousarray(rows), shape)
+    return array if array.strides[1] == 8 or shape[1] == 1 else np.ascontiguousarray(array)
 
 
 class _Loops:
@@ -160,21 +192,34 @@ class _Loops:
     def __init__(self, tables: Sequence[Array]):
         self._tables = [np.ascontiguousarray(table, np.int64) for table in tables]
         self._loops: list[_Loop] = []
-        self._text = ["#include <cstdint>"]
+        self._text = ["#include <cstdint>", TEXT]
+        self._product: Any = None
 
     def add(self, meaning: Callable[..., Mapping[str, Any]], inputs: Mapping[str, str], outputs: Mapping[str, str],
             tables: Sequence[int] = ()) -> _Loop:
         """See `terms.function`; ``tables`` are the slots used."""
         slots = sorted(set(tables))
-        self._text.append(function(f"loop{len(self._loops)}", meaning, inputs, outputs, slots))
+        name = f"loop{len(self._loops)}"
+        self._text.append(function(name, meaning, inputs, outputs, slots))
+        if ACC in inputs:
+            self._text.append(from_factors(name, pointers(inputs, outputs), slots))
         self._loops.append(_Loop(inputs, outputs, [self._tables[slot] for slot in slots]))
         return self._loops[-1]
 
     def build(self) -> None:
         library = ctypes.CDLL(str(_library("\n".join(self._text))))
+        self._product = library.product
+        self._product.argtypes = [*_SHAPE, ctypes.c_long, *_MATRIX, ctypes.c_long, *_MATRIX, *_MATRIX]
+        self._product.restype = None
         for i, loop in enumerate(self._loops):
-            loop.call = getattr(library, f"loop{i}")
-            loop.call.argtypes, loop.call.restype = loop.types, ctypes.c_int64
+            loop.bind(library, f"loop{i}")
+
+    def product(self, a: Array, b: Array) -> Array:
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        b = b if b.strides[1] == 8 else np.ascontiguousarray(b)
+        found = np.empty((len(a), b.shape[1]))
+        self._product(*found.shape, a.shape[1], *place(a), a.strides[1] // 8, *place(b), *place(found))
+        return found
 
 
 def _library(text: str) -> Path:

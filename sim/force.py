@@ -9,6 +9,7 @@ from echolith.compiler.isa import Opcode
 from echolith.compiler.sweep import Sweep
 from echolith.sim import arith
 from echolith.sim.arrays import Arrays
+from echolith.sim.inputs import Row
 from echolith.sim.state import Outcome, State
 
 if TYPE_CHECKING:
@@ -23,15 +24,14 @@ class Contrast:
     """Words at the scale of the gradient, of the first ``len(scale)`` samples; from sample ``minus`` on negative."""
 
     def __init__(self, arrays: Arrays, scale: Array, minus: int):
-        self.arrays, self.scale, self.minus = arrays, scale[:, None], minus
+        self.arrays, self.scale = arrays, scale[:, None]
+        self.sign = np.where(np.arange(len(scale)) < minus, 1, -1)[:, None]
 
     def __len__(self) -> int:
         return len(self.scale)
 
     def __call__(self, words: Array) -> Array:
-        scaled = self.arrays.scaled(words[:len(self)], self.scale)
-        np.negative(scaled[self.minus:], out=scaled[self.minus:])
-        return scaled
+        return self.arrays.scaled(words[:len(self)], self.scale, self.sign)
 
 
 class Motion:
@@ -97,13 +97,13 @@ class Force(Motion):
 
     With a ``contrast`` it accumulates all gradients. ``nudge`` is applied where a state drifts."""
 
-    def __init__(self, model: "IntegerModel", s: State, u: Array, drive: Array, where: tuple, out: Outcome,
-                 reverse: bool = False, nudge: Array | int = 0, contrast: Contrast | None = None):
+    def __init__(self, model: "IntegerModel", s: State, row: Row, where: tuple, out: Outcome, reverse: bool = False,
+                 nudge: Array | int = 0, contrast: Contrast | None = None):
         super().__init__(model, s, where, out, reverse, contrast)
-        self.u, self.drive, self.nudge = u, drive, nudge
+        self.row, self.nudge = row, nudge
         assert s.v is not None
         self.v = s.v
-        self.kept = drive
+        self.kept = row.drive
         self.rows: dict[int, Array] = {}  # by first tile; float64, for products
         self._scaled: dict[int, Array] = {}  # of them, for gradients
         self._columns: dict[tuple, Array] = {}  # column operands, for products
@@ -116,12 +116,13 @@ class Force(Motion):
 
     def _x(self, sweep: Sweep) -> Array:
         """Column operands, (samples, columns of all walks), float64."""
-        columns = self.model.masters[sweep.block].shape[1] * (1 if sweep.input else sweep.repeat + 1)
-        first = sweep.first if sweep.gather else sweep.source
-        key = sweep.input, sweep.gather, first, columns
+        columns = self.model.masters[sweep.block].shape[1]
+        if sweep.input:
+            return self.row.operands(columns)
+        first, columns = sweep.first if sweep.gather else sweep.source, columns * (sweep.repeat + 1)
+        key = sweep.gather, first, columns
         if key not in self._columns:
-            words = self.model.operands(self.u, columns) if sweep.input else self._operand(first, columns, sweep.gather)
-            self._columns[key] = words.astype(np.float64)
+            self._columns[key] = self._operand(first, columns, sweep.gather).astype(np.float64)
         return self._columns[key]
 
     def _t(self, sweep: Sweep, words: Array) -> Array:
@@ -143,12 +144,13 @@ class Force(Motion):
             self._scaled.pop(sweep.tile, None)
 
     def _forward(self, sweep: Sweep) -> None:
-        w = self.model.swept(sweep.block)
-        acc = self.arrays.sums(self._x(sweep).reshape(-1, w.shape[1]), w.T).reshape(len(self.v), -1)
+        w = self.model.operand(sweep.block, transposed=True)
+        acc = self.arrays.sums(self._x(sweep).reshape(-1, len(w)), w)
+        acc = acc.reshape(len(self.v), -1) if sweep.repeat else acc
         if sweep.kept:
-            self.kept = self.model.kept(acc.astype(np.int64, copy=False))
+            self.kept = self.arrays.kept(acc)
             return
-        drive = self.drive[:, sweep.drive:sweep.drive + sweep.length]
+        drive = self.row.drive[:, sweep.drive:sweep.drive + sweep.length]
         found = self.arrays.run(self.model.hw.activate[sweep.kind], {"acc": acc, "drive": drive})
         self._keep(sweep, found["t"])
 
@@ -161,8 +163,8 @@ class Force(Motion):
         gradient += self.arrays.product(t.T, x.reshape(-1, gradient.shape[1]))
 
     def _transposed(self, sweep: Sweep) -> None:
-        acc = self.arrays.sums(self._t(sweep, self.rows[sweep.tile]), self.model.swept(sweep.block))
-        self._element(sweep, acc.reshape(len(self.v), -1))
+        acc = self.arrays.sums(self._t(sweep, self.rows[sweep.tile]), self.model.operand(sweep.block))
+        self._element(sweep, acc.reshape(len(self.v), -1) if sweep.repeat else acc)
 
     def _units(self, sweep: Sweep) -> None:
         self._element(sweep, np.zeros((len(self.v), sweep.length), np.int64))

@@ -9,6 +9,7 @@ from echolith.compiler.registers import LARGE_BITS
 from echolith.sim import arith
 from echolith.sim.arrays import Arrays
 from echolith.sim.force import Contrast, Force, Motion
+from echolith.sim.inputs import Inputs, Row
 from echolith.sim.state import Outcome, State
 
 __all__ = ["SHIFT_LIMIT", "IntegerModel"]
@@ -38,20 +39,33 @@ class IntegerModel:
     def _block(self, name: str) -> Block:
         return self.design.block(name)
 
+    @property
+    def masters(self) -> dict[str, Array]:
+        """Master words by block; what changes them in place is `update`."""
+        return self._masters
+
+    @masters.setter
+    def masters(self, words: dict[str, Array]) -> None:
+        self._masters, self._swept = words, {}
+
     def swept(self, name: str) -> Array:
         return self.masters[name] >> self.hw.width
+
+    def operand(self, name: str, transposed: bool = False) -> Array:
+        """What the sweeps see of a block as float64, (rows, columns) or (columns, rows)."""
+        if (name, transposed) not in self._swept:
+            words = self.swept(name)
+            self._swept[name, transposed] = np.array(words.T if transposed else words, np.float64, order="C")
+        return self._swept[name, transposed]
 
     def drive(self, u: Array) -> Array:
         """(samples, inputs) data words -> (samples, rows of all kept drives)."""
         rows = [(first, self._block(name)) for name, first in self.design.kept_drives.items()]
         kept = np.zeros((len(u), max((first + b.rows for first, b in rows), default=0)), np.int64)
         for first, block in rows:
-            acc = self.arrays.product(self.operands(u, block.columns), self.swept(block.name).T)
-            kept[:, first:first + block.rows] = self.kept(acc)
+            acc = self.arrays.sums(self.operands(u, block.columns), self.operand(block.name, transposed=True))
+            kept[:, first:first + block.rows] = self.arrays.kept(acc)
         return kept
-
-    def kept(self, acc: Array) -> Array:
-        return arith.sat(arith.rnd(acc, self.hw.drive_shift), self.hw.width)
 
     def operands(self, u: Array, columns: int) -> Array:
         """Data words as operands, and the constant one beside them."""
@@ -74,8 +88,9 @@ class IntegerModel:
         """The un-nudged copies of samples at a read-out; with exponents they accumulate gradients."""
         u = np.zeros((len(q), self.design.inputs), np.int64) if u is None else u
         drive = self.drive(u) if self.design.reads else np.zeros((len(q), 0), np.int64)
+        row = Row(u, drive, lambda columns: self.operands(u, columns))
         contrast = None if exponent is None else Contrast(self.arrays, exponent - self.gain, len(q))
-        return Force(self, self._state(q, np.zeros_like(q)), u, drive, ("cost", 0), Outcome(), contrast=contrast)
+        return Force(self, self._state(q, np.zeros_like(q)), row, ("cost", 0), Outcome(), contrast=contrast)
 
     def _cost(self, pair: Force, target: Array) -> tuple[Array, Array]:
         """Its outputs and cost derivatives."""
@@ -101,9 +116,9 @@ class IntegerModel:
 
     # -- motion ----------------------------------------------------------------------------------------------------
 
-    def _step(self, s: State, u: Array, drive: Array, where: tuple, out: Outcome, **options) -> None:
+    def _step(self, s: State, row: Row, where: tuple, out: Outcome, **options) -> None:
         """Move all copies in ``s`` by one step, in place."""
-        Force(self, s, u, drive, where, out, **options).run()
+        Force(self, s, row, where, out, **options).run()
 
     def _turn(self, s: State, nudge: Array | int, where: tuple, out: Outcome, contrast: Contrast | None = None) -> None:
         """Undo the last drift, after a nudge: where all copies turn back."""
@@ -120,20 +135,20 @@ class IntegerModel:
         v[:, self.design.units] = 1 << self.design.fractions["state"]
         return State(v[:, :self.design.units], p, v)
 
-    def forward(self, x: Array, read, out: Outcome) -> tuple[State, Array]:
+    def forward(self, x: Array, read, out: Outcome) -> tuple[State, Inputs]:
         """All rows of (samples, steps, inputs); ``read(state, row)`` at every read-out point.
 
-        Returns the state at the last one and the drive in force there."""
+        Returns the state at the last one."""
         d = self.design.dynamics
-        s, c = self.start(len(x)), np.zeros((len(x), 0), np.int64)
+        s, inputs = self.start(len(x)), Inputs(self, x)
         for row in range(d.steps):
-            c = self.drive(x[:, row])
+            now = inputs.row(row)
             for substep in range(d.substeps):
                 if substep == d.substeps - 1:
                     read(s, row)
                     if row == d.steps - 1:
-                        return s, c
-                self._step(s, x[:, row], c, ("forward", row * d.substeps + substep + 1), out)
+                        return s, inputs
+                self._step(s, now, ("forward", row * d.substeps + substep + 1), out)
         raise AssertionError("a sample has at least one row")
 
     # -- runs ------------------------------------------------------------------------------------------------------
@@ -162,20 +177,21 @@ class IntegerModel:
             if trace is not None:
                 trace.append(s.copy())
 
-        s, c = self.forward(x, read, out)
-        self._retrace(x, s, c, out, trace)
+        s, inputs = self.forward(x, read, out)
+        self._retrace(inputs, s, out, trace)
         return s, out
 
-    def _retrace(self, x: Array, s: State, c: Array, out: Outcome, trace: list[State] | None = None) -> None:
+    def _retrace(self, inputs: Inputs, s: State, out: Outcome, trace: list[State] | None = None) -> None:
         """The un-nudged copy, back from the last read-out point, in place."""
         d = self.design.dynamics
         self._turn(s, 0, ("return", d.steps * d.substeps), out)
+        now = inputs.row(d.steps - 1)
         for step, row in self._steps_back():
             if step % d.substeps == 0:
-                c = self.drive(x[:, row])
+                now = inputs.row(row)
                 if trace is not None:
                     trace.append(s.copy())
-            self._step(s, x[:, row], c, ("return", step), out, reverse=True)
+            self._step(s, now, ("return", step), out, reverse=True)
         out.echo |= bool(s.q.any() or s.p.any())
 
     def _steps_back(self) -> Iterator[tuple[int, int]]:
@@ -200,19 +216,20 @@ class IntegerModel:
                 if not self.design.backs:
                     self._outer("readout", self._own(delta), s.q, 1 << self.design.fractions["state"])
 
-        s, c = self.forward(x, read, out)
+        s, inputs = self.forward(x, read, out)
         exponent = arith.exponent(self.response, arith.msb(leading), self.gain, SHIFT_LIMIT)
         out.leading = int(np.bitwise_or.reduce(leading))
-        self._echo(x, target, s, c, exponent, out, 3 if checked else 2)
+        self._echo(x, inputs, target, s, exponent, out, 3 if checked else 2)
         self._wrap_gradients()
         return np.stack(rows, axis=1), out
 
-    def _echo(self, x: Array, target: Array, s: State, c: Array, exponent: Array, out: Outcome, count: int) -> None:
+    def _echo(self, x: Array, inputs: Inputs, target: Array, s: State, exponent: Array, out: Outcome, count: int
+              ) -> None:
         """Copies of ``s`` in lock-step, back from the last read-out point: plus, minus and, of three, un-nudged."""
         d, n = self.design.dynamics, len(x)
         last = d.steps * d.substeps
         copies = self._state(np.tile(s.q, (count, 1)), np.tile(s.p, (count, 1)))
-        unnudged, u, c = copies[2 * n:], np.tile(x[:, -1], (count, 1)), np.tile(c, (count, 1))
+        unnudged, now = copies[2 * n:], inputs.row(d.steps - 1, count)
         contrast = Contrast(self.arrays, np.tile(exponent, 2) - self.gain, n)
         nudge: Array | int = self._nudges(s, x[:, -1], target[:, -1], exponent)[:count * n]
         self._turn(copies, nudge, ("echo", last), out, contrast)
@@ -220,10 +237,10 @@ class IntegerModel:
         for step, row in self._steps_back():
             nudge = 0
             if step % d.substeps == 0:
-                u, c = np.tile(x[:, row], (count, 1)), np.tile(self.drive(x[:, row]), (count, 1))
+                now = inputs.row(row, count)
                 if d.cost_at == "every":
                     nudge = self._nudges(unnudged, x[:, row], target[:, row], exponent)
-            self._step(copies, u, c, ("echo", step), out, reverse=True, nudge=nudge, contrast=contrast)
+            self._step(copies, now, ("echo", step), out, reverse=True, nudge=nudge, contrast=contrast)
             self._respond(copies[:2 * n], out)
         out.echo |= bool(unnudged.q.any() or unnudged.p.any())
 
@@ -272,6 +289,7 @@ class IntegerModel:
         for i in range(len(self.vectors)):
             if f"vector{i}" in rates:
                 self.vectors[i] = self._applied(self.vectors[i], self.vector_gradients[i], rates[f"vector{i}"], out)
+        self._swept.clear()
         m, coarse = rates["decay"]
         self.gradients = {name: self._decayed(g, m, coarse) for name, g in self.gradients.items()}
         self.vector_gradients = [self._decayed(g, m, coarse) for g in self.vector_gradients]

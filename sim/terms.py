@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["OR", "Table", "Term", "function"]
+__all__ = ["OR", "Table", "Term", "function", "pointers"]
 
 OR = "or"  # the name of a word of which a function returns the OR over all elements
 
@@ -58,6 +58,12 @@ class Table:
         return index._new(f"{self._name}[2 * {index.code} + {half}]")
 
 
+def pointers(inputs: Mapping[str, str], outputs: Mapping[str, str]) -> dict[str, str]:
+    """What the arrays of a `function` point at, by name, in the order of its arguments."""
+    return {n: kind.removesuffix("/row") if n in outputs else "const " + kind.removesuffix("/row")
+            for n, kind in inputs.items()} | dict(outputs)
+
+
 def function(name: str, meaning: Callable[..., Mapping[str, Any]], inputs: Mapping[str, str],
              outputs: Mapping[str, str], tables: Sequence[int] = ()) -> str:
     """A C function that applies ``meaning`` to every element of (rows, columns).
@@ -69,8 +75,7 @@ def function(name: str, meaning: Callable[..., Mapping[str, Any]], inputs: Mappi
     given = {n: Term(lines, f"(int64_t){n}_row[{'0' if kind.endswith('/row') else 'j'}]")
              for n, kind in inputs.items()}
     found = meaning({n: x + 0 for n, x in given.items()}, {slot: Table(f"table{slot}") for slot in tables})
-    kinds = {n: kind.removesuffix("/row") if n in outputs else "const " + kind.removesuffix("/row")
-             for n, kind in inputs.items()} | dict(outputs)
+    kinds = pointers(inputs, outputs)
     arguments = [f"{kind}* __restrict {n}, long {n}_stride" for n, kind in kinds.items()]
     arguments += [f"const int64_t* __restrict table{slot}" for slot in tables]
     return "\n".join([

@@ -4,6 +4,7 @@ import numpy as np
 
 from echolith.compiler.design import Design
 from echolith.sim import arith
+from echolith.sim.inputs import Row
 from echolith.sim.model import IntegerModel
 from echolith.sim.state import State
 from echolith.sim.weights import Words
@@ -24,8 +25,8 @@ class Traced(IntegerModel):
         self.states: dict[Place, State] = {}
         self.sums: dict[Place, Words] = {}
 
-    def _step(self, s: State, u: np.ndarray, drive: np.ndarray, where: Place, *rest, **options) -> None:
-        super()._step(s, u, drive, where, *rest, **options)
+    def _step(self, s: State, row: Row, where: Place, *rest, **options) -> None:
+        super()._step(s, row, where, *rest, **options)
         self._keep(s, where)
 
     def _turn(self, s: State, nudge, where: Place, *rest) -> None:
