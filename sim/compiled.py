@@ -16,8 +16,8 @@ from echolith.compiler.errors import ResourceError
 from echolith.compiler.pipeline import Pipeline, evaluate
 from echolith.sim import arith
 from echolith.sim.arrays import Array, Arrays
-from echolith.sim.simulator import cache, compiler
 from echolith.sim.products import ACC, TEXT, Sums, from_factors, place
+from echolith.sim.simulator import cache, compiler
 from echolith.sim.terms import OR, function, pointers
 
 __all__ = ["Compiled"]
@@ -150,20 +150,22 @@ class _Loop:
 
     def __call__(self, given: Mapping[str, Any]) -> tuple[dict[str, Array], int]:
         """Outputs that are new, and the `OR`."""
-        sums = given.get(ACC)
-        if type(sums) is not Sums:
-            sums = None
-        arrays = [(np.asarray(given[name], dtype), row) for name, dtype, row in self._inputs
-                  if sums is None or name != ACC]
-        shape = _shape(arrays) if sums is None else sums.shape
+        arrays, factors, shape = [], [], (1, 1)
+        for name, dtype, row in self._inputs:
+            array = given[name]
+            if type(array) is Sums:
+                factors, shape = array.places(), array.shape
+                continue
+            array = np.asarray(array, dtype)
+            arrays.append((array, row))
+            if array.shape != shape and array.ndim and not (row or factors):
+                shape = np.broadcast_shapes(array.shape, shape) if array.ndim < 2 or 1 in array.shape else array.shape
         fitted = [_fit(array, (shape[0], 1) if row else shape) for array, row in arrays]
         found = {name: np.empty(shape, dtype) for name, dtype in self._new}
-        places: list[int] = []
-        for array in (*fitted, *found.values()):
-            places += place(array)
-        if sums is None:
-            return found, self._call(*shape, *places, *self._tables)
-        return found, self._call_of(*shape, *sums.places(), *places, *self._tables)
+        places = [part for array in (*fitted, *found.values()) for part in place(array)]
+        if factors:
+            return found, self._call_of(*shape, *factors, *places, *self._tables)
+        return found, self._call(*shape, *places, *self._tables)
 
 
 def _function(library: ctypes.CDLL, name: str, arguments: Sequence[Any]) -> Any:
@@ -172,25 +174,26 @@ def _function(library: ctypes.CDLL, name: str, arguments: Sequence[Any]) -> Any:
     return call
 
 
-def _shape(arrays: Sequence[tuple[Array, bool]]) -> tuple[int, int]:
-    return (max(array.shape[0] for array, _ in arrays if array.ndim == 2),
-            max(array.shape[-1] for array, _ in arrays if array.ndim))
-
-
 def _fit(array: Array, shape: tuple[int, int]) -> Array:
     """Whose elements of a row are neighbours, one row for all of them if they are alike; the same memory if it can."""
-    if array.ndim < 2:
-        return np.ascontiguousarray(np.broadcast_to(array, shape[1]))
+    if array.ndim == 0:
+        return np.full(shape[1], array)
     if array.shape != shape:
-        array = np.broadcast_to(array, shape)
-    return array if array.strides[1] == 8 or shape[1] == 1 else np.ascontiguousarray(array)
+        array = np.broadcast_to(array, shape[1:] if array.ndim == 1 else shape)
+    return array if array.strides[-1] == 8 or shape[1] == 1 else np.ascontiguousarray(array)
+
+
+def _halves(table: Array) -> Array:
+    """(words, 2) as `terms.Table` has them."""
+    assert np.abs(table).max(initial=0) < 1 << 31
+    return (table[:, 0] << 32) + (table[:, 1] & (1 << 32) - 1)
 
 
 class _Loops:
     """A library of loops, built once and cached."""
 
     def __init__(self, tables: Sequence[Array]):
-        self._tables = [np.ascontiguousarray(table, np.int64) for table in tables]
+        self._tables = [_halves(np.asarray(table, np.int64)) for table in tables]
         self._loops: list[_Loop] = []
         self._text = ["#include <cstdint>", TEXT]
         self._product: Any = None

@@ -14,8 +14,8 @@ Array = np.ndarray
 
 
 class Row:
-    """``u`` are data words, (samples, inputs), ``drive`` the rows of all kept drives; ``operands`` makes column operands
-    of ``u``, (samples, columns)."""
+    """``u`` are data words, (samples, inputs), ``drive`` the rows of all kept drives. ``operands`` makes column
+    operands of ``u``, (samples, columns)."""
 
     def __init__(self, u: Array, drive: Array, operands: Callable[[int], Array]):
         self.u, self.drive = u, drive

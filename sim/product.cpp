@@ -1,4 +1,5 @@
 // Products of matrices of whole numbers in double: exact below 2^53, so that any order of sums gives the same words.
+#include <cstring>
 #include <new>
 
 #ifdef __AVX512F__
@@ -53,38 +54,42 @@ static void across(Left a, const double* b, long b_stride, long rows, long colum
         b += C * kLanes;
         sum.words += C * kLanes;
     }
-    if constexpr (C > 1) {
-        across<C - 1>(a, b, b_stride, rows, columns, depth, add, sum);
-    } else {
-        for (long i = 0; i < rows; ++i)
-            for (long j = 0; j < columns; ++j) {
-                double word = add ? sum.words[i * sum.stride + j] : 0;
-                for (long k = 0; k < depth; ++k)
-                    word += a.words[i * a.row_stride + k * a.step_stride] * b[k * b_stride + j];
-                sum.words[i * sum.stride + j] = word;
-            }
+    if constexpr (C > 1) across<C - 1>(a, b, b_stride, rows, columns, depth, add, sum);
+}
+
+// Of whole vectors.
+static void multiply(Left a, const double* b, long b_stride, long rows, long columns, long depth, Matrix sum) {
+    for (long k = 0; k == 0 || k < depth; k += kDepth) {
+        across<kVectors>(a, b + k * b_stride, b_stride, rows, columns, depth - k < kDepth ? depth - k : kDepth, k > 0, sum);
+        a.words += kDepth * a.step_stride;
     }
 }
+
+// b with columns up to a whole vector, zeros in them, and room for some rows of sums; both aligned.
+struct Factor {
+    long depth, stride;
+    double *words, *sums;
+
+    Factor(long rows, long columns, long depth, const double* b, long b_stride)
+        : depth(depth), stride((columns + kLanes - 1) / kLanes * kLanes) {
+        words = new (std::align_val_t{64}) double[(depth + rows) * stride];
+        sums = words + depth * stride;
+        for (long k = 0; k < depth; ++k) {
+            std::memcpy(words + k * stride, b + k * b_stride, 8 * columns);
+            for (long j = columns; j < stride; ++j) words[k * stride + j] = 0;
+        }
+    }
+    ~Factor() { operator delete[](words, std::align_val_t{64}); }
+
+    void multiplied(Left a, long rows) const { multiply(a, words, stride, rows, stride, depth, {sums, stride}); }
+};
+constexpr long kSome = 4 * kRows;  // rows of sums that stay in the first cache
 
 // sum[rows][columns] = a[rows][depth] b[depth][columns]; strides in words.
 extern "C" void product(long rows, long columns, long depth, const double* a, long a_row, long a_step, const double* b,
                         long b_stride, double* sum, long sum_stride) {
-    for (long k = 0; k == 0 || k < depth; k += kDepth)
-        across<kVectors>({a + k * a_step, a_row, a_step}, b + k * b_stride, b_stride, rows, columns,
-                         depth - k < kDepth ? depth - k : kDepth, k > 0, {sum, sum_stride});
+    if (columns % kLanes == 0) return multiply({a, a_row, a_step}, b, b_stride, rows, columns, depth, {sum, sum_stride});
+    const Factor factor(rows, columns, depth, b, b_stride);
+    factor.multiplied({a, a_row, a_step}, rows);
+    for (long i = 0; i < rows; ++i) std::memcpy(sum + i * sum_stride, factor.sums + i * factor.stride, 8 * columns);
 }
-
-// b with columns up to a whole vector, zeros in them, and room for a few rows of sums; both aligned.
-struct Factor {
-    static constexpr long kSome = 4 * kRows;
-    long stride;
-    double *words, *sums;
-
-    Factor(long depth, long columns, const double* b, long b_stride) : stride((columns + kLanes - 1) / kLanes * kLanes) {
-        words = new (std::align_val_t{64}) double[(depth + kSome) * stride]();
-        sums = words + depth * stride;
-        for (long k = 0; k < depth; ++k)
-            for (long j = 0; j < columns; ++j) words[k * stride + j] = b[k * b_stride + j];
-    }
-    ~Factor() { operator delete[](words, std::align_val_t{64}); }
-};

@@ -47,11 +47,10 @@ def from_factors(name: str, kinds: Mapping[str, str], tables: Sequence[int]) -> 
     return "\n".join([
         f'extern "C" int64_t {name}_of(long rows, long columns, long depth, const double* a, long a_stride,',
         f'const double* b, long b_stride, {", ".join(arguments)}) {{',
-        "const Factor factor(depth, columns, b, b_stride);",
+        "const Factor factor(kSome, columns, depth, b, b_stride);",
         "int64_t found = 0;",
-        "for (long i = 0; i < rows; i += Factor::kSome) {",
-        "const long some = rows - i < Factor::kSome ? rows - i : Factor::kSome;",
-        "product(some, factor.stride, depth, a + i * a_stride, a_stride, 1, factor.words, factor.stride,",
-        "factor.sums, factor.stride);",
+        "for (long i = 0; i < rows; i += kSome) {",
+        "const long some = rows - i < kSome ? rows - i : kSome;",
+        "factor.multiplied({a + i * a_stride, a_stride, 1}, some);",
         f'found |= {name}(some, columns, {", ".join(given)});',
         "}", "return found;", "}", ""])

@@ -48,14 +48,15 @@ def _code(x: Any) -> str:
 
 
 class Table:
-    """A (words, 2) array of C."""
+    """An array of C of two words each: the first in the high half of an int64, the second in the low one."""
 
     def __init__(self, name: str):
         self._name = name
 
     def __getitem__(self, place: tuple[Term, int]) -> Term:
         index, half = place
-        return index._new(f"{self._name}[2 * {index.code} + {half}]")
+        word = f"{self._name}[{index.code}]"
+        return index._new(f"(int64_t)(int32_t){word}" if half else f"{word} >> 32")
 
 
 def pointers(inputs: Mapping[str, str], outputs: Mapping[str, str]) -> dict[str, str]:

@@ -62,11 +62,11 @@ def test_a_function_of_c_overwrites_reads_rows_and_returns_the_or():
                     {"q": "int64_t", "row": "int64_t/row"}, {"q": "int64_t", "half": "double"}, (2,))
     f = ctypes.CDLL(str(compiled._library("#include <cstdint>\n" + text))).f
     q, row, half = np.array([[1, 2, 4], [8, 16, 33]]), np.array([100, 200]), np.zeros((2, 3))
-    table = np.array([[0, 5], [0, 7]])
+    table = compiled._halves(np.array([[-3, 5], [1, -7]]))
     rows = [(q, 3), (row, 1), (half, 3)]
     places = [part for a, n in rows for part in (ctypes.c_void_p(a.ctypes.data), ctypes.c_long(n))]
     assert f(ctypes.c_long(2), ctypes.c_long(3), *places, ctypes.c_void_p(table.ctypes.data)) == 63
-    assert q.tolist() == [[107, 105, 105], [205, 205, 207]] and half.tolist() == [[1, 2, 4], [8, 16, 33]]
+    assert q.tolist() == [[93, 105, 105], [205, 205, 193]] and half.tolist() == [[1, 2, 4], [8, 16, 33]]
 
 
 def networks():
@@ -147,6 +147,32 @@ def test_a_table_answers_alike_before_and_after_its_results_are_kept():
     for _ in range(2):
         np.testing.assert_array_equal(lookup(x), want)
         assert lookup._results.size == x.size
+
+
+@pytest.mark.parametrize("rows, depth, columns", [(1, 1, 1), (5, 3, 7), (25, 64, 64), (64, 300, 9), (13, 129, 41),
+                                                  (4, 0, 8), (3, 0, 5)])
+def test_products_are_those_of_numpy(rows, depth, columns):
+    """Also of transposed and cut matrices."""
+    product = Compiled(base("one lane")).exact
+    generator = np.random.default_rng(0)
+    a, b = (generator.integers(-(1 << 17), 1 << 17, shape) for shape in ((rows, depth), (depth, columns + 2)))
+    want = a @ b[:, 1:-1]
+    for left in (a, np.ascontiguousarray(a.T).T):
+        np.testing.assert_array_equal(product(left.astype(float), b.astype(float)[:, 1:-1]), want)
+    np.testing.assert_array_equal(product(a, b[:, 1:-1]), want)
+
+
+def test_a_circuit_takes_sums_or_their_factors():
+    design = base("one lane")
+    arrays, [activate] = Compiled(design), design.hardware.activate
+    generator = np.random.default_rng(0)
+    a, b, drive = (generator.integers(-999, 999, shape) for shape in ((37, 30), (30, 11), (37, 11)))
+    want = Arrays(design).run(activate, {"acc": a @ b, "drive": drive})["t"]
+    for cut in (a[:, ::-1], np.asfortranarray(a), a.astype(float)):
+        factors = arrays.sums(cut, np.ascontiguousarray(b[::-1] if cut.strides[1] < 0 else b).astype(float))
+        assert factors.shape == want.shape
+        for acc in (factors, factors.reshape(37, 11)):
+            np.testing.assert_array_equal(arrays.run(activate, {"acc": acc, "drive": drive})["t"], want)
 
 
 def test_sums_that_float64_cannot_hold_are_refused():
