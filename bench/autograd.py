@@ -17,7 +17,7 @@ from torch import nn
 from echolith.bench.nets import samples
 from echolith.examples.digits import DT, SUBSTEPS, Digits
 
-__all__ = ["BATCHES", "rate"]
+__all__ = ["BATCHES", "learner", "on_threads", "rate"]
 
 BATCHES = (1, 32, 128, 512, 2048, 8192)
 _REPEATS, _SECONDS = 7, 0.2  # each
@@ -25,30 +25,32 @@ _REPEATS, _SECONDS = 7, 0.2  # each
 
 def rate(units: int, batch: int) -> dict[str, float]:
     """Learned samples per second: median of some repeats, the slowest and the fastest; threads; ``share`` of a core
-    that one thread got, less than 1 if others were at work."""
+    that one thread got, less than 1 if others were at work; ``thread`` is the median of samples per second of the
+    processor's time, on one thread, which others at work disturb least."""
     torch.manual_seed(0)
-    step, own = _learner(Digits(units, units), batch), torch.get_num_threads()
+    step, own = learner(Digits(units, units), batch), torch.get_num_threads()
     found: dict[int, list[float]] = {threads: [] for threads in sorted({1, own})}
     for threads in found:
-        with _threads(threads):
+        with on_threads(threads):
             for _ in range(3):
                 step()
-    shares = []
+    shares, alone = [], []
     for _ in range(_REPEATS):
         for threads, rates in found.items():
-            with _threads(threads):
+            with on_threads(threads):
                 seconds, share = _timed(step)
             rates.append(batch / seconds)
             if threads == 1:
                 shares.append(share)
+                alone.append(batch / seconds / share)
     threads = max(found, key=lambda n: statistics.median(found[n]))
     rates = found[threads]
     return {"median": statistics.median(rates), "worst": min(rates), "best": max(rates), "threads": threads,
-            "share": statistics.median(shares)}
+            "share": statistics.median(shares), "thread": statistics.median(alone)}
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def on_threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -67,7 +69,7 @@ def _timed(step: Callable[[], None]) -> tuple[float, float]:
     return spent / calls, (time.process_time() - used) / spent
 
 
-def _learner(net: Digits, batch: int) -> Callable[[], None]:
+def learner(net: Digits, batch: int) -> Callable[[], None]:
     """Learns the same batch every time it is called."""
     x, y = (torch.from_numpy(a.astype(np.float32)) for a in samples(batch))
     optimiser = torch.optim.SGD(net.parameters(), lr=1e-4)

@@ -1,5 +1,6 @@
 """Learned samples per second, beside torch on this machine and at the end of a serial link."""
 
+import os
 from collections.abc import Iterator
 
 from echolith.bench import autograd
@@ -15,6 +16,8 @@ __all__ = ["LINK", "SPEED"]
 _BAUDS = (115_200, 1_000_000, 3_000_000)
 _BOARD = "ulx3s-85f"
 _QUIET = 0.9  # share of a core that torch must get for a fair figure
+_GOALS = {"1": 40.0, "own": 1.5}  # times torch at batch 1 and at the chip's own, of the reference network
+_GOAL_LANES = 64
 
 
 def _speed(choice: Choice, store: Store, say: Say) -> Iterator[Row]:
@@ -39,6 +42,8 @@ def _beside(units: int, lanes: int, rates: dict[str, dict[str, float]], store: S
         "cycles_from": "rtl" if found["ok"] else "predicted", "clock_mhz": hertz / 1e6, "clock_from": source,
         "samples_per_second": chip, "torch": rates, "torch_best_batch": int(best),
         "times_torch": {name: chip / rates[b]["median"] for name, b in against.items()},
+        "times_torch_thread": {name: chip / rates[b]["thread"] for name, b in against.items()},
+        "goals": _GOALS if (units, lanes) == (REFERENCE, _GOAL_LANES) else {}, "load": os.getloadavg()[0],
     }
 
 
@@ -63,6 +68,14 @@ def _busy(r: Row) -> str:
     return "quiet" if share > _QUIET else f"BUSY: torch got {100 * share:.0f} % of a core"
 
 
+def _times(r: Row, against: str) -> str:
+    return ", ".join(_beside_goal(x, r["goals"].get(name)) for name, x in r[against].items())
+
+
+def _beside_goal(times: float, goal: float | None) -> str:
+    return f"{times:.2f}" + ("" if goal is None else f" (goal {goal:g}, {'met' if times >= goal else 'MISSED'})")
+
+
 def _clock(r: Row) -> str:
     return f"{r['clock_mhz']:.1f} MHz, {r['clock_from']}"
 
@@ -75,7 +88,8 @@ SPEED = Figure(
         "chip": lambda r: f"{r['samples_per_second']:,.0f}", "torch, batch 1": lambda r: _torch(r, 1),
         f"batch {BATCH}": lambda r: _torch(r, BATCH),
         "best batch": lambda r: f"{_torch(r, r['torch_best_batch'])} at {r['torch_best_batch']}",
-        "times torch at 1, own, best batch": lambda r: ", ".join(f"{x:.2f}" for x in r["times_torch"].values()),
+        "times torch at 1, own, best batch": lambda r: _times(r, "times_torch"),
+        "times its one thread by CPU time": lambda r: _times(r, "times_torch_thread"),
         "machine": _busy,
     },
 )

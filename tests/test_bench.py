@@ -85,7 +85,7 @@ def test_torch_takes_the_step_that_the_chip_takes():
     x, y = nets.samples(4)
     expected, _ = bptt(net, x, y, DT, SUBSTEPS)
     before = net.W.weight.detach().clone()
-    autograd._learner(net, 4)()
+    autograd.learner(net, 4)()
     for name, p in net.named_parameters():
         assert np.allclose(p.grad, expected[name], atol=1e-5), name
     assert np.allclose(net.W.weight.detach(), before - 1e-4 * net.W.weight.grad, atol=1e-7)
