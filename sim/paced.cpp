@@ -44,20 +44,18 @@ bool put(const void* data, size_t count) {
 }
 
 void cycle(VerilatedContext& context, Vchip& chip, uint64_t byte) {
-    bool offered = !in.empty() && in.front().when <= now, free = answered <= now;
-    chip.rx___05Fvalid = offered;
-    chip.rx___05Fpayload = offered ? in.front().value : 0;
-    chip.tx___05Fready = free;
-    chip.eval();
-    if (offered && chip.rx___05Fready) in.pop_front();
-    if (free && chip.tx___05Fvalid) {
+    if (chip.rx_valid && chip.rx_ready) in.pop_front();
+    if (chip.tx_ready && chip.tx_valid) {
         answered = now + byte;
-        out.push_back({answered, static_cast<uint8_t>(chip.tx___05Fpayload)});
+        out.push_back({answered, static_cast<uint8_t>(chip.tx_payload)});
     }
-    chip.clk = !chip.clk;  // every change is an edge: simulator.py
+    ++now;  // inputs are those of the next cycle, and every change of the clock is an edge: simulator.py
+    chip.rx_valid = !in.empty() && in.front().when <= now;
+    chip.rx_payload = chip.rx_valid ? in.front().value : 0;
+    chip.tx_ready = answered <= now;
+    chip.clk = !chip.clk;
     chip.eval();
     context.timeInc(1);
-    ++now;
 }
 }  // namespace
 
@@ -65,9 +63,7 @@ int main(int argc, char** argv) {
     uint64_t byte = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 0;  // cycles that a byte takes
     VerilatedContext context;
     Vchip chip{&context};
-    chip.rst = 1;
-    for (int i = 0; i < 4; ++i) cycle(context, chip, byte);
-    chip.rst = 0;
+    chip.eval();
     for (char kind; exactly(&kind, 1);) {
         if (kind == 'W') {
             uint32_t count;

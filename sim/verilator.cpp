@@ -40,17 +40,12 @@ bool flush() {
     return true;
 }
 
-// One cycle. Every change of the clock is an edge (simulator.py), so that only new inputs need another evaluation.
+// One cycle. Every change of the clock is an edge, and inputs are those of the next cycle (simulator.py).
 void cycle(VerilatedContext& context, Vchip& chip) {
-    const bool offered = taken < in.size();
-    const uint8_t payload = offered ? in[taken] : 0;
-    if (chip.rx___05Fvalid != offered || chip.rx___05Fpayload != payload) {
-        chip.rx___05Fvalid = offered;
-        chip.rx___05Fpayload = payload;
-        chip.eval();
-    }
-    if (offered && chip.rx___05Fready) ++taken;
-    if (chip.tx___05Fvalid) out.push_back(chip.tx___05Fpayload);
+    if (chip.rx_valid && chip.rx_ready) ++taken;
+    if (chip.tx_valid) out.push_back(chip.tx_payload);
+    chip.rx_valid = taken < in.size();
+    chip.rx_payload = chip.rx_valid ? in[taken] : 0;
     chip.clk = !chip.clk;
     chip.eval();
     context.timeInc(1);
@@ -61,11 +56,7 @@ int main(int argc, char** argv) {
     VerilatedContext context;
     context.commandArgs(argc, argv);
     Vchip chip{&context};
-    chip.tx___05Fready = 1;
-    chip.rst = 1;
-    chip.eval();
-    for (int i = 0; i < 4; ++i) cycle(context, chip);
-    chip.rst = 0;
+    chip.tx_ready = 1;
     chip.eval();
     int quiet = 0;
     for (;;) {
