@@ -3,8 +3,10 @@
 The tools stop once they have what is asked for, so they are asked for more than they reach.
 """
 
+import json
 import statistics
 from collections.abc import Iterator
+from pathlib import Path
 
 from echolith.bench.figure import Choice, Figure, Row, Say
 from echolith.bench.nets import REFERENCE, design
@@ -25,11 +27,21 @@ _CELLS = ("lut", "ff", "dsp", "bram", "spram")
 
 
 def clock(store: Store, name: str, lanes: int) -> tuple[float, str]:
-    """Hz, and where they are from: the median of the routed reference network, else the board's usual clock."""
+    """Hz, and where they are from: the median of the routed reference network, else the demo's build with as many
+    lanes, else the board's usual clock."""
     for kept in store.rows("area"):
         if (kept["board"], kept["units"], kept["lanes"]) == (name, _DESIGNS[name][0], lanes):
             return kept["fmax_mhz"]["median"] * 1e6, f"median of {len(kept['seeds'])} routed {kept['date'][:10]}"
+    for kept in _demos(store.folder / "builds.json"):
+        if (kept["board"], kept["lanes"]) == (name, lanes):
+            return min(kept["fmax_mhz"].values()) * 1e6, f"the demo's build of RTL {kept['rtl']}, one seed"
     return board(name).clock, "not routed"
+
+
+def _demos(path: Path) -> list[Row]:
+    """The demo's own builds, of digits with the reference network's size, as `bench/builds.py` keeps them."""
+    builds = json.loads(path.read_text()) if path.exists() else {}
+    return [row for build, row in builds.items() if build.startswith("demo-") and row.get("routed", True)]
 
 
 def _measure(choice: Choice, store: Store, say: Say) -> Iterator[Row]:

@@ -92,7 +92,7 @@ def _link(figure: Figure, rows: list[Row]) -> None:
 
 def _growth(figure: Figure, rows: list[Row]) -> None:
     parts = (("cycles_per_learned_sample", "cycles a learned sample"), ("chip_memory_bits", "bits of chip memory"),
-             ("compile_seconds", "seconds to compile"))
+             ("compile_seconds", "CPU seconds to compile"))
     base = [max(set(values), key=values.count) for values in ([r[k] for r in rows] for k in ("units", "lanes", "rows"))]
     for axes, (key, label) in zip(figure.subplots(1, len(parts)), parts, strict=True):
         for index, axis in enumerate(("units", "lanes", "rows")):

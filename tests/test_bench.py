@@ -182,6 +182,11 @@ def test_what_does_not_fit_is_left_out_unless_asked_for(tmp_path, routed, monkey
 def test_the_clock_is_that_of_the_routed_reference_network(tmp_path, routed, monkeypatch):
     store = Store(tmp_path)
     assert area.clock(store, "ulx3s-85f", 2) == (50e6, "not routed")
+    demo = {"board": "ulx3s-85f", "lanes": 2, "fmax_mhz": {"clk": 62.5, "link": 99.0}, "rtl": "abc"}
+    (tmp_path / "builds.json").write_text(json.dumps({"ecp5-2": demo, "demo-not": demo | {"routed": False},
+                                                      "demo-ulx3s": demo}))
+    assert area.clock(store, "ulx3s-85f", 2) == (62.5e6, "the demo's build of RTL abc, one seed")
+    assert area.clock(store, "ulx3s-85f", 3) == (50e6, "not routed")
     monkeypatch.setitem(area._DESIGNS, "ulx3s-85f", (6, (2,)))
     day = surveyed(tmp_path, builds=True)["date"][:10]
     assert area.clock(store, "ulx3s-85f", 2) == (70e6, f"median of 5 routed {day}")
