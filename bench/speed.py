@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from echolith.bench import autograd
 from echolith.bench.area import clock
-from echolith.bench.cycles import lanes_for, row
+from echolith.bench.cycles import counted, lanes_for, predicted
 from echolith.bench.figure import Choice, Figure, Row, Say
 from echolith.bench.nets import REFERENCE, UNITS, design
 from echolith.bench.store import Store
@@ -32,14 +32,14 @@ def _speed(choice: Choice, store: Store, say: Say) -> Iterator[Row]:
 
 
 def _beside(units: int, lanes: int, rates: dict[str, dict[str, float]], store: Store) -> Row:
-    found, hertz, source = row(units, lanes), *clock(store, _BOARD, lanes)
+    found, hertz, source = predicted(units, lanes), *clock(store, _BOARD, lanes)
     spent = found["mean_cycles_per_learned_sample"] + found["cycles_per_update"] / BATCH
     chip, best = hertz / spent, max(rates, key=lambda b: rates[b]["median"])
     against = {"1": "1", "own": str(BATCH), "best": best}
     return {
         "board": _BOARD, "units": units, "lanes": lanes, "batch": BATCH,
         "core_share": min(r["share"] for r in rates.values()), "cycles_per_sample_with_update": spent,
-        "cycles_from": "rtl" if found["ok"] else "predicted", "clock_mhz": hertz / 1e6, "clock_from": source,
+        "cycles_from": "rtl" if counted(store, found) else "predicted", "clock_mhz": hertz / 1e6, "clock_from": source,
         "samples_per_second": chip, "torch": rates, "torch_best_batch": int(best),
         "times_torch": {name: chip / rates[b]["median"] for name, b in against.items()},
         "times_torch_thread": {name: chip / rates[b]["thread"] for name, b in against.items()},
@@ -82,9 +82,10 @@ def _clock(r: Row) -> str:
 
 SPEED = Figure(
     title="Learned samples per second: core, and torch on this machine (median, slowest to fastest repeat)",
-    keys=("board", "units", "lanes"), tools=("torch", "amaranth", "verilator"), measure=_speed,
+    keys=("board", "units", "lanes"), tools=("torch",), measure=_speed,
     columns={
         "units": lambda r: r["units"], "lanes": lambda r: r["lanes"], "clock": _clock,
+        "cycles a sample": lambda r: f"{r['cycles_per_sample_with_update']:,.0f}, {r['cycles_from']}",
         "chip": lambda r: f"{r['samples_per_second']:,.0f}", "torch, batch 1": lambda r: _torch(r, 1),
         f"batch {BATCH}": lambda r: _torch(r, BATCH),
         "best batch": lambda r: f"{_torch(r, r['torch_best_batch'])} at {r['torch_best_batch']}",
