@@ -48,53 +48,56 @@ class Paired(Phases):
     def learn_in_pairs(self) -> None:
         """From the first pair forward to the last pair back."""
         self.forward(learn=True, echo_only=True)
+        self.fetch_target()
         with self.loop(None):
             self._cost()
             last = self.emit(0)
             self.emit(loop_word(Opcode.NEXT))
+            self._spread()
             self._together()
         self.words[last] = loop_word(Opcode.GUARD, len(self.words)) | 1 << VARIANT
         self.known.clear()
-        for context in _ECHOES:
-            self.drift(context, True)
+        self._spread()
+        self.drift(Context.ECHO_B, True)
         self.retrace(_ECHOES)
 
     def _cost(self) -> None:
-        """The read-out with its gradient, and the nudges; what comes of one sweep is waited for beside another."""
-        self.fetch_target()
+        """The read-out with its gradient; what comes of one sweep is waited for beside another."""
         self.use("readout")
         for word, region in ((exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, emit=True), 0),
                              (exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, echo=True), 1),
-                             (exec_word(Opcode.OUTER, Context.PAIR), 0),
-                             (exec_word(Opcode.TRANSPOSED, Context.PAIR, 1), 1)):
+                             (exec_word(Opcode.OUTER, Context.PAIR), 0)):
             self.emit(paired_word(word, region=region))
 
+    def _spread(self) -> None:
+        """The nudges; echo A starts with each as it comes."""
+        self.emit(paired_word(exec_word(Opcode.TRANSPOSED, _ECHOES[0], 1, **self.starting(self.s.drifts[0])), region=1))
+
     def _together(self) -> None:
-        """The older pair's echoes, and the next pair, which starts from zero."""
+        """The older pair's echoes, and the next pair, which starts from zero, to its target."""
         block, d = self.s.sweeps[0].block, self.s.dynamics
         coupling, drive = self.s.blocks[block], self.s.blocks[next(iter(self.s.drives))]
-        self.point(coupling, coupling.columns, drive.columns)
-        self.block = block
         rows = Rows(d, self.tiles(coupling), self.s.record.row)
         fills = rows.fills()
-        steps = list(self._steps(rows, [fill for fill in fills if fill.due]))
-        self._started([word for fill in fills if not fill.due for piece in fill.words for word in piece], steps[0][:1])
+        *steps, end = self._steps(rows, [fill for fill in fills if fill.due])
+        due = [word for fill in fills if not fill.due for piece in fill.words for word in piece]
+        self.change(Setting.LENGTH, self.s.inputs)
+        for word in due:
+            if word >> 28 != Opcode.FORWARD:
+                self.emit(word)
+        self.drift(_ECHOES[1], True)
+        self.point(coupling, coupling.columns, drive.columns)
+        self.block = block
+        for word in (*(word for word in due if word >> 28 == Opcode.FORWARD), *steps[0][:1]):
+            self.emit(word)
+        self.units(Context.PAIR, clear=True)
+        self.change(Setting.LENGTH, self.s.inputs)
         roll(self, list(filter(None, [steps[0][1:], *steps[1:]])))
         if rows.top < d.steps - 1:  # no force sees the last row
             self.row(self.s.record.row)
-
-    def _started(self, rows: list[int], first: tuple[int, ...]) -> None:
-        """The first rows made ready, and every copy at its start; echo A's first sweep does not wait for the others."""
-        self.change(Setting.LENGTH, self.s.inputs)
-        for word in rows:
-            if word >> 28 != Opcode.FORWARD:
-                self.emit(word)
-        self.drift(_ECHOES[0], True)
-        for word in (*(word for word in rows if word >> 28 == Opcode.FORWARD), *first):
+        self.fetch_target()
+        for word in end:
             self.emit(word)
-        self.units(Context.PAIR, clear=True)
-        self.drift(_ECHOES[1], True)
-        self.change(Setting.LENGTH, self.s.inputs)
 
     def _steps(self, rows: Rows, fills: list[Fill]) -> Iterator[tuple[int, ...]]:
         """Words of every step: echo A, the second half of echo B's step before, the next pair, the rest of A, the first

@@ -156,7 +156,7 @@ def _tail(word: int, t: Tails) -> int:
     if opcode == Opcode.FORWARD:
         return {Dest.DRIVE: t.drive, Dest.HIDDEN: t.hidden, Dest.COST: t.cost, Dest.VALUE: t.value}[Dest(dest)]
     if opcode == Opcode.TRANSPOSED:
-        return t.nudge if dest & 1 else _result(word, t.step, t.step_value, t.step_rows)
+        return t.nudge if dest & 1 and not word >> Field.SPREAD & 1 else _result(word, t.step, t.step_value, t.step_rows)
     if opcode == Opcode.UNITS:
         return _result(word, t.units, t.units_value, t.units_rows)
     return {Opcode.OUTER: t.outer, Opcode.UPDATE: t.update, Opcode.FETCH: t.fetch}[Opcode(opcode)]
@@ -202,6 +202,10 @@ class _Flight:
         return max(self.walk, *(x.end for x in (self.alone, self.rows, self.units, self.lanes, self.feed)))
 
     @property
+    def quiet(self) -> int:
+        return max(x.end for x in (self.alone, self.rows, self.units, self.feed))
+
+    @property
     def still(self) -> int:
         return max(self.walk, self.alone.end)
 
@@ -239,6 +243,8 @@ class _Flight:
         operands = self.written[_region(word, hw)] + 1
         if opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.DRIVE:
             operands = self.feed.below(0)
+        if opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.COST:
+            operands = max(operands, self.feed.below(0))
         return max(self.walk - 1, self.alone.below(0), *{
             Opcode.FORWARD: (there, operands, self.taken[not hw.paired] + 1, self.rows.below(_columns(word, s, hw))),
             Opcode.OUTER: (there, operands, self.lanes.below(0)),
@@ -341,8 +347,12 @@ class _Walk:
             self.flight.launch(word, start, self.settings, self.hw, self.tails)
             self.now = start + 1
             return
-        if opcode in (Opcode.HALT, Opcode.NEXT) or (opcode == Opcode.GUARD and not word >> VARIANT & 1):
+        if opcode == Opcode.NEXT and self.hw.paired:
+            decode = max(decode, self.flight.quiet)
+        elif opcode in (Opcode.HALT, Opcode.NEXT) or (opcode == Opcode.GUARD and not word >> VARIANT & 1):
             decode = max(decode, self.flight.idle)
+        elif opcode == Opcode.SET and self.hw.paired and word >> 24 & 15 == Setting.LENGTH:
+            pass
         elif opcode == Opcode.SET or (opcode == Opcode.ROW and (self.flight.fetching or not self.hw.paired)):
             decode = max(decode, self.flight.still)
         self.now = decode + EXECUTE + (NEXT if opcode == Opcode.NEXT else 0)

@@ -127,7 +127,7 @@ class Core(wiring.Component):
             s.free.eq(~e.running | e.ended),
             b.ended.eq(e.ended), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode), b.swept.eq(swept),
             b.next_command.eq(s.next_command), b.columns.eq(s.setting_columns),
-            s.ready.eq(b.ready), s.still.eq(b.still), s.idle.eq(b.idle),
+            s.ready.eq(b.ready), s.still.eq(b.still), s.quiet.eq(b.quiet), s.idle.eq(b.idle),
             e.alternate.eq(self._is(Opcode.UNITS) | self._is(Opcode.UPDATE)),
             e.inner_step.eq(Mux(self._is(Opcode.TRANSPOSED), stride, 1)),
             e.outer_step.eq(Mux(self._is(Opcode.TRANSPOSED), 1, stride)),

@@ -33,8 +33,8 @@ class Scoreboard(wiring.Component):
         The sweep that waits, the columns of a context, and those that it goes over.
     ready : Out(1)
         It may start, now or, if a sweep goes over its addresses, at the end of that.
-    still, idle : Out(1)
-        Nothing depends on settings any more; nothing is on its way.
+    still, quiet, idle : Out(1)
+        Nothing depends on settings any more; nothing is on its way but gradients in the lanes; nothing is.
     """
 
     def __init__(self, hw: Hardware, *, tail_bits: int, column_bits: int):
@@ -44,7 +44,7 @@ class Scoreboard(wiring.Component):
             "tail": In(tail_bits), "taken": In(1), "next_opcode": In(4), "next_command": In(Command),
             "columns": In(column_bits), "swept": In(column_bits),
             **({"passing": In(tail_bits), "feeding": In(tail_bits)} if hw.paired else {}),
-            "ready": Out(1), "still": Out(1), "idle": Out(1),
+            "ready": Out(1), "still": Out(1), "quiet": Out(1), "idle": Out(1),
         })
 
     def elaborate(self, platform):
@@ -68,7 +68,10 @@ class Scoreboard(wiring.Component):
         feed = self._feed(m)
         m.d.comb += [self.still.eq(~self.walking & (alone == 0)),
                      self.idle.eq(self.still & (rows == 0) & (units == 0) & (lanes == 0) & (feed == 0)),
-                     self.ready.eq(self.idle)]
+                     self.quiet.eq(self.idle), self.ready.eq(self.idle)]
+        if self.hw.paired:
+            m.d.comb += self.quiet.eq(~(self.walking & (self.opcode != Opcode.OUTER)) & (alone == 0) & (rows == 0)
+                                      & (units == 0) & (feed == 0))
         if self.hw.overlap:
             soon = [Mux(self.walking & chosen, self.tail, left) for left, chosen in everything]
             m.d.comb += self.ready.eq((soon[0] == 0) & self._may_start(m, *soon[1:], feed, rows, everything[1][1]))
@@ -115,7 +118,7 @@ class Scoreboard(wiring.Component):
         with m.Switch(op):
             with m.Case(Opcode.FORWARD):
                 m.d.comb += ready.eq(there & (waits < 1 + self.hw.paired) & (rows <= self.swept)
-                                     & Mux(_writes(c), operands, feed == 0))
+                                     & Mux(_writes(c), operands & ((c.dest != Dest.COST) | (feed == 0)), feed == 0))
             with m.Case(Opcode.OUTER):
                 m.d.comb += ready.eq(there & operands & (lanes == 0))
             with m.Case(Opcode.TRANSPOSED):
