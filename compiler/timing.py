@@ -10,7 +10,7 @@ from echolith.compiler.isa import VARIANT, Context, Dest, Field, Opcode, Pairing
 from echolith.compiler.pipeline import latency
 
 __all__ = [
-    "BURST", "GROUP", "Tails", "broadcast", "cycles", "fetched", "handed", "host_read", "operand_stage", "reuse",
+    "BURST", "GROUP", "Tails", "broadcast", "cycles", "drained", "fetched", "handed", "host_read", "operand_stage", "reuse",
     "scaled", "summed", "tails", "tree_levels", "updated",
 ]
 
@@ -75,6 +75,11 @@ def handed(hw: Hardware) -> int:
     return broadcast(hw) + summed(hw)
 
 
+def drained(hw: Hardware, dest: int) -> int:
+    """Cycles in which a tile's sums leave the lanes: one after the other, or those of both slots together."""
+    return hw.lanes * (1 if hw.paired and dest == Dest.DRIVE else 2)
+
+
 def scaled(hw: Hardware) -> int:
     """Cycles of scaling row operands and their twins: amount, shifted, with overlap also clipped and rounded."""
     return 2 + 2 * hw.overlap
@@ -93,14 +98,14 @@ def tree_levels(lanes: int) -> int:
 def tails(hw: Hardware) -> Tails:
     far = broadcast(hw)
     # Drain register, then two slots of every lane; the row unit reads drives beside them.
-    drain = far + summed(hw) + 1 + 2 * hw.lanes + fetched(hw) - 1
+    drain = far + summed(hw) + 1 + drained(hw, Dest.HIDDEN) + fetched(hw) - 1
     step = operand_stage(hw) + step_latency(hw)  # state read, pipeline, write
     sums = far + summed(hw) + tree_levels(hw.lanes) + (BURST if hw.burst else 0)
     # Registered result of slot b, written. A vector's gradient follows two cycles later: before any next sweep's.
     value = operand_stage(hw) + max(map(latency, hw.step)) + 2
     rows = scaled(hw) if hw.learn and hw.cost else 0
     return Tails(
-        drive=drain + 1,
+        drive=drain + drained(hw, Dest.DRIVE) - drained(hw, Dest.HIDDEN) + 1,
         hidden=drain + max(map(latency, hw.activate)) + rows + 1,  # scaled copy, write
         cost=drain + (latency(hw.cost) + rows + 1 if hw.cost else 0),
         outer=far + summed(hw) + 2,  # difference as the sum, new word, written
@@ -130,11 +135,12 @@ def step_latency(hw: Hardware) -> int:
 def _walk(word: int, s: list[int], hw: Hardware) -> int:
     """Cycles in which a sweep goes over its addresses."""
     opcode, columns, tiles, length = word >> 28, _columns(word, s, hw), s[Setting.TILES], s[Setting.LENGTH]
+    dest = word >> Field.DEST & 3
     walks = s[Setting.REPEAT] + 1 if hw.repeat else 1
     if opcode == Opcode.FORWARD:
         if hw.paired:  # the last tile's sums leave while the next sweep begins
-            return (0 if word >> Pairing.TILE & 1 else tiles - 1) * max(columns, 2 * hw.lanes) + columns
-        return walks * tiles * max(columns, 2 * hw.lanes)
+            return (0 if word >> Pairing.TILE & 1 else tiles - 1) * max(columns, drained(hw, dest)) + columns
+        return walks * tiles * max(columns, drained(hw, dest))
     if opcode == Opcode.OUTER:
         return walks * tiles * (max(columns, reuse(hw)) if hw.repeat else columns)
     if opcode == Opcode.TRANSPOSED:

@@ -5,7 +5,7 @@ from amaranth.hdl import Module, Mux, Signal
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Dest, Opcode
-from echolith.compiler.timing import Tails, reuse
+from echolith.compiler.timing import Tails, drained, reuse
 from echolith.rtl.command import first_tile, one_tile
 from echolith.rtl.lane import Mode
 from echolith.rtl.sequencer import Sequencer
@@ -39,7 +39,7 @@ def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> Signal:
     with m.Switch(s.next_opcode):
         with m.Case(Opcode.FORWARD):
             m.d.comb += [outer.eq(Mux(one_tile(s.next_command), 1, tiles) if hw.paired else tiles),
-                         period.eq(_most(columns, 2 * hw.lanes)), active.eq(columns)]
+                         period.eq(_most(columns, _drained(hw, s.next_command))), active.eq(columns)]
         with m.Case(Opcode.OUTER):
             m.d.comb += [outer.eq(tiles), period.eq(_most(columns, reuse(hw)) if hw.repeat else columns),
                          active.eq(columns)]
@@ -53,6 +53,12 @@ def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> Signal:
             m.d.comb += [outer.eq(2), period.eq(s.setting_length), active.eq(s.setting_length)]
     m.d.sync += [e.outer.eq(outer), e.period.eq(period), e.active.eq(active)]
     return columns
+
+
+def _drained(hw: Hardware, command):
+    """See `timing.drained`."""
+    drive, other = (drained(hw, dest) for dest in (Dest.DRIVE, Dest.HIDDEN))
+    return other if drive == other else Mux(command.dest == Dest.DRIVE, drive, other)
 
 
 def _columns(hw: Hardware, s: Sequencer):

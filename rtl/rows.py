@@ -30,8 +30,8 @@ class RowUnit(wiring.Component):
     -------
     command, rows : In
         Of the sweep whose sums come, from the cycle after ``start`` on.
-    acc_next, acc : In
-        The array's drain.
+    acc_next, acc, acc_b : In
+        The array's drain; `Hardware.paired`: sums of drives come with both slots at a time.
     start : In(1)
         Its sums begin.
     next : In(1)
@@ -72,7 +72,7 @@ class RowUnit(wiring.Component):
         super().__init__({
             "command": In(Command), "rows": In(self.row_bits + 1), "start": In(1), "next": In(1), "masked": In(2),
             "range": In(8), "gain": In(EXPONENT_BITS), "leading": Out(hw.width),
-            "acc_next": In(1), "acc": In(signed(hw.accumulator)),
+            "acc_next": In(1), "acc": In(signed(hw.accumulator)), "acc_b": In(signed(hw.accumulator)),
             "exponent_a": Out(EXPONENT_BITS), "exponent_b": Out(EXPONENT_BITS), **(paired if hw.paired else {}),
             "row_a": Out(row_write(hw)), "row_b": Out(row_write(hw)), "result_valid": Out(1), "result": Out(w),
             "target_w_en": In(1), "target_w_addr": In(self.output_bits + 1), "target_w_data": In(hw.target_bits),
@@ -87,7 +87,8 @@ class RowUnit(wiring.Component):
         with m.If(self.start):
             m.d.sync += [row.eq(self.first if self.hw.paired else 0), slot.eq(0)]
         with m.Elif(self.acc_next):
-            m.d.sync += [row.eq(row + slot), slot.eq(~slot)]
+            both = (self.command.dest == Dest.DRIVE) if self.hw.paired else 0
+            m.d.sync += [row.eq(row + (slot | both)), slot.eq(~(slot | both))]
         if self.hw.repeat:
             self._next_walk(m, row, slot)
         # Drives and targets are read in the cycle before the sum comes; behind an output register, the sum waits too.
@@ -151,21 +152,25 @@ class RowUnit(wiring.Component):
 
     def _drives(self, m: Module, platform, place, now):
         """Drives of both samples, kept from one drive sweep to the next."""
-        w = self.hw.width
-        depth, wait = 2 * self.hw.depths.rows, fetched(self.hw)
-        if self.hw.paired:
-            depth, place = BUFFERS * depth, Cat(place[:self.row_bits + 1], buffer(self.command))
-        m.submodules.drives = drives = make_bank(platform, latency=wait, width=w, depth=depth)
-        if self.hw.general:
-            place = Cat(place[0], (place[1:] + self.drive)[:self.row_bits])
+        w, wait, sums = self.hw.width, fetched(self.hw), [self._acc]
+        sample, place, depth = place[0], place[1:], self.hw.depths.rows
+        if self.hw.paired:  # a word has both samples'
+            sums.append(delay(m, self.acc_b, wait - 1, "acc_b"))
+            depth, place = BUFFERS * depth, Cat(place[:self.row_bits], buffer(self.command))
+        else:
+            depth, place = 2 * depth, Cat(sample, (place + (self.drive if self.hw.general else 0))[:self.row_bits])
+        m.submodules.drives = drives = make_bank(platform, latency=wait, width=w * len(sums), depth=depth)
         # Often the same register as the activation's first.
-        rounded = delay(m, arith.rnd(self._acc, self.hw.drive_shift), 1, "rounded")
+        words = [Signal(signed(w), name=f"drive_{s}") for s, _ in zip("ab", sums, strict=False)]
+        rounded = [delay(m, arith.rnd(x, self.hw.drive_shift), 1, "rounded") for x in sums]
         m.d.comb += [
             drives.r_addr.eq(place), drives.r_en.eq(1), drives.w_addr.eq(delay(m, place, wait + 1, "kept")),
             drives.w_en.eq(delay(m, now[1], 1, "drives") & (self.command.dest == Dest.DRIVE)),
-            drives.w_data.eq(arith.sat(rounded, w)),
+            *(part.eq(arith.sat(x, w)) for part, x in zip(words, rounded, strict=True)), drives.w_data.eq(Cat(words)),
         ]
-        return drives.r_data.as_signed()
+        if not self.hw.paired:
+            return drives.r_data.as_signed()
+        return Mux(delay(m, sample, wait, "sample"), drives.r_data[w:], drives.r_data[:w]).as_signed()
 
     def _tables(self, m: Module, pipe, first: int, count: int) -> None:
         """A pipeline's share of the tables' write port."""
