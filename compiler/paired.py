@@ -15,17 +15,39 @@ __all__ = ["Paired"]
 _ECHOES = (Context.ECHO_A, Context.ECHO_B)
 
 
+# Of every step: sweeps F(orward), O(uter) and T(ransposed) of echoes A and B and the next pair P, and where rows are
+# made ready. Every FORWARD takes the region of row operands that the one before the last has left.
+_FILL = "."
+_ORDERS = ("FA OB . TB . FP OA . TA . FB TP", "FA OB . TB . FP OA TA . FB TP")
+_COPIES = {"P": Context.PAIR, "A": Context.ECHO_A, "B": Context.ECHO_B}
+_TURN = {Context.ECHO_A: 0, Context.PAIR: 1, Context.ECHO_B: 2}
+
+
 @dataclass(frozen=True)
 class _Net:
     """Words of one force of each copy."""
 
-    forward: dict[int, int]  # by context
-    outer: int | None
-    back: dict[int, int]
+    sweeps: dict[str, dict[int, int]]  # by letter and context
+
+    def words(self, sweep: str, context: int, rows: Rows, step: int) -> list[int]:
+        """Those of a sweep, if the copy has it."""
+        older, word = context != Context.PAIR, self.sweeps[sweep].get(context)
+        buffer = rows.older_buffer(step) if older else rows.next_buffer(step) if sweep == "F" else 0
+        if word is None:
+            return []
+        region = (3 * step + _TURN[context]) & 1
+        return [paired_word(word & ~paired_word(0, region=1), buffer=buffer, region=region, older=older)]
 
 
 class Paired(Phases):
     """Needs `Hardware.paired`, one coupling beside its drive, and a cost at the last step only."""
+
+    order = _ORDERS[0]
+
+    @property
+    def orders(self) -> tuple[str, ...]:
+        """Of the sweeps of a step."""
+        return _ORDERS if self.can_pair else ()
 
     @property
     def can_pair(self) -> bool:
@@ -100,21 +122,21 @@ class Paired(Phases):
             self.emit(word)
 
     def _steps(self, rows: Rows, fills: list[Fill]) -> Iterator[tuple[int, ...]]:
-        """Words of every step: echo A, the second half of echo B's step before, the next pair, the rest of A, the first
-        half of B. Every FORWARD takes the region of row operands that the one before the last has left."""
-        net = self._net()
+        """Words of every step, in `order`; the second half of echo B's step is that of the step before."""
+        net, order = self._net(), self.order.split()
         for step in range(rows.count + 1):
             found: list[int] = []
-            a, n, b = (3 * step + i & 1 for i in range(3))
+            for place, item in enumerate(order):
+                if item == _FILL:
+                    # While echo B's outer products go on, the older pair's inputs of the step before are needed.
+                    found += _filled(fills, step - (order[place - 1] == "OB"), step)
+                    continue
+                sweep, context = item[0], _COPIES[item[1]]
+                at = step - (context == Context.ECHO_B and sweep != "F")
+                if 0 <= at < rows.count:
+                    found += net.words(sweep, context, rows, at)
             if step < rows.count:
-                found.append(_mark(net.forward[Context.ECHO_A], rows.older_buffer(step), a))
-            if step:
-                found += _second(net, Context.ECHO_B, rows.older_buffer(step - 1), 3 * step - 1 & 1, fills, step)
-            if step < rows.count:
-                found.append(_mark(net.forward[Context.PAIR], rows.next_buffer(step), n, older=False))
-                found += _second(net, Context.ECHO_A, rows.older_buffer(step), a, fills, step)
-                found += [_mark(net.forward[Context.ECHO_B], rows.older_buffer(step), b),
-                          _mark(net.back[Context.PAIR], 0, n, older=False), *_filled(fills, step, step + 1)]
+                found += _filled(fills, step, step + 1)
             yield tuple(found)
 
     def _net(self) -> _Net:
@@ -124,18 +146,9 @@ class Paired(Phases):
         def word(s: Sweep, context: int) -> int:
             return self.word(s, context, context != Context.PAIR, context != Context.PAIR, False)
 
-        outer = exec_word(Opcode.OUTER, source=any(s.input for s in outers)) if outers else None
-        return _Net({c: word(first, c) for c in contexts}, outer, {c: word(last, c) for c in contexts})
-
-
-def _second(net: _Net, context: int, buffer: int, region: int, fills: list[Fill], step: int) -> list[int]:
-    """Outer products and the way back of an echo."""
-    found = []
-    if net.outer is not None:
-        # Echo B's belong to the step before: only then are the older pair's inputs of that step no more needed.
-        opened = step - (context == Context.ECHO_B)
-        found += [_mark(net.outer | context, buffer, region), *_filled(fills, opened, step)]
-    return [*found, _mark(net.back[context], buffer, region), *_filled(fills, step, step)]
+        outer = exec_word(Opcode.OUTER, source=any(s.input for s in outers))
+        return _Net({"F": {c: word(first, c) for c in contexts}, "T": {c: word(last, c) for c in contexts},
+                     "O": {c: outer | c for c in _ECHOES} if outers else {}})
 
 
 def _filled(fills: list[Fill], opened: int, due: int) -> list[int]:
@@ -152,6 +165,3 @@ def _filled(fills: list[Fill], opened: int, due: int) -> list[int]:
             found += fill.words.pop(0)
     return found
 
-
-def _mark(word: int, buffer: int, region: int, older: bool = True) -> int:
-    return paired_word(word & ~paired_word(0, region=1), buffer=buffer, region=region, older=older)
