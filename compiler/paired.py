@@ -35,8 +35,13 @@ class _Net:
         buffer = rows.older_buffer(step) if older else rows.next_buffer(step) if sweep == "F" else 0
         if word is None:
             return []
-        region = (3 * step + _TURN[context]) & 1
-        return [paired_word(word & ~paired_word(0, region=1), buffer=buffer, region=region, older=older)]
+        word &= ~paired_word(0, region=1)
+        return [paired_word(word, buffer=buffer, region=_region(step, context), older=older)]
+
+
+def _region(step: int, context: int) -> int:
+    """Of the row operands that a copy's force in a step uses."""
+    return (3 * step + _TURN[context]) & 1
 
 
 class Paired(Phases):
@@ -71,8 +76,8 @@ class Paired(Phases):
         """From the first pair forward to the last pair back."""
         self.forward(learn=True, echo_only=True)
         self.fetch_target()
+        self._cost()
         with self.loop(None):
-            self._cost()
             last = self.emit(0)
             self.emit(loop_word(Opcode.NEXT))
             self._spread()
@@ -83,23 +88,40 @@ class Paired(Phases):
         self.drift(Context.ECHO_B, True)
         self.retrace(_ECHOES)
 
-    def _cost(self) -> None:
+    def _cost(self, between: tuple[int, ...] = ()) -> None:
         """The read-out with its gradient; what comes of one sweep is waited for beside another."""
         self.use("readout")
-        for word, region in ((exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, emit=True), 0),
-                             (exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, echo=True), 1),
-                             (exec_word(Opcode.OUTER, Context.PAIR), 0)):
-            self.emit(paired_word(word, region=region))
+        self._with_region(exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, emit=True), 1 - self._last_region)
+        if between:
+            self._use_coupling()
+            for word in between:
+                self.emit(word)
+            self.use("readout")
+        self._with_region(exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, echo=True), self._last_region)
+        self._with_region(exec_word(Opcode.OUTER, Context.PAIR), 1 - self._last_region)
 
     def _spread(self) -> None:
         """The nudges; echo A starts with each as it comes."""
-        self.emit(paired_word(exec_word(Opcode.TRANSPOSED, _ECHOES[0], 1, **self.starting(self.s.drifts[0])), region=1))
+        options = self.starting(self.s.drifts[0])
+        self._with_region(exec_word(Opcode.TRANSPOSED, _ECHOES[0], 1, **options), self._last_region)
+
+    def _with_region(self, word: int, region: int) -> None:
+        self.emit(paired_word(word, region=region))
+
+    @property
+    def _last_region(self) -> int:
+        """That of echo B's last row operands."""
+        return _region(self.s.dynamics.steps * self.s.dynamics.substeps - 2, Context.ECHO_B)
+
+    def _use_coupling(self) -> None:
+        self.block = self.s.sweeps[0].block
+        coupling, drive = self.s.blocks[self.block], self.s.blocks[next(iter(self.s.drives))]
+        self.point(coupling, coupling.columns, drive.columns)
 
     def _together(self) -> None:
-        """The older pair's echoes, and the next pair, which starts from zero, to its target."""
-        block, d = self.s.sweeps[0].block, self.s.dynamics
-        coupling, drive = self.s.blocks[block], self.s.blocks[next(iter(self.s.drives))]
-        rows = Rows(d, self.tiles(coupling), self.s.record.row)
+        """The older pair's echoes, and the next pair, which starts from zero, to its cost."""
+        d = self.s.dynamics
+        rows = Rows(d, self.tiles(self.s.blocks[self.s.sweeps[0].block]), self.s.record.row)
         fills = rows.fills()
         *steps, end = self._steps(rows, [fill for fill in fills if fill.due])
         due = [word for fill in fills if not fill.due for piece in fill.words for word in piece]
@@ -107,19 +129,17 @@ class Paired(Phases):
         for word in due:
             if word >> 28 != Opcode.FORWARD:
                 self.emit(word)
-        self.drift(_ECHOES[1], True)
-        self.point(coupling, coupling.columns, drive.columns)
-        self.block = block
+        self._use_coupling()
         for word in (*(word for word in due if word >> 28 == Opcode.FORWARD), *steps[0][:1]):
             self.emit(word)
+        self.drift(_ECHOES[1], True)
         self.units(Context.PAIR, clear=True)
         self.change(Setting.LENGTH, self.s.inputs)
         roll(self, list(filter(None, [steps[0][1:], *steps[1:]])))
         if rows.top < d.steps - 1:  # no force sees the last row
             self.row(self.s.record.row)
         self.fetch_target()
-        for word in end:
-            self.emit(word)
+        self._cost(end)
 
     def _steps(self, rows: Rows, fills: list[Fill]) -> Iterator[tuple[int, ...]]:
         """Words of every step, in `order`; the second half of echo B's step is that of the step before."""
