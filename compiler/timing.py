@@ -10,7 +10,7 @@ from echolith.compiler.isa import VARIANT, Context, Dest, Field, Opcode, Pairing
 from echolith.compiler.pipeline import latency
 
 __all__ = [
-    "BURST", "GROUP", "Tails", "broadcast", "cycles", "drained", "fetched", "handed", "host_read", "operand_stage", "reuse",
+    "BURST", "GROUP", "Tails", "broadcast", "costed_stage", "cycles", "drained", "fetched", "handed", "host_read", "operand_stage", "reuse",
     "scaled", "summed", "tails", "tree_levels", "updated",
 ]
 
@@ -40,6 +40,11 @@ class Tails:
     step_rows: int
     units_value: int
     units_rows: int
+    # Until the row unit takes another sweep's sums; and from there until the row operands are written.
+    drive_taken: int
+    hidden_taken: int
+    cost_taken: int
+    settled: int
 
 
 # Register stages of the array are counted from the cycle in which the sweep engine holds an address.
@@ -99,27 +104,40 @@ def tails(hw: Hardware) -> Tails:
     far = broadcast(hw)
     # Drain register, then two slots of every lane; the row unit reads drives beside them.
     drain = far + summed(hw) + 1 + drained(hw, Dest.HIDDEN) + fetched(hw) - 1
+    activated = max(map(latency, hw.activate))
     step = operand_stage(hw) + step_latency(hw)  # state read, pipeline, write
     sums = far + summed(hw) + tree_levels(hw.lanes) + (BURST if hw.burst else 0)
     # Registered result of slot b, written. A vector's gradient follows two cycles later: before any next sweep's.
     value = operand_stage(hw) + max(map(latency, hw.step)) + 2
     rows = scaled(hw) if hw.learn and hw.cost else 0
+    hidden, cost = drain + activated + rows + 1, drain + (costed_stage(hw) + rows + 1 if hw.cost else 0)
+    # A drive is written `fetched` + 2 cycles behind its strobe, and may be read then.
+    taken = drained(hw, Dest.HIDDEN) - 2 if hw.paired else hidden
+    drive = max(drained(hw, Dest.DRIVE), fetched(hw) + 2) - 2 if hw.paired else drain + 1
     return Tails(
-        drive=drain + drained(hw, Dest.DRIVE) - drained(hw, Dest.HIDDEN) + 1,
-        hidden=drain + max(map(latency, hw.activate)) + rows + 1,  # scaled copy, write
-        cost=drain + (latency(hw.cost) + rows + 1 if hw.cost else 0),
+        drive=drive,
+        hidden=hidden,  # scaled copy, write
+        cost=cost,
+        drive_taken=drive, hidden_taken=taken, cost_taken=taken + cost - hidden, settled=hidden - taken,
         outer=far + summed(hw) + 2,  # difference as the sum, new word, written
         nudge=sums + 3,
         step=sums + step,
         units=step,
         update=far + updated(hw) + 3,  # written; counts of what was clipped
         fetch=2,
-        value=drain + max(map(latency, hw.activate)),
+        value=drain + activated,
         step_value=sums + value,
         step_rows=sums + value + rows + 2,  # row operand, scaled twin
         units_value=value - 1,  # the last element's own second cycle is slot b's
         units_rows=value + rows + 1,
     )
+
+
+def costed_stage(hw: Hardware) -> int:
+    """Cycles from a sum to its cost derivative. Where sweeps follow each other at once, an activation is no later."""
+    if hw.cost is None:
+        return 0
+    return max(latency(hw.cost), max(map(latency, hw.activate)) if hw.paired else 0)
 
 
 def operand_stage(hw: Hardware) -> int:
@@ -168,6 +186,12 @@ def _tail(word: int, t: Tails) -> int:
     return {Opcode.OUTER: t.outer, Opcode.UPDATE: t.update, Opcode.FETCH: t.fetch}[Opcode(opcode)]
 
 
+def _taken(word: int, t: Tails) -> int:
+    """Cycles from the end of a FORWARD sweep's addresses until the row unit takes another's sums."""
+    return {Dest.DRIVE: t.drive_taken, Dest.HIDDEN: t.hidden_taken, Dest.COST: t.cost_taken,
+            Dest.VALUE: t.value}[Dest(word >> Field.DEST & 3)]
+
+
 def _result(word: int, step: int, value: int, rows: int) -> int:
     """The tail by what becomes of a pass's results."""
     return rows if word >> Field.ROWS & 1 else value if word >> Field.VALUE & 1 else step
@@ -205,11 +229,11 @@ class _Flight:
 
     @property
     def idle(self) -> int:
-        return max(self.walk, *(x.end for x in (self.alone, self.rows, self.units, self.lanes, self.feed)))
+        return max(self.walk, self.quiet, self.lanes.end)
 
     @property
     def quiet(self) -> int:
-        return max(x.end for x in (self.alone, self.rows, self.units, self.feed))
+        return max(*self.written, *(x.end for x in (self.alone, self.rows, self.units, self.feed)))
 
     @property
     def still(self) -> int:
@@ -281,7 +305,8 @@ class _Flight:
         if not hw.overlap or _alone(word, hw):
             self.alone = left
         elif opcode == Opcode.FORWARD:
-            self.rows = left
+            taken = _taken(word, t)
+            self.rows = _Left(self.walk + taken, taken)
             if word >> Field.DEST & 3 != Dest.DRIVE:
                 first, second = self.written
                 self.written = (first, left.end) if _region(word, hw) else (left.end, second)

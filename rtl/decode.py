@@ -83,7 +83,7 @@ def decode_mode(m: Module, s: Sequencer, mode) -> None:
 
 
 def decode_tail(m: Module, hw: Hardware, t: Tails, s: Sequencer, tail) -> None:
-    """Cycles until that sweep's last result is there."""
+    """Cycles until that sweep's last result is there, or until the row unit takes another's sums."""
     def result(step: int, value: int, rows: int):
         """A pass's tail by what becomes of its results."""
         return Mux(s.command.rows, rows, Mux(s.command.value, value, step)) if hw.general else step
@@ -92,7 +92,8 @@ def decode_tail(m: Module, hw: Hardware, t: Tails, s: Sequencer, tail) -> None:
         with m.Case(Opcode.FORWARD):
             with m.Switch(s.command.dest):
                 value = ((Dest.VALUE, t.value),) if hw.general else ()
-                for dest, cycles in ((Dest.DRIVE, t.drive), (Dest.HIDDEN, t.hidden), (Dest.COST, t.cost), *value):
+                for dest, cycles in ((Dest.DRIVE, t.drive_taken), (Dest.HIDDEN, t.hidden_taken),
+                                     (Dest.COST, t.cost_taken), *value):
                     with m.Case(dest):
                         m.d.comb += tail.eq(cycles)
         with m.Case(Opcode.TRANSPOSED):
