@@ -124,18 +124,19 @@ class Paired(Phases):
         rows = Rows(d, self.tiles(self.s.blocks[self.s.sweeps[0].block]), self.s.record.row)
         fills = rows.fills()
         *steps, end = self._steps(rows, [fill for fill in fills if fill.due])
+        begin = steps.pop(0) if steps else ()
         due = [word for fill in fills if not fill.due for piece in fill.words for word in piece]
         self.change(Setting.LENGTH, self.s.inputs)
         for word in due:
             if word >> 28 != Opcode.FORWARD:
                 self.emit(word)
         self._use_coupling()
-        for word in (*(word for word in due if word >> 28 == Opcode.FORWARD), *steps[0][:1]):
+        for word in (*(word for word in due if word >> 28 == Opcode.FORWARD), *begin[:1]):
             self.emit(word)
         self.drift(_ECHOES[1], True)
         self.units(Context.PAIR, clear=True)
         self.change(Setting.LENGTH, self.s.inputs)
-        roll(self, list(filter(None, [steps[0][1:], *steps[1:]])))
+        roll(self, list(filter(None, [begin[1:], *steps])))
         if rows.top < d.steps - 1:  # no force sees the last row
             self.row(self.s.record.row)
         self.fetch_target()

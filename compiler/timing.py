@@ -10,7 +10,8 @@ from echolith.compiler.isa import VARIANT, Context, Dest, Field, Opcode, Pairing
 from echolith.compiler.pipeline import latency
 
 __all__ = [
-    "BURST", "GROUP", "Tails", "broadcast", "costed_stage", "cycles", "drained", "fetched", "handed", "host_read", "operand_stage", "reuse",
+    "BURST", "GROUP", "Tails", "broadcast", "costed_stage", "cycles", "drained", "fetched", "handed", "host_read",
+    "operand_stage", "reuse",
     "scaled", "summed", "tails", "tree_levels", "updated",
 ]
 
@@ -180,7 +181,9 @@ def _tail(word: int, t: Tails) -> int:
     if opcode == Opcode.FORWARD:
         return {Dest.DRIVE: t.drive, Dest.HIDDEN: t.hidden, Dest.COST: t.cost, Dest.VALUE: t.value}[Dest(dest)]
     if opcode == Opcode.TRANSPOSED:
-        return t.nudge if dest & 1 and not word >> Field.SPREAD & 1 else _result(word, t.step, t.step_value, t.step_rows)
+        if dest & 1 and not word >> Field.SPREAD & 1:
+            return t.nudge
+        return _result(word, t.step, t.step_value, t.step_rows)
     if opcode == Opcode.UNITS:
         return _result(word, t.units, t.units_value, t.units_rows)
     return {Opcode.OUTER: t.outer, Opcode.UPDATE: t.update, Opcode.FETCH: t.fetch}[Opcode(opcode)]

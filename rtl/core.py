@@ -355,7 +355,8 @@ class Core(wiring.Component):
         s, a, r, u, w = self.sequencer, self.array, self.rows, self.units, self.window
         m.d.comb += [
             r.range.eq(w.range), r.gain.eq(w.gain),
-            r.acc_next.eq(a.drain_next), r.acc.eq(a.drain), r.acc_b.eq(a.drain_b), a.row_a.eq(r.row_a), a.row_b.eq(r.row_b),
+            r.acc_next.eq(a.drain_next), r.acc.eq(a.drain), r.acc_b.eq(a.drain_b),
+            a.row_a.eq(r.row_a), a.row_b.eq(r.row_b),
         ]
         y = a.y_valid, a.y_a, a.y_b
         if self.hw.burst:

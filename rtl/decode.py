@@ -98,7 +98,8 @@ def decode_tail(m: Module, hw: Hardware, t: Tails, s: Sequencer, tail) -> None:
                         m.d.comb += tail.eq(cycles)
         with m.Case(Opcode.TRANSPOSED):
             backlog = Mux(s.setting_tiles == 1, s.setting_columns - 1, 0) if hw.burst else 0
-            m.d.comb += tail.eq(Mux(s.command.dest[0] & ~s.command.spread, t.nudge, result(t.step, t.step_value, t.step_rows)) + backlog)
+            nudges = s.command.dest[0] & ~s.command.spread
+            m.d.comb += tail.eq(Mux(nudges, t.nudge, result(t.step, t.step_value, t.step_rows)) + backlog)
         with m.Case(Opcode.UNITS):
             m.d.comb += tail.eq(result(t.units, t.units_value, t.units_rows))
         for opcode, cycles in ((Opcode.OUTER, t.outer), (Opcode.UPDATE, t.update), (Opcode.FETCH, t.fetch)):

@@ -305,7 +305,8 @@ class UnitPath(wiring.Component):
         """`arith.move` with one adder per operand: a - b is ~(~a + b), and inversions cost nothing behind an adder."""
         c, w = self.command, self.hw.width
         forward, force = ~c.reverse, self._step.force
-        change = Mux(c.force | self.sweeping, force, 0) if self.hw.general else Mux(self.sweeping & ~c.dest[0], force, 0)
+        forces = c.force | self.sweeping if self.hw.general else self.sweeping & ~c.dest[0]
+        change = Mux(forces, force, 0)
         if nudge is not None:
             # In reverse: minus the nudge for slot a, plus it for slot b; the carry completes the minus.
             invert, gated = Signal(), Signal(signed(w))
