@@ -7,6 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Design, Hardware
+from echolith.compiler.errors import ResourceError
 from echolith.compiler.isa import BUFFERS, Context, Dest, Opcode, Setting
 from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.registers import Bank as BankId
@@ -48,6 +49,9 @@ class Core(wiring.Component):
 
     def __init__(self, design: Design | Hardware):
         self.hw = design.hardware if isinstance(design, Design) else design
+        if self.hw.packed:
+            raise ResourceError("packed products are in the integer model alone: open int:, or compile without "
+                                f"product, not {self.hw.packed}")
         super().__init__({
             "bus_addr": In(8), "bus_w_data": In(32), "bus_w_stb": In(1), "bus_r_stb": In(1), "bus_r_data": Out(32),
             "push": In(stream.Signature(32)), "pull": Out(stream.Signature(32)), "busy": Out(1),

@@ -117,11 +117,11 @@ class Force(Motion):
     def _x(self, sweep: Sweep) -> Array:
         """Column operands, (samples, columns of all walks), float64."""
         columns = self.model.masters[sweep.block].shape[1] * (1 if sweep.input else sweep.repeat + 1)
-        first = sweep.first if sweep.gather else sweep.source
-        key = sweep.input, sweep.gather, first, columns
+        first, summed = sweep.first if sweep.gather else sweep.source, sweep.opcode == Opcode.FORWARD
+        key = sweep.input, sweep.gather, first, columns, summed
         if key not in self._columns:
             words = self.model.operands(self.u, columns) if sweep.input else self._operand(first, columns, sweep.gather)
-            self._columns[key] = words.astype(np.float64)
+            self._columns[key] = (self.model.operand(words) if summed else words).astype(np.float64)
         return self._columns[key]
 
     def _t(self, sweep: Sweep, words: Array) -> Array:
@@ -161,7 +161,8 @@ class Force(Motion):
         gradient += self.arrays.product(t.T, x.reshape(-1, gradient.shape[1]))
 
     def _transposed(self, sweep: Sweep) -> None:
-        acc = self.arrays.sums(self._t(sweep, self.rows[sweep.tile]), self.model.swept(sweep.block))
+        t = self.model.operand(self._t(sweep, self.rows[sweep.tile]))
+        acc = self.arrays.sums(t, self.model.swept(sweep.block))
         self._element(sweep, acc.reshape(len(self.v), -1))
 
     def _units(self, sweep: Sweep) -> None:

@@ -10,6 +10,7 @@ from echolith.sim import arith
 from echolith.sim.arrays import Arrays
 from echolith.sim.force import Contrast, Force, Motion
 from echolith.sim.state import Outcome, State
+from echolith.sim.weights import seen
 
 __all__ = ["SHIFT_LIMIT", "IntegerModel"]
 
@@ -39,14 +40,22 @@ class IntegerModel:
         return self.design.block(name)
 
     def swept(self, name: str) -> Array:
-        return self.masters[name] >> self.hw.width
+        """Weights of a block as the sweeps see them."""
+        return seen(self.hw, self.masters[name])
+
+    def operand(self, words: Array) -> Array:
+        """Columns, inputs or rows as products see them; float64 stays float64."""
+        if self.hw.packed is None:
+            return words
+        bits = self.hw.packed.operand
+        return arith.factor(words, self.hw.width, bits) * (1 << self.hw.width - bits)
 
     def drive(self, u: Array) -> Array:
         """(samples, inputs) data words -> (samples, rows of all kept drives)."""
         rows = [(first, self._block(name)) for name, first in self.design.kept_drives.items()]
         kept = np.zeros((len(u), max((first + b.rows for first, b in rows), default=0)), np.int64)
         for first, block in rows:
-            acc = self.arrays.product(self.operands(u, block.columns), self.swept(block.name).T)
+            acc = self.arrays.product(self.operand(self.operands(u, block.columns)), self.swept(block.name).T)
             kept[:, first:first + block.rows] = self.kept(acc)
         return kept
 
@@ -81,7 +90,7 @@ class IntegerModel:
         """Its outputs and cost derivatives."""
         w, place = self.swept("readout"), self.design.read_place
         pair.run(self.design.reads)
-        x = pair.v[:, place:place + w.shape[1]]
+        x = self.operand(pair.v[:, place:place + w.shape[1]])
         acc = self.arrays.product(x, w.T)
         pair.run(self.design.levels)
         out = self.arrays.run(self.hw.cost, {"acc": acc, "target": target, "drive": pair.kept})
@@ -97,7 +106,7 @@ class IntegerModel:
             pair.run(self.design.backs)
             t, w = pair.rows[self.design.backs[-1].tile].astype(np.int64), self.swept("nudge")[0, 0]
             return arith.sat(arith.rnd(t * w, self.hw.nudge_shift), self.hw.width)
-        return arith.sat(arith.rnd(self.arrays.product(t, w), self.hw.nudge_shift), self.hw.width)
+        return arith.sat(arith.rnd(self.arrays.product(self.operand(t), w), self.hw.nudge_shift), self.hw.width)
 
     # -- motion ----------------------------------------------------------------------------------------------------
 
