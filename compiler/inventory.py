@@ -62,7 +62,8 @@ def _room(words: int) -> int:
 
 
 def multipliers(hw: Hardware) -> dict[str, int]:
-    """Multipliers of the array, two per lane, and of the neuron unit: one per product and per table of its pipelines,
-    two per vector parameter for its update."""
+    """Multipliers of the array, two per lane, or per pair of lanes that share them, and of the neuron unit: one per
+    product and per table of its pipelines, two per vector parameter for its update."""
     unit = sum(c.kinds["mul"] + c.kinds["table"] for c in circuits(hw)) + 2 * len(hw.vectors) * hw.learn
-    return {"array": 2 * hw.lanes, "neuron_unit": unit, "total": 2 * hw.lanes + unit}
+    array = hw.lanes if hw.packed else 2 * hw.lanes
+    return {"array": array, "neuron_unit": unit, "total": array + unit}

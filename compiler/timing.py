@@ -10,8 +10,8 @@ from echolith.compiler.isa import VARIANT, Context, Dest, Field, Opcode, Pairing
 from echolith.compiler.pipeline import latency
 
 __all__ = [
-    "BURST", "GROUP", "Tails", "broadcast", "cycles", "fetched", "handed", "host_read", "operand_stage", "reuse",
-    "scaled", "summed", "tails", "tree_levels", "updated",
+    "BURST", "GROUP", "Tails", "broadcast", "cycles", "fetched", "handed", "host_read", "operand_stage", "operands",
+    "reuse", "scaled", "second_column", "summed", "tails", "tree_levels", "updated",
 ]
 
 EXECUTE = 2  # cycles from a word's decoding to the next one's reading
@@ -55,19 +55,24 @@ def fetched(hw: Hardware) -> int:
     return 1 + hw.overlap
 
 
+def operands(hw: Hardware) -> int:
+    """Stage of the multipliers' operands: weights of packed products are rounded and wait for their neighbours."""
+    return fetched(hw) + (2 if hw.packed else 0)
+
+
 def summed(hw: Hardware) -> int:
-    """Stage of sums: operand, product, accumulator."""
-    return fetched(hw) + 3
+    """Stage of sums: operand, product, both products apart if it is packed, accumulator."""
+    return operands(hw) + 3 + bool(hw.packed)
 
 
 def updated(hw: Hardware) -> int:
     """Stage in which an update's masters are written: operand, product, sum, shifted, rounded, sum, clipped."""
-    return fetched(hw) + 7
+    return operands(hw) + 7
 
 
 def reuse(hw: Hardware) -> int:
     """Cycles after which a gradient word may be added to again."""
-    return fetched(hw) + 2
+    return operands(hw) + 2
 
 
 def handed(hw: Hardware) -> int:
@@ -85,9 +90,14 @@ def host_read(hw: Hardware) -> int:
     return 3 + hw.overlap + broadcast(hw) + fetched(hw) + (hw.lanes > GROUP)
 
 
-def tree_levels(lanes: int) -> int:
-    """Register levels of the adder tree."""
-    return (lanes - 1).bit_length()
+def tree_levels(hw: Hardware) -> int:
+    """Register levels of the adder tree over lanes, or pairs of them."""
+    return ((hw.lanes // 2 if hw.packed else hw.lanes) - 1).bit_length()
+
+
+def second_column(hw: Hardware) -> int:
+    """Cycles from a column's sums to those of the one that packed products made with it."""
+    return 0 if not hw.packed else 1 if hw.burst else 2
 
 
 def tails(hw: Hardware) -> Tails:
@@ -95,7 +105,7 @@ def tails(hw: Hardware) -> Tails:
     # Drain register, then two slots of every lane; the row unit reads drives beside them.
     drain = far + summed(hw) + 1 + 2 * hw.lanes + fetched(hw) - 1
     step = operand_stage(hw) + step_latency(hw)  # state read, pipeline, write
-    sums = far + summed(hw) + tree_levels(hw.lanes) + (BURST if hw.burst else 0)
+    sums = far + summed(hw) + tree_levels(hw) + second_column(hw) + (BURST if hw.burst else 0)
     # Registered result of slot b, written. A vector's gradient follows two cycles later: before any next sweep's.
     value = operand_stage(hw) + max(map(latency, hw.step)) + 2
     rows = scaled(hw) if hw.learn and hw.cost else 0
@@ -136,8 +146,10 @@ def _walk(word: int, s: list[int], hw: Hardware) -> int:
             return (0 if word >> Pairing.TILE & 1 else tiles - 1) * max(columns, 2 * hw.lanes) + columns
         return walks * tiles * max(columns, 2 * hw.lanes)
     if opcode == Opcode.OUTER:
+        columns *= 2 if hw.packed else 1  # products of one lane, then of the other
         return walks * tiles * (max(columns, reuse(hw)) if hw.repeat else columns)
     if opcode == Opcode.TRANSPOSED:
+        columns -= columns % 2 if hw.packed else 0
         return walks * columns * (tiles if hw.burst else max(tiles, 2))
     return 2 * length * (tiles if opcode == Opcode.UPDATE else 1)
 
