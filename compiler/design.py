@@ -92,6 +92,11 @@ class Hardware:
         return self.paired and self.depths.rows < 2 * self.lanes
 
     @property
+    def dropped(self) -> int:
+        """Bits below those of a sum of packed products, all zero."""
+        return 2 * self.width - self.packed.weight - self.packed.operand if self.packed else 0
+
+    @property
     def contexts(self) -> int:
         """Places in the bank of positions: of the pair, of both echoes, and the buffers of inputs."""
         return 3 + (BUFFERS if self.paired else 1)

@@ -36,7 +36,7 @@ def banks(hw: Hardware) -> list[Bank]:
         Bank("positions", 4 if hw.overlap else 2, 4 * units, w), Bank("momenta", 1, 8 * units, w),
         Bank("drives", int(_driven(hw)), 2 * d.rows * (BUFFERS if hw.paired else 1), w),
         Bank("inputs", 2 * hw.paired, BUFFERS * units, w),
-        Bank("burst", int(hw.burst), d.units - 1, 2 * hw.accumulator),
+        Bank("burst", int(hw.burst), d.units - 1, 2 * (hw.accumulator - hw.dropped)),
         Bank("index", int(d.index > 0), d.index, (units - 1).bit_length()),
         Bank("program", 1, d.program, 32), Bank("order", 1, d.order, (d.data - 1).bit_length() + 1),
         Bank("data", 1, d.data, hw.data_width), Bank("results", 1, d.results, w),

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from echolith.compiler.design import Hardware
 from echolith.compiler.timing import GROUP, broadcast, fetched, operands, second_column, summed, tree_levels, updated
 from echolith.rtl.lane import Lane, LaneControl, Mode, row_write
-from echolith.rtl.pair import Pair, PairControl, dropped
+from echolith.rtl.pair import Pair, PairControl
 from echolith.rtl.pipeline import delay
 from echolith.sim import arith
 
@@ -227,8 +227,7 @@ class SynapseArray(wiring.Component):
         element = delay(m, stages[summed(self.hw) - 1], self._far, "summed")
         m.d.comb += self.taken.eq(_drains(element) & element[3])
         load, left = delay(m, _drains(element), 1, "load"), Signal(range(2 * self.hw.lanes))
-        below = dropped(self.hw) if self.hw.packed else 0
-        m.d.comb += [self.drain.eq(lanes[0].drain << below), self.drain_next.eq(load | (left != 0))]
+        m.d.comb += [self.drain.eq(lanes[0].drain << self.hw.dropped), self.drain_next.eq(load | (left != 0))]
         with m.If(load):
             m.d.sync += left.eq(2 * self.hw.lanes - 1)
         with m.Elif(left != 0):
@@ -242,17 +241,17 @@ class SynapseArray(wiring.Component):
 
     def _pair_trees(self, m: Module, pairs: list, stages: list) -> None:
         """Two columns' sums come at once; the second one's wait."""
-        here, first, below = self._arriving(m, stages), Signal(), dropped(self.hw)
+        here, first = self._arriving(m, stages), Signal()
         m.d.sync += first.eq(here[0] & here[2])
         second = delay(m, first, second_column(self.hw), "second_column")
         m.d.comb += self.y_valid.eq(first | second)
         for slot, out in (("a", self.y_a), ("b", self.y_b)):
-            high, low = (self._tree(m, [getattr(p, f"{part}_{slot}") for p in pairs], here, len(out) - below)
+            high, low = (self._tree(m, [getattr(p, f"{part}_{slot}") for p in pairs], here, len(out) - self.hw.dropped)
                          for part in ("high", "low"))
             waiting = Signal.like(low, name=f"waiting_{slot}", reset_less=True)
             with m.If(first):
                 m.d.sync += waiting.eq(low)
-            m.d.comb += out.eq(Mux(first, high, waiting) << below)
+            m.d.comb += out.eq(Mux(first, high, waiting) << self.hw.dropped)
 
     def _arriving(self, m: Module, stages: list):
         """The element whose products leave the tree."""

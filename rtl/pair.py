@@ -15,13 +15,7 @@ from echolith.rtl.pipeline import delay
 from echolith.rtl.update import UpdateTail
 from echolith.sim import arith
 
-__all__ = ["Pair", "PairControl", "dropped"]
-
-
-def dropped(hw: Hardware) -> int:
-    """Bits below those of a packed product's sum, all zero."""
-    assert hw.packed is not None
-    return 2 * hw.width - hw.packed.weight - hw.packed.operand
+__all__ = ["Pair", "PairControl"]
 
 
 class PairControl(data.Struct):
@@ -54,7 +48,8 @@ class Pair(wiring.Component):
     w_addr, g_addr, t_addr, gw_addr, ww_addr : as of a `Lane`; t_addr in stage O - 1
     x_a, x_b : stage O; of FORWARD a factor, sign-extended
     high_a, high_b, low_a, low_b : products, stage O + 3; of TRANSPOSED the first and the second column's
-    drain, previous : sums without the `dropped` bits on their way out: slot a and b of the even lane, then of the odd
+    drain, previous : sums, without the bits that are `Hardware.dropped`, on their way out: slot a and b of the even
+        lane, then of the odd
     row_a, row_b : writes of operands, those of TRANSPOSED rounded
     alarm, large, clipped, host_* : as of a `Lane`; two bits of enables
     words : masters and gradients of both lanes, even lane first
@@ -65,7 +60,7 @@ class Pair(wiring.Component):
         self.hw, self.packed, self.index = hw, hw.packed, index
         w, depth = hw.width, (hw.depths.weights - 1).bit_length()
         self.tile_bits = (hw.depths.tiles - 1).bit_length() + hw.overlap
-        word, acc, part = signed(w), signed(hw.accumulator - dropped(hw)), signed(self.packed.shift)
+        word, acc, part = signed(w), signed(hw.accumulator - hw.dropped), signed(self.packed.shift)
         super().__init__({
             "control": In(PairControl),
             "w_addr": In(depth), "g_addr": In(depth), "t_addr": In(self.tile_bits + 1),

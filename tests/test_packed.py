@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 from networks import Oscillators
-from test_machine import data
+from test_machine import compare, data, same
 
 import echolith as el
 from echolith.compiler.formats import Packed
+from echolith.compiler.inventory import multipliers
 from echolith.examples import digits
 from echolith.examples.teach import learn
 from echolith.sim import arith
 from echolith.sim.data import words
+from echolith.sim.device import IntegerDevice
 from echolith.sim.model import IntegerModel
 from echolith.sim.rounding import rounding
 from echolith.sim.weights import from_values, load
@@ -19,10 +21,10 @@ from echolith.sim.weights import from_values, load
 SIZES = (6, 9, 3, 4)
 
 
-def compiled(precision, sizes=SIZES, steps=4, lanes=4, **options):
+def compiled(precision, sizes=SIZES, steps=4, lanes=4, cost_at="last", **options):
     torch.manual_seed(0)
-    x, y = data(np.random.default_rng(0), 24, steps, sizes[2], sizes[3], "last")
-    how = {"dynamics": el.Leapfrog(0.25, 2), "rule": el.HamiltonianEcho("last"), "calibrate": (x, y), **options}
+    x, y = data(np.random.default_rng(0), 24, steps, sizes[2], sizes[3], cost_at)
+    how = {"dynamics": el.Leapfrog(0.25, 2), "rule": el.HamiltonianEcho(cost_at), "calibrate": (x, y), **options}
     return el.compile(Oscillators(*sizes, mse=False, bias=True), lanes=lanes, precision=precision, **how), x, y
 
 
@@ -104,3 +106,43 @@ def test_what_packed_products_cannot_do_is_refused(precision, options, message):
     with pytest.raises(el.CompileError) as error:
         compiled(precision, **options)
     assert str(error.value) == message
+
+
+# -- the RTL -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision, sizes, lanes, steps, cost_at", [
+    ("packed", (10, 13, 3, 4), 4, 5, "last"),  # several tiles, the last one filled in part
+    ("packed", (10, 7, 3, 4), 8, 3, "every"),  # one tile: a column every cycle
+    ({"word": "12 bits"}, SIZES, 4, 3, "last"),
+])
+def test_rtl_equals_the_integer_model(precision, sizes, lanes, steps, cost_at, simulate):
+    design, *_ = compiled(precision, sizes, steps, lanes, cost_at)
+    compare(design, simulate(design), 5, cost_at, 0.9)
+    assert multipliers(design.hardware)["array"] == (lanes if precision == "packed" else 2 * lanes)
+
+
+def test_packed_extremes_are_the_same_in_rtl(simulate):
+    """The largest words: factors are clipped, gradients crowd, masters clip."""
+    design, *_ = compiled("packed", (10, 13, 3, 4), 5, 4)
+    chip, twin = simulate(design), IntegerDevice(design)
+    generator = np.random.default_rng(3)
+    wild = {name: generator.integers(-(1 << 35), 1 << 35, w.shape)
+            for name, w in from_values(design, design.values).items()}
+    x, y = data(generator, 3, 5, design.inputs, design.outputs, "last")
+    x, y = words(design, x, y[:, None])
+    for device in (chip, twin):
+        device.write(wild)
+        device.clear()
+    got, want = chip.run("learn", x, y), twin.run("learn", x, y)
+    assert (got.flags, got.response, got.leading) == (want.flags, want.response, want.leading)
+    np.testing.assert_array_equal(got.outputs, want.outputs)
+    same("gradient", twin.read_gradients(), chip.read_gradients())
+    crowded = {name: generator.integers(-(1 << 31), 1 << 31, w.shape) for name, w in wild.items()}
+    for device in (chip, twin):
+        device.write_gradients(crowded)
+    rates = {name: (70000, 1) for name in design.rates}
+    got, want = chip.update(rates), twin.update(rates)
+    assert got.flags == want.flags and got.saturated == want.saturated > 0
+    same("master", twin.read(), chip.read())
+    same("momentum", twin.read_gradients(), chip.read_gradients())
