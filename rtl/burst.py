@@ -25,8 +25,8 @@ class Burst(wiring.Component):
         bits = len(self.i_a) - self.dropped
         m.submodules.fifo = fifo = SyncFIFOBuffered(width=2 * bits, depth=self.depth)
         m.d.comb += [
-            fifo.w_en.eq(self.i_valid), fifo.w_data.eq(Cat(self.i_a[-bits:], self.i_b[-bits:])), fifo.r_en.eq(self.o_valid),
-            self.o_valid.eq(fifo.r_rdy & ~rests),
+            fifo.w_en.eq(self.i_valid), fifo.w_data.eq(Cat(self.i_a[-bits:], self.i_b[-bits:])),
+            fifo.r_en.eq(self.o_valid), self.o_valid.eq(fifo.r_rdy & ~rests),
             self.o_a.eq(fifo.r_data[:bits].as_signed() << self.dropped),
             self.o_b.eq(fifo.r_data[bits:].as_signed() << self.dropped),
         ]
