@@ -26,6 +26,7 @@ class PairControl(data.Struct):
     odd: 1  # O: the odd lane's turn; TRANSPOSED, OUTER, UPDATE
     first: 1  # O + 3: start a new sum
     load: 1  # O + 4: sums to the drain registers
+    shift: 1  # the next lane's take their place
     odd_word: 1  # O + 3: the gradient that is added to
     odd_master: 1  # O + 5
     outer: 2  # O + 4: write the accumulated gradient
@@ -48,8 +49,8 @@ class Pair(wiring.Component):
     w_addr, g_addr, t_addr, gw_addr, ww_addr : as of a `Lane`; t_addr in stage O - 1
     x_a, x_b : stage O; of FORWARD a factor, sign-extended
     high_a, high_b, low_a, low_b : products, stage O + 3; of TRANSPOSED the first and the second column's
-    drain, previous : sums, without the bits that are `Hardware.dropped`, on their way out: slot a and b of the even
-        lane, then of the odd
+    drain_a, drain_b, next_a, next_b : registered sums on their way out, even lane first, and those of the next pair;
+        without the bits that are `Hardware.dropped`
     row_a, row_b : writes of operands, those of TRANSPOSED rounded
     alarm, large, clipped, host_* : as of a `Lane`; two bits of enables
     words : masters and gradients of both lanes, even lane first
@@ -66,7 +67,8 @@ class Pair(wiring.Component):
             "w_addr": In(depth), "g_addr": In(depth), "t_addr": In(self.tile_bits + 1),
             "gw_addr": In(depth), "ww_addr": In(depth), "x_a": In(word), "x_b": In(word),
             "high_a": Out(part), "high_b": Out(part), "low_a": Out(part), "low_b": Out(part),
-            "drain": Out(acc), "previous": In(acc), "row_a": In(row_write(hw)), "row_b": In(row_write(hw)),
+            "drain_a": Out(acc), "drain_b": Out(acc), "next_a": In(acc), "next_b": In(acc),
+            "row_a": In(row_write(hw)), "row_b": In(row_write(hw)),
             "alarm": Out(1), "large": Out(1), "clipped": Out(1),
             "host_w_en": In(2), "host_g_en": In(2), "host_data": In(2 * w),
             "words": Out(2 * (2 * w + arith.gradient_width(w))),
@@ -144,13 +146,16 @@ class Pair(wiring.Component):
             self._products.append(p)
 
     def _sums(self, m: Module, platform) -> None:
-        """Forward sums and their way out: copied to the drain registers, which shift all the time."""
-        c, chain = self.control, [Signal.like(self.drain, name=f"drain_{i}") for i in range(1, 4)]
-        chain = [self.drain, *chain, self.previous]
-        for place, product in enumerate((self.high_a, self.high_b, self.low_a, self.low_b)):
-            m.submodules[f"sum_{place}"] = acc = accumulator(platform, bits=len(product), width=len(self.drain))
-            m.d.comb += [acc.value.eq(product), acc.first.eq(c.first)]
-            m.d.sync += chain[place].eq(Mux(c.load, acc.total, chain[place + 1]))
+        """Forward sums and their way out: copied to the drain registers, which shift."""
+        c = self.control
+        for slot, (high, low, drain, following) in {"a": (self.high_a, self.low_a, self.drain_a, self.next_a),
+                                                    "b": (self.high_b, self.low_b, self.drain_b, self.next_b)}.items():
+            odd = Signal.like(drain, name=f"odd_{slot}")
+            for lane, product, register, after in (("even", high, drain, odd), ("odd", low, odd, following)):
+                m.submodules[f"sum_{slot}_{lane}"] = acc = accumulator(platform, bits=len(product), width=len(drain))
+                m.d.comb += [acc.value.eq(product), acc.first.eq(c.first)]
+                with m.If(c.load | c.shift):
+                    m.d.sync += register.eq(Mux(c.load, acc.total, after))
 
     def _gradients(self, m: Module, platform) -> list:
         """The banks; halves of the word whose turn it is."""
