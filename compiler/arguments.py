@@ -57,10 +57,10 @@ def _given(calibrate: Any) -> None:
 
 
 def _precision(precision: object) -> None:
-    if isinstance(precision, Wanted) or isinstance(precision, str) and precision == "auto":
+    if isinstance(precision, Wanted) or isinstance(precision, str) and precision in ("auto", "packed"):
         return
     if not isinstance(precision, Mapping):
-        raise CompileError('precision must be "auto", a mapping of names to formats, or a Wanted, not '
+        raise CompileError('precision must be "auto", "packed", a mapping of names to formats, or a Wanted, not '
                            f"{precision!r:.60}")
     for name, text in precision.items():
         if not isinstance(text, str):

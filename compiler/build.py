@@ -22,6 +22,7 @@ from echolith.compiler.lanes import fullest
 from echolith.compiler.layout import size
 from echolith.compiler.located import located
 from echolith.compiler.own import owned
+from echolith.compiler.packed import worded
 from echolith.compiler.precision import chosen
 from echolith.compiler.program import Program
 from echolith.compiler.quantise import Formats, Quantised, operand, quantise
@@ -58,11 +59,13 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
     lanes : int or "auto"
         Lanes of two multipliers each. "auto" fills the board: of the numbers that make a sample faster, the largest
         that fits by the estimate of `compiler.resources`.
-    precision : "auto", Wanted or mapping
+    precision : "auto", "packed", Wanted or mapping
         "auto" takes the formats that the calibrated ranges ask for and measures nothing; `Wanted` figures are measured
         on the calibration data and finer formats tried until they are met. A mapping replaces calibrated formats, by
         the names of `Design.precision` (``state``, ``hidden``, ...), spelled ``Q5.12`` (without the sign bit) or
-        ``ap_fixed<18,6>`` (with it); only the fraction bits count, words have the board's width.
+        ``ap_fixed<18,6>`` (with it); only the fraction bits count, words have the board's width or that of ``word``.
+        "packed" lets sweeps see 4 bits of a weight and 11 of what it is multiplied by, so that a multiplier makes two
+        products; ``product`` asks for other widths. Masters and gradients stay wide.
     samples : int, optional
         Samples that the data memory holds; as many as were given to calibrate, as far as the board has room, if
         None. Samples that do not fit are streamed, 0 streams all.
@@ -88,8 +91,8 @@ def _compiled(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate
               lanes: int | Literal["auto"], precision: Mapping[str, str] | Wanted | str, samples: int | None,
               like: Design | None) -> Design:
     check_arguments(model, dynamics, rule, calibrate, steps, lanes, precision, samples, like)
-    case = find_case(model, dynamics, rule, calibrate, steps, find_board(board), 1 if lanes == "auto" else int(lanes),
-                     samples, like)
+    case = find_case(model, dynamics, rule, calibrate, steps, worded(find_board(board), precision, like),
+                     1 if lanes == "auto" else int(lanes), samples, like)
     given = "auto" if isinstance(precision, Wanted) else precision
     if isinstance(precision, Wanted) and (calibrate is None or like is not None):
         raise CompileError("precision: wanted figures are measured on calibrate=(X, Y) and choose the hardware; they "

@@ -13,7 +13,7 @@ import numpy as np
 
 from echolith.compiler.costs import Cost
 from echolith.compiler.derived import Derived, completed, unlearnable
-from echolith.compiler.formats import Format
+from echolith.compiler.formats import Format, Packed
 from echolith.compiler.ir import Expr
 from echolith.compiler.isa import BUFFERS
 from echolith.compiler.kinetic import Drift
@@ -79,6 +79,7 @@ class Hardware:
     adding: bool = False  # gradients of both samples in PAIR are added
     input_bits: int = 0  # of a word of inputs, of targets; as a line if 0
     target_bits: int = 0
+    packed: Packed | None = None  # sweeps see rounded weights and operands, two products share a multiplier
 
     @property
     def paired(self) -> bool:
@@ -91,6 +92,11 @@ class Hardware:
         return self.paired and self.depths.rows < 2 * self.lanes
 
     @property
+    def dropped(self) -> int:
+        """Bits below those of a sum of packed products, all zero."""
+        return 2 * self.width - self.packed.weight - self.packed.operand if self.packed else 0
+
+    @property
     def contexts(self) -> int:
         """Places in the bank of positions: of the pair, of both echoes, and the buffers of inputs."""
         return 3 + (BUFFERS if self.paired else 1)
@@ -98,8 +104,8 @@ class Hardware:
     @cached_property
     def hardware_id(self) -> int:
         """CRC-32 of this description; what came later counts where it is there."""
-        absent = {"adding": not self.adding, **dict.fromkeys(_NARROW, self.input_bits == self.target_bits
-                                                             == self.data_width)}
+        absent = {"adding": not self.adding, "packed": not self.packed,
+                  **dict.fromkeys(_NARROW, self.input_bits == self.target_bits == self.data_width)}
         return checksum({name: v for name, v in dataclasses.asdict(self).items() if not absent.get(name)})
 
     def word(self, name: str) -> int:
@@ -236,11 +242,13 @@ class Design:
 
         ``state`` is that of all states; ``u`` the inputs as operands; blocks are named as in `explain`, vectors and
         sums as there too. Q notation leaves out the sign bit: Q3.14 has 18 bits, ``ap_fixed<18,4>`` is the same.
-        ``accumulator`` are the bits of a sum of products, ``table`` the pieces of a table."""
+        ``accumulator`` are the bits of a sum of products, ``table`` the pieces of a table, ``word`` the bits of all
+        words, ``product`` those of the factors of packed products."""
         hw = self.hardware
         words = {name: str(Format(hw.word(name), frac)) for name, frac in self.fractions.items()
                  if name not in (*self.states, ONE)}
-        return words | {"accumulator": f"{hw.accumulator} bits", "table": f"{1 << hw.segments} pieces"}
+        words |= {"accumulator": f"{hw.accumulator} bits", "table": f"{1 << hw.segments} pieces"}
+        return words | ({"product": str(hw.packed)} if hw.packed else {"word": f"{hw.width} bits"})
 
     @property
     def elements(self) -> int:

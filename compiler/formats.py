@@ -9,9 +9,26 @@ import numpy as np
 
 from echolith.compiler.errors import CompileError
 
-__all__ = ["Format", "Formats", "field", "fraction", "narrow"]
+__all__ = ["Format", "Formats", "Packed", "field", "fraction", "narrow"]
 
 _LOST = 2.0**-12  # root mean square of what rounding may take from data, over that of the data
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Two products a multiplier: bits of their two weights and of the operand that these share."""
+
+    weight: int
+    operand: int
+
+    @property
+    def shift(self) -> int:
+        """From one product to the other. Weights are never the most negative word, so that one product has no more
+        bits than this."""
+        return self.weight + self.operand - 1
+
+    def __str__(self) -> str:
+        return f"{self.weight} x {self.operand} bits"
 
 
 @dataclass(frozen=True)
@@ -20,7 +37,7 @@ class Formats:
     sweep, output, delta, and one per vector parameter; ``lowered`` are those chosen inside the pipelines.
 
     ``input_bits`` and ``target_bits`` are the whole widths of data words, ``accumulator`` is the bits of a sum of
-    products, ``segments`` log2 of the pieces of a table."""
+    products, ``segments`` log2 of the pieces of a table, ``packed`` what sweeps see of weights and operands."""
 
     fractions: dict[str, int]
     input_bits: int
@@ -28,6 +45,7 @@ class Formats:
     accumulator: int
     segments: int
     lowered: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    packed: Packed | None = None
 
     def __getitem__(self, name: str) -> int:
         return self.fractions[name]

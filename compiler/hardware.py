@@ -7,7 +7,7 @@ import numpy as np
 from echolith.compiler.case import Case
 from echolith.compiler.circuits import Circuits
 from echolith.compiler.design import Depths, Design, Hardware
-from echolith.compiler.errors import ResourceError
+from echolith.compiler.errors import CompileError, ResourceError
 from echolith.compiler.isa import Opcode
 from echolith.compiler.layout import size
 from echolith.compiler.pipeline import Pipeline
@@ -31,6 +31,10 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
                  if getattr(depths, name) > getattr(given, name)}
         depths = dataclasses.replace(given, **short)
     response, shift = w, f["u"] - f["input"]
+    general = like.hardware.general if like else _general(q.circuits, q.drift)
+    if formats.packed and general:
+        raise CompileError("precision: packed products need an energy of one coupling and one drive, a readout that is "
+                           f"a matrix times the state, and a uniform mass; leave product out, not {formats.packed}")
 
     def staged(pipelines: tuple[Pipeline, ...]) -> tuple[Pipeline, ...]:
         return tuple(dataclasses.replace(p, deep=case.board.overlap) for p in pipelines)
@@ -38,7 +42,7 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
     return Hardware(
         width=w, lanes=case.lanes, learn=case.learn, accumulator=max(formats.accumulator, case.accumulator),
         segments=formats.segments, tables=len(q.tables), data_width=case.board.line, depths=depths,
-        general=like.hardware.general if like else _general(q.circuits, q.drift),
+        general=general,
         input_shift=shift, drive_shift=f["drive"] + f["input"] + shift - f["z"],
         activate=staged(q.activate), cost=staged((q.cost,))[0] if q.cost else None, step=staged(q.step),
         drift=staged(q.drift),
@@ -52,7 +56,7 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
         or bool(like and like.hardware.repeat),
         adding=any(s.learn or s.opcode == Opcode.OUTER for s in q.circuits.backs)
         or bool(like and like.hardware.adding),
-        input_bits=formats.input_bits, target_bits=formats.target_bits,
+        input_bits=formats.input_bits, target_bits=formats.target_bits, packed=formats.packed,
     )
 
 

@@ -36,7 +36,7 @@ def banks(hw: Hardware) -> list[Bank]:
         Bank("positions", 4 if hw.overlap else 2, 4 * units, w), Bank("momenta", 1, 8 * units, w),
         Bank("drives", int(_driven(hw)), *((BUFFERS * d.rows, 2 * w) if hw.paired else (2 * d.rows, w))),
         Bank("inputs", 2 * hw.paired, BUFFERS * units, w),
-        Bank("burst", int(hw.burst), d.units - 1, 2 * hw.accumulator),
+        Bank("burst", int(hw.burst), d.units - 1, 2 * (hw.accumulator - hw.dropped)),
         Bank("index", int(d.index > 0), d.index, (units - 1).bit_length()),
         Bank("program", 1, d.program, 32), Bank("order", 1, d.order, (d.data - 1).bit_length() + 1),
         Bank("data", 1, d.data, hw.data_width), Bank("results", 1, d.results, w),
@@ -62,7 +62,8 @@ def _room(words: int) -> int:
 
 
 def multipliers(hw: Hardware) -> dict[str, int]:
-    """Multipliers of the array, two per lane, and of the neuron unit: one per product and per table of its pipelines,
-    two per vector parameter for its update."""
+    """Multipliers of the array, two per lane, or per pair of lanes that share them, and of the neuron unit: one per
+    product and per table of its pipelines, two per vector parameter for its update."""
     unit = sum(c.kinds["mul"] + c.kinds["table"] for c in circuits(hw)) + 2 * len(hw.vectors) * hw.learn
-    return {"array": 2 * hw.lanes, "neuron_unit": unit, "total": 2 * hw.lanes + unit}
+    array = hw.lanes if hw.packed else 2 * hw.lanes
+    return {"array": array, "neuron_unit": unit, "total": array + unit}

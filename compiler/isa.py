@@ -20,6 +20,9 @@ the one before. Inputs and drives have buffers then, row operands two regions, a
 which. Its drive block stands beside the coupling's: OUTER with SOURCE goes on in the EXTRA columns behind COLUMNS, and
 FORWARD with SOURCE goes over these alone.
 
+With packed products (`Hardware.packed`) two lanes share their multipliers. TRANSPOSED goes over columns two by two and
+leaves out the last of an odd number, a bias; OUTER takes two cycles for each.
+
 Hardware with an index memory (`Depths.index`) gathers: with GATHER q is V[I[FIRST + i]], with GATHER_SECOND r is
 V[I[SECOND + i]]. A command with GATHER moves no position; it kicks momenta from PLACE on. With REPEAT too, FORWARD and
 OUTER gather x: column i of walk n is V[I[FIRST + n * COLUMNS + i]].

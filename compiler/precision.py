@@ -8,6 +8,7 @@ from echolith.compiler.case import Case
 from echolith.compiler.design import Design
 from echolith.compiler.errors import CompileError
 from echolith.compiler.formats import Format
+from echolith.compiler.packed import PRODUCT, WORD, packed
 from echolith.compiler.quantise import Formats, choose_formats
 
 __all__ = ["chosen"]
@@ -18,17 +19,19 @@ _PIECES = (4, 13)  # log2 of the least and the most of a table
 
 
 def chosen(case: Case, precision: Mapping[str, str] | str, like: Design | None, uncalibrated: bool) -> Formats:
-    """``precision`` is "auto" or a mapping by the names of `Design.precision`; on given hardware it decides nothing."""
+    """``precision`` is "auto", "packed" or a mapping by the names of `Design.precision`; on given hardware it decides
+    nothing."""
     if like is not None:
         hw = like.hardware
         return Formats(dict(like.fractions), hw.input_bits, hw.target_bits, hw.accumulator, hw.segments,
-                       {k: tuple(v) for k, v in like.lowered.items()})
-    formats = choose_formats(case)
+                       {k: tuple(v) for k, v in like.lowered.items()}, hw.packed)
+    two = packed(case, precision)
+    formats = choose_formats(case, packed=two)
     fractions, sizes = _edits(case, formats, {} if isinstance(precision, str) else precision)
     if uncalibrated:
         fractions.setdefault("state", min(case.board.width - 6, formats["state"]))
-    return dataclasses.replace(choose_formats(case, fractions, sizes.get("input_bits", 0)) if fractions else formats,
-                               **sizes)
+    return dataclasses.replace(
+        choose_formats(case, fractions, sizes.get("input_bits", 0), two) if fractions else formats, **sizes)
 
 
 def _edits(case: Case, formats: Formats, precision: Mapping[str, str]) -> tuple[dict[str, int], dict[str, int]]:
@@ -40,13 +43,15 @@ def _edits(case: Case, formats: Formats, precision: Mapping[str, str]) -> tuple[
             sizes["accumulator"] = _accumulator(text, case.accumulator)
         elif name == "table":
             sizes["segments"] = _segments(text)
+        elif name in (WORD, PRODUCT):
+            continue
         elif name in named:
             fractions[name] = _fraction(name, text, case.board.width)
             if name in _DATA:
                 sizes[f"{name}_bits"] = _data(name, text, case.board.width)
         else:
-            raise CompileError(f"precision names are {', '.join(dict.fromkeys(named))}, accumulator, table, not "
-                               f"{name!r}")
+            raise CompileError(f"precision names are {', '.join(dict.fromkeys(named))}, accumulator, table, word, "
+                               f"product, not {name!r}")
     return fractions, sizes
 
 

@@ -14,7 +14,7 @@ from echolith.compiler.costing import CostCircuit, steepest
 from echolith.compiler.costs import KEPT, LEVEL, LEVELS, WEIGHED, WEIGHTS, Cost, sampled, slope
 from echolith.compiler.differentiate import derivative
 from echolith.compiler.errors import CompileError
-from echolith.compiler.formats import Formats, fraction, narrow
+from echolith.compiler.formats import Formats, Packed, fraction, narrow
 from echolith.compiler.isa import Opcode
 from echolith.compiler.kinetic import Drift, Drifts, drifts
 from echolith.compiler.layout import Plan
@@ -29,6 +29,7 @@ __all__ = ["Formats", "Quantised", "choose_formats", "operand", "quantise"]
 
 
 _GROWTH = 4.0
+_PACKED_GROWTH = 2.0  # of states that few bits see
 _ROUNDS = 8
 
 
@@ -46,9 +47,10 @@ class Quantised:
     lowered: dict[str, tuple[int, ...]]
 
 
-def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({}), input_bits: int = 0) -> Formats:
+def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({}), input_bits: int = 0,
+                   packed: Packed | None = None) -> Formats:
     """Formats from the calibrated ranges, but for those that are ``given``, as ``input_bits`` may be; weights that
-    learn get room for growth."""
+    learn get room for growth, those of packed products little."""
     graph, samples, width, plan = case.graph, case.samples, case.board.width, case.plan
     values: Mapping[str, np.ndarray] = case.flow.values
     learned = graph.learned if case.learn else frozenset()
@@ -56,7 +58,8 @@ def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({}), 
     state = max(samples.p, *(float(np.abs(samples.values[s]).max(initial=0)) for s in graph.states))
     inputs, targets = narrow(samples.inputs, width), narrow(samples.targets, width)
     f = {
-        "state": min(fraction(_room(state, learns), width, 1.0), width - (4 if learns else 3)),
+        "state": min(fraction(_room(state, learns, _PACKED_GROWTH if packed else _GROWTH), width, 1.0),
+                     width - (4 if learns else 3)),
         "input": inputs.frac, "target": targets.frac,
         "output": fraction(_outputs(case.cost, samples), width, 1.0),
     }
@@ -69,10 +72,10 @@ def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({}), 
     drives = [b for b in plan.blocks if b.name.startswith("drive")]
     for block in plan.blocks:
         if block not in drives:
-            f[block.name] = _weights(plan, values, learned, (block.name,), width, 1.0)
-    shared = _weights(plan, values, learned, tuple(b.name for b in drives), width, 1.0 / max(1.0, largest))
+            f[block.name] = _weights(plan, values, learned, (block.name,), width, 1.0, packed)
+    shared = _weights(plan, values, learned, tuple(b.name for b in drives), width, 1.0 / max(1.0, largest), packed)
     f |= {b.name: shared for b in drives} | {"drive": shared}
-    f.setdefault("readout", _weights(plan, values, learned, (), width, 1.0))
+    f.setdefault("readout", _weights(plan, values, learned, (), width, 1.0, packed))
     for index, name in enumerate(case.vectors):
         largest = max(float(np.abs(values[name]).max()), 0.25)
         f[f"vector{index}"] = fraction(largest, width, 4.0 if name in learned else 1.01)
@@ -87,7 +90,7 @@ def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({}), 
     bits = targets.width if case.cost is not None else inputs.width
     if samples.missing is not None and samples.targets.min() * 2.0**targets.frac <= reserved(bits):
         bits = min(bits + 1, width)
-    return Formats(f, input_bits or inputs.width, bits, case.accumulator, case.board.segments)
+    return Formats(f, input_bits or inputs.width, bits, case.accumulator, case.board.segments, packed=packed)
 
 
 def _reading(case: Case, f: Mapping[str, int], width: int) -> dict[str, int]:
@@ -157,9 +160,9 @@ def _sums(case: Case, width: int, learns: bool) -> dict[str, int]:
     return {"z": z} | {n: z if n in driven else bits(r) for n, r in ranges.items()}
 
 
-def _room(largest: float, learns: bool) -> float:
+def _room(largest: float, learns: bool, growth: float = _GROWTH) -> float:
     """Range for states and row sums, which grow in training."""
-    return (_GROWTH if learns else 1.5) * largest
+    return (growth if learns else 1.5) * largest
 
 
 def _outputs(cost: Cost | None, samples: Samples) -> float:
@@ -172,11 +175,14 @@ def _outputs(cost: Cost | None, samples: Samples) -> float:
 
 
 def _weights(plan: Plan, values: Mapping[str, np.ndarray], learned: frozenset[str], blocks: tuple[str, ...], width: int,
-             floor: float) -> int:
-    """Room for four times the largest weight; learned weights always reach 4 * ``floor``."""
+             floor: float, packed: Packed | None) -> int:
+    """Room for four times the largest weight; learned weights always reach 4 * ``floor``. Of packed products, the
+    largest weight at least, and ``floor`` / 2."""
     used = [(name, c.scale) for c in plan.columns if c.block in blocks for name, *_ in c.parameters]
     largest = max((abs(s) * float(np.abs(values[n]).max(initial=0)) for n, s in used), default=0)
     grows = any(n in learned for n, _ in used)
+    if packed and grows:
+        return fraction(max(largest, 0.5 * floor), width, 1.0)
     return fraction(max(4.0 * largest, 3.9 * floor) if grows else max(largest, 2.0**-width) * 1.01, width, 1.0)
 
 

@@ -76,9 +76,10 @@ def features(hw: Hardware, board: Board) -> dict[str, float]:
                 if not (board.sprams and b.name == "weights")]
     registers = sum(c.registers for c in parts)
     small = [(b, m) for b, m in memories if m.kind == "lutram"]
+    multiplying = hw.lanes / (2 if hw.packed else 1)  # lanes, or pairs that share multipliers and updates
     return {
         "core": 1, "learning": hw.learn, "general": hw.general, "overlap": hw.overlap, "paired": hw.paired,
-        "lane sums": hw.lanes * hw.accumulator, "lane updates": hw.lanes * w * hw.learn,
+        "lane sums": hw.lanes * (hw.accumulator - hw.dropped), "lane updates": multiplying * w * hw.learn,
         "vector updates": len(hw.vectors) * w * hw.learn,
         "small memories": sum(b.copies * m.cells for b, m in small),
         "small words": sum(b.copies * b.bits for b, _ in small),
@@ -87,7 +88,7 @@ def features(hw: Hardware, board: Board) -> dict[str, float]:
         "registers": registers,
         # On iCE40 a flip-flop without logic before it takes a logic cell too, and multipliers register their products.
         "lone registers": registers if board.family == "ice40" else 0,
-        "products": 4 * w * hw.lanes + sum(c.products for c in parts) if board.family == "ecp5" else 0,
+        "products": 4 * w * multiplying + sum(c.products for c in parts) if board.family == "ecp5" else 0,
     }
 
 

@@ -10,9 +10,9 @@ from echolith.compiler.isa import VARIANT, Context, Dest, Field, Opcode, Pairing
 from echolith.compiler.pipeline import latency
 
 __all__ = [
-    "BURST", "GROUP", "Tails", "broadcast", "costed_stage", "cycles", "drained", "fetched", "handed", "host_read",
-    "operand_stage", "reuse",
-    "scaled", "summed", "tails", "tree_levels", "updated",
+    "BURST", "GROUP", "LEADING", "Tails", "broadcast", "costed_stage", "cycles", "drained", "fetched", "handed",
+    "host_read", "operand_stage", "operands", "reuse", "scaled", "second_column", "summed", "tails", "tree_levels",
+    "updated",
 ]
 
 EXECUTE = 2  # cycles from a word's decoding to the next one's reading
@@ -20,6 +20,7 @@ JUMP = 1  # further cycle of a word behind which another than the next is read
 
 NEXT = 2  # further cycles of NEXT: one order word a cycle
 GROUP = 8  # lanes that share a copy of the broadcast registers
+LEADING = 6  # cycles from a cost derivative to the exponent that follows from it
 BURST = 2  # from a column's sums to the neuron unit's, if none wait before them
 
 
@@ -61,19 +62,24 @@ def fetched(hw: Hardware) -> int:
     return 1 + hw.overlap
 
 
+def operands(hw: Hardware) -> int:
+    """Stage of the multipliers' operands: weights of packed products are rounded and wait for their neighbours."""
+    return fetched(hw) + (2 if hw.packed else 0)
+
+
 def summed(hw: Hardware) -> int:
-    """Stage of sums: operand, product, accumulator."""
-    return fetched(hw) + 3
+    """Stage of sums: operand, product, both products apart if it is packed, accumulator."""
+    return operands(hw) + 3 + bool(hw.packed)
 
 
 def updated(hw: Hardware) -> int:
     """Stage in which an update's masters are written: operand, product, sum, shifted, rounded, sum, clipped."""
-    return fetched(hw) + 7
+    return operands(hw) + 7
 
 
 def reuse(hw: Hardware) -> int:
     """Cycles after which a gradient word may be added to again."""
-    return fetched(hw) + 2
+    return operands(hw) + 2
 
 
 def handed(hw: Hardware) -> int:
@@ -96,9 +102,14 @@ def host_read(hw: Hardware) -> int:
     return 3 + hw.overlap + broadcast(hw) + fetched(hw) + (hw.lanes > GROUP)
 
 
-def tree_levels(lanes: int) -> int:
-    """Register levels of the adder tree."""
-    return (lanes - 1).bit_length()
+def tree_levels(hw: Hardware) -> int:
+    """Register levels of the adder tree over lanes, or pairs of them."""
+    return ((hw.lanes // 2 if hw.packed else hw.lanes) - 1).bit_length()
+
+
+def second_column(hw: Hardware) -> int:
+    """Cycles from a column's sums to those of the one that packed products made with it."""
+    return 0 if not hw.packed else 1 if hw.burst else 2
 
 
 def tails(hw: Hardware) -> Tails:
@@ -107,11 +118,13 @@ def tails(hw: Hardware) -> Tails:
     drain = far + summed(hw) + 1 + drained(hw, Dest.HIDDEN) + fetched(hw) - 1
     activated = max(map(latency, hw.activate))
     step = operand_stage(hw) + step_latency(hw)  # state read, pipeline, write
-    sums = far + summed(hw) + tree_levels(hw.lanes) + (BURST if hw.burst else 0)
+    sums = far + summed(hw) + tree_levels(hw) + second_column(hw) + (BURST if hw.burst else 0)
     # Registered result of slot b, written. A vector's gradient follows two cycles later: before any next sweep's.
     value = operand_stage(hw) + max(map(latency, hw.step)) + 2
     rows = scaled(hw) if hw.learn and hw.cost else 0
-    hidden, cost = drain + activated + rows + 1, drain + (costed_stage(hw) + rows + 1 if hw.cost else 0)
+    # With `Hardware.paired` a sweep that scales by the exponents may follow at once.
+    leads = LEADING if hw.paired and hw.learn else 0
+    hidden, cost = drain + activated + rows + 1, drain + (costed_stage(hw) + rows + 1 + leads if hw.cost else 0)
     # A drive is written `fetched` + 2 cycles behind its strobe, and may be read then.
     taken = drained(hw, Dest.HIDDEN) - 2 if hw.paired else hidden
     drive = max(drained(hw, Dest.DRIVE), fetched(hw) + 2) - 2 if hw.paired else drain + 1
@@ -161,8 +174,10 @@ def _walk(word: int, s: list[int], hw: Hardware) -> int:
             return (0 if word >> Pairing.TILE & 1 else tiles - 1) * max(columns, drained(hw, dest)) + columns
         return walks * tiles * max(columns, drained(hw, dest))
     if opcode == Opcode.OUTER:
+        columns *= 2 if hw.packed else 1  # products of one lane, then of the other
         return walks * tiles * (max(columns, reuse(hw)) if hw.repeat else columns)
     if opcode == Opcode.TRANSPOSED:
+        columns -= columns % 2 if hw.packed else 0
         return walks * columns * (tiles if hw.burst else max(tiles, 2))
     return 2 * length * (tiles if opcode == Opcode.UPDATE else 1)
 

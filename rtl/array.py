@@ -5,8 +5,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.timing import GROUP, broadcast, fetched, summed, tree_levels, updated
+from echolith.compiler.timing import GROUP, broadcast, fetched, operands, second_column, summed, tree_levels, updated
 from echolith.rtl.lane import Lane, LaneControl, Mode, row_write
+from echolith.rtl.pair import Pair, PairControl
 from echolith.rtl.pipeline import delay
 from echolith.sim import arith
 
@@ -22,7 +23,9 @@ class SynapseArray(wiring.Component):
         Held during a sweep; ``update`` is the `isa.UpdateMode`.
     valid, first, last, address, tile : In
         The sweep engine's element; the lanes get it `broadcast` cycles later. FORWARD: first and last
-        column of a tile; TRANSPOSED: first and last tile of a column.
+        column of a tile; TRANSPOSED: first and last tile of a column, of two columns of packed products.
+    second : In(1)
+        Packed products only: the second cycle of an element of OUTER and UPDATE, the second column of TRANSPOSED.
     region : In(1)
         Of the row operands; hardware with overlap only.
     start : In(1)
@@ -54,6 +57,7 @@ class SynapseArray(wiring.Component):
             "mode": In(Mode), "coarse": In(2), "update": In(2),
             "valid": In(1), "first": In(1), "last": In(1), "address": In(address), "tile": In(tile),
             "region": In(1), "start": In(1), "both": In(1), "taken": Out(1), "x_a": In(word), "x_b": In(word),
+            **({"second": In(1)} if hw.packed else {}),
             "drain_next": Out(1), "drain": Out(acc), "drain_b": Out(acc),
             "y_valid": Out(1), "y_a": Out(acc), "y_b": Out(acc),
             "row_a": In(row_write(hw)), "row_b": In(row_write(hw)),
@@ -65,25 +69,32 @@ class SynapseArray(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        lanes = [Lane(self.hw, index) for index in range(self.hw.lanes)]
+        packed = self.hw.packed is not None
+        lanes = [Pair(self.hw, i) for i in range(self.hw.lanes // 2)] if packed else [
+            Lane(self.hw, i) for i in range(self.hw.lanes)]
         for lane in lanes:
-            m.submodules[f"lane_{lane.index}"] = lane
+            m.submodules[f"{'pair' if packed else 'lane'}_{lane.index}"] = lane
         fresh = Signal()  # the sweep's first tile
         with m.If(self.start):
             m.d.sync += fresh.eq(1)
         with m.Elif(self.valid & self.last):
             m.d.sync += fresh.eq(0)
-        stages = [Cat(self.valid, self.first, self.last, fresh, self.mode, self.both)]
-        for stage in range(1, updated(self.hw) + 1):
+        stages = [Cat(self.valid, self.first, self.last, fresh, self.mode, self.both,
+                      *([self.second] if packed else []))]
+        for stage in range(1, updated(self.hw) + 1 + packed):
             stages.append(delay(m, stages[-1], 1, f"element_{stage}"))
         self._far, self._second = broadcast(self.hw), Signal()
         central = self._central(m, stages)
-        groups = [lanes[start:start + GROUP] for start in range(0, self.hw.lanes, GROUP)]
+        size = GROUP // 2 if packed else GROUP
+        groups = [lanes[start:start + size] for start in range(0, len(lanes), size)]
         for index, group in enumerate(groups):
             self._group(m, group, {name: self._spread(m, value, name, index) for name, value in central.items()})
         self._host_reads(m, groups)
         self._drain(m, lanes, stages)
-        self._tree(m, lanes, stages)
+        if packed:
+            self._pair_trees(m, lanes, stages)
+        else:
+            self._lane_trees(m, lanes, stages)
         m.d.sync += [self.alarm.eq(Cat(lane.alarm for lane in lanes).any()),
                      self.large.eq(Cat(lane.large for lane in lanes).any()),
                      self.clipped.eq(sum(lane.clipped for lane in lanes))]
@@ -94,10 +105,11 @@ class SynapseArray(wiring.Component):
         data = Signal(2 * self.hw.width)
         m.d.comb += data.eq(Mux(self.host_en, self.host_data, 0))
         tile = Cat(self.tile, self.region) if self.hw.overlap else self.tile
-        before = fetched(self.hw) - 1
-        return self._addresses(m) | {
-            "control": self._control(m, stages), "x_a": self.x_a, "x_b": self.x_b, "row_a": self.row_a,
-            "row_b": self.row_b, "host_data": data, "host_lane": self.host_lane, "host_w_en": self.host_w_en,
+        before = operands(self.hw) - 1
+        given = {"x_a": self.x_a, "x_b": self.x_b, "row_a": self.row_a, "row_b": self.row_b}
+        return self._addresses(m) | (self._factors(m, stages) if self.hw.packed else given) | {
+            "control": self._pair_control(m, stages) if self.hw.packed else self._control(m, stages),
+            "host_data": data, "host_lane": self.host_lane, "host_w_en": self.host_w_en,
             "host_g_en": self.host_g_en,
             "t_addr": Cat(delay(m, tile, before, "tile"), _mode(stages[before]) == Mode.OUTER),
         }
@@ -116,6 +128,42 @@ class SynapseArray(wiring.Component):
         ]
         return control
 
+    def _pair_control(self, m: Module, stages: list):
+        """See `PairControl`. The odd lane does everything a cycle later, in its element's second one."""
+        control, o, update = Signal(PairControl), operands(self.hw), self.update
+        outer = [s[0] & (_mode(s) == Mode.OUTER) for s in stages]
+        updating = [s[0] & (_mode(s) == Mode.UPDATE) for s in stages]
+
+        def both(strobes: list, stage: int):
+            return Cat(strobes[stage], strobes[stage + 1])
+
+        m.d.comb += [
+            control.mode.eq(_mode(stages[o])), control.odd.eq(stages[o][7]),
+            control.first.eq(stages[o + 3][0] & stages[o + 3][1]), control.load.eq(_drains(stages[summed(self.hw)])),
+            control.odd_word.eq(stages[o + 3][7]), control.odd_master.eq(stages[o + 5][7]),
+            control.outer.eq(both(outer, o + 4)), control.check.eq(updating[o] & (update == 0)),
+            control.decay.eq(both(updating, o + 5) & (update == 2).replicate(2)),
+            control.apply.eq(both(updating, o + 7) & (update == 1).replicate(2)), control.idle.eq(self.host_en),
+            control.coarse.eq(self.coarse), control.shift.eq(self._shift(m, stages)),
+        ]
+        return control
+
+    def _factors(self, m: Module, stages: list) -> dict:
+        """Operands at the stage of multipliers: columns of FORWARD as factors, row operands of TRANSPOSED rounded."""
+        w, bits, forward = self.hw.width, self.hw.packed.operand, _mode(stages[operands(self.hw) - 1]) == Mode.FORWARD
+        found = {}
+        for name in ("x_a", "x_b"):
+            word = delay(m, getattr(self, name), operands(self.hw) - fetched(self.hw) - 1, f"{name}_wide").as_signed()
+            narrow = Signal(signed(w), name=f"{name}_factor")
+            m.d.comb += narrow.eq(arith.factor(word, w, bits))
+            found[name] = delay(m, Mux(forward, narrow, word), 1, name)
+        for name in ("row_a", "row_b"):
+            found[name] = write = Signal(row_write(self.hw), name=f"{name}_written")
+            given, rounded = getattr(self, name), Signal(signed(w), name=f"{name}_rounded")
+            m.d.comb += [write.eq(given), rounded.eq(arith.factor(given.data, w, bits) << w - bits),
+                         write.data.eq(Mux(given.scaled, given.data, rounded))]
+        return found
+
     def _shift(self, m: Module, stages: list):
         """Behind a tile's last column the drain registers shift every second cycle; or every cycle, if both slots' sums
         leave together."""
@@ -128,17 +176,20 @@ class SynapseArray(wiring.Component):
 
     def _addresses(self, m: Module) -> dict:
         """Reads while the host is at it, or at the stage of each mode; writes from the last stages."""
-        updating, host, f = self.mode == Mode.UPDATE, self.host_en, fetched(self.hw)
-        later = [self.address]
+        updating, host, o = self.mode == Mode.UPDATE, self.host_en, operands(self.hw)
+        later, wait = [self.address], operands(self.hw) - fetched(self.hw)
         for stage in range(1, updated(self.hw)):
             later.append(delay(m, later[-1], 1, f"address_{stage}"))
+        if self.hw.packed:  # both lanes' cycles have the first one's address
+            with m.If(self.second & (updating | (self.mode == Mode.OUTER))):
+                m.d.sync += later[1].eq(later[1])
         # A host's write follows its enable by one cycle, as the last stages do anyway.
-        written = Mux(updating, later[f + 4], later[f + 3])
+        written = Mux(updating, later[o + 4], later[o + 3])
         return {
-            "w_addr": Mux(host, self.host_addr, Mux(updating, later[5], later[0])),
-            "g_addr": Mux(host, self.host_addr, Mux(updating, later[0], later[3])),
+            "w_addr": Mux(host, self.host_addr, Mux(updating, later[wait + 5], later[0])),
+            "g_addr": Mux(host, self.host_addr, Mux(updating, later[wait], later[wait + 3])),
             "gw_addr": delay(m, Mux(host, self.host_addr, written), 1, "written_gradient"),
-            "ww_addr": delay(m, Mux(host, self.host_addr, later[f + 6]), 1, "written_master"),
+            "ww_addr": delay(m, Mux(host, self.host_addr, later[o + 6]), 1, "written_master"),
         }
 
     def _spread(self, m: Module, value, name: str, group: int):
@@ -153,20 +204,28 @@ class SynapseArray(wiring.Component):
 
     def _group(self, m: Module, lanes: list, here: dict) -> None:
         for lane in lanes:
-            chosen = here["host_lane"] == lane.index
+            chosen = Cat(here["host_lane"] == place for place in self._places(lane))
             m.d.comb += [getattr(lane, name).eq(value) for name, value in here.items() if not name.startswith("host")]
-            m.d.comb += [lane.host_w_en.eq(here["host_w_en"] & chosen), lane.host_g_en.eq(here["host_g_en"] & chosen),
-                         lane.host_data.eq(here["host_data"])]
+            m.d.comb += [lane.host_data.eq(here["host_data"]),
+                         lane.host_w_en.eq(here["host_w_en"].replicate(len(chosen)) & chosen),
+                         lane.host_g_en.eq(here["host_g_en"].replicate(len(chosen)) & chosen)]
+
+    @staticmethod
+    def _places(lane: Lane | Pair) -> list[int]:
+        """Numbers of the lanes in it."""
+        return [lane.index] if isinstance(lane, Lane) else [2 * lane.index, 2 * lane.index + 1]
 
     def _host_reads(self, m: Module, groups: list) -> None:
         """One lane of every group, then one group."""
         pick, found = delay(m, self.host_lane, self._far + fetched(self.hw), "host_lane"), []
         for lanes in groups:
-            words = Signal(len(lanes[0].w_data) + len(lanes[0].g_data), reset_less=True)
+            words = Signal(len(self.host_w_data) + len(self.host_g_data), reset_less=True)
             with m.Switch(pick):
                 for lane in lanes:
-                    with m.Case(lane.index):
-                        m.d.sync += words.eq(Cat(lane.w_data, lane.g_data))
+                    given = Cat(lane.w_data, lane.g_data) if isinstance(lane, Lane) else lane.words
+                    for place, number in enumerate(self._places(lane)):
+                        with m.Case(number):
+                            m.d.sync += words.eq(given.word_select(place, len(words)))
             found.append(words)
         if len(groups) > 1:
             chosen, pick = Signal.like(found[0], reset_less=True), delay(m, pick, 1, "host_group")
@@ -182,25 +241,47 @@ class SynapseArray(wiring.Component):
         m.d.comb += self.taken.eq(_drains(element) & element[3])
         load, left = delay(m, _drains(element), 1, "load"), Signal(range(2 * self.hw.lanes))
         second, both = delay(m, self._second, self._far, "second"), delay(m, element[6], 1, "both")
-        m.d.comb += [self.drain.eq(Mux(second, lanes[0].drain_b, lanes[0].drain_a)), self.drain_b.eq(lanes[0].drain_b),
-                     self.drain_next.eq(load | (left != 0))]
+        low = self.hw.dropped
+        m.d.comb += [self.drain.eq(Mux(second, lanes[0].drain_b, lanes[0].drain_a) << low),
+                     self.drain_b.eq(lanes[0].drain_b << low), self.drain_next.eq(load | (left != 0))]
         with m.If(load):
             m.d.sync += left.eq(Mux(both, self.hw.lanes - 1, 2 * self.hw.lanes - 1))
         with m.Elif(left != 0):
             m.d.sync += left.eq(left - 1)
 
-    def _tree(self, m: Module, lanes: list, stages: list) -> None:
-        """Registered adder tree over the lanes, then the sum over tiles."""
-        levels, products = tree_levels(self.hw.lanes), stages[summed(self.hw) - 1]
-        here = delay(m, Mux(_mode(products) == Mode.TRANSPOSED, products, 0), self._far + levels, "tree")
+    def _lane_trees(self, m: Module, lanes: list, stages: list) -> None:
+        here = self._arriving(m, stages)
         m.d.sync += self.y_valid.eq(here[0] & here[2])
-        for products, out in (([lane.pa for lane in lanes], self.y_a), ([lane.pb for lane in lanes], self.y_b)):
-            for _ in range(levels):
-                products = [self._add(m, products[i:i + 2]) for i in range(0, len(products), 2)]
-            total = Signal.like(out, reset_less=True)
-            with m.If(here[0]):
-                m.d.sync += total.eq(Mux(here[1], products[0], total + products[0]))
-            m.d.comb += out.eq(total)
+        m.d.comb += [self.y_a.eq(self._tree(m, [lane.pa for lane in lanes], here, len(self.y_a))),
+                     self.y_b.eq(self._tree(m, [lane.pb for lane in lanes], here, len(self.y_b)))]
+
+    def _pair_trees(self, m: Module, pairs: list, stages: list) -> None:
+        """Two columns' sums come at once; the second one's wait."""
+        here, first = self._arriving(m, stages), Signal()
+        m.d.sync += first.eq(here[0] & here[2])
+        second = delay(m, first, second_column(self.hw), "second_column")
+        m.d.comb += self.y_valid.eq(first | second)
+        for slot, out in (("a", self.y_a), ("b", self.y_b)):
+            high, low = (self._tree(m, [getattr(p, f"{part}_{slot}") for p in pairs], here, len(out) - self.hw.dropped)
+                         for part in ("high", "low"))
+            waiting = Signal.like(low, name=f"waiting_{slot}", reset_less=True)
+            with m.If(first):
+                m.d.sync += waiting.eq(low)
+            m.d.comb += out.eq(Mux(first, high, waiting) << self.hw.dropped)
+
+    def _arriving(self, m: Module, stages: list):
+        """The element whose products leave the tree."""
+        products = stages[summed(self.hw) - 1]
+        return delay(m, Mux(_mode(products) == Mode.TRANSPOSED, products, 0), self._far + tree_levels(self.hw), "tree")
+
+    def _tree(self, m: Module, products: list, here, width: int):
+        """Registered adder tree, then the sum over tiles."""
+        while len(products) > 1:
+            products = [self._add(m, products[i:i + 2]) for i in range(0, len(products), 2)]
+        total = Signal(signed(width), reset_less=True)
+        with m.If(here[0]):
+            m.d.sync += total.eq(Mux(here[1], products[0], total + products[0]))
+        return total
 
     @staticmethod
     def _add(m: Module, pair: list):

@@ -63,7 +63,7 @@ class Core(wiring.Component):
         m.submodules.sequencer = self.sequencer = Sequencer(hw)
         bits, self.tails = self.sequencer.settings, tails(hw)
         m.submodules.sweep = self.sweep = Sweep(
-            inner_bits=max((2 * hw.lanes).bit_length(), bits[Setting.LENGTH] + 1),
+            inner_bits=max((2 * hw.lanes).bit_length(), bits[Setting.LENGTH] + 1) + bool(hw.packed),
             outer_bits=max(bits[Setting.COLUMNS], bits[Setting.TILES]),
             address_bits=(hw.depths.weights - 1).bit_length(),
             repeat_bits=bits[Setting.REPEAT] if hw.repeat else 0)
@@ -110,6 +110,7 @@ class Core(wiring.Component):
     def _sweeps(self, m: Module) -> None:
         """The sweep engine, what it tells the array, and what may start behind it."""
         s, e, a, b = self.sequencer, self.sweep, self.array, self.scoreboard
+        twice = int(self.hw.packed is not None)
         swept, stride = decode_counts(m, self.hw, s, e), s.setting_stride if self.hw.overlap else s.setting_columns
         if self.hw.paired:
             self.tiles = tiles = Tiles(m, self.hw, s, e)
@@ -119,6 +120,11 @@ class Core(wiring.Component):
                          b.feeding.eq((s.setting_length << 1) + self.tails.fetch)]
         else:
             m.d.comb += e.base.eq(s.setting_base)
+        across = stride  # from a tile's column to the next tile's
+        if twice:  # two columns of each tile
+            back = Signal.like(stride, name="stride_back")
+            m.d.sync += back.eq(stride - 1)
+            across = Mux(e.inner_index[0], back, 1)
         decode_mode(m, s, a.mode)
         decode_tail(m, self.hw, self.tails, s, b.tail)
         m.d.comb += [
@@ -128,13 +134,15 @@ class Core(wiring.Component):
             b.ended.eq(e.ended), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode), b.swept.eq(swept),
             b.next_command.eq(s.next_command), b.columns.eq(s.setting_columns),
             s.ready.eq(b.ready), s.still.eq(b.still), s.quiet.eq(b.quiet), s.idle.eq(b.idle),
-            e.alternate.eq(self._is(Opcode.UNITS) | self._is(Opcode.UPDATE)),
-            e.inner_step.eq(Mux(self._is(Opcode.TRANSPOSED), stride, 1)),
-            e.outer_step.eq(Mux(self._is(Opcode.TRANSPOSED), 1, stride)),
+            e.alternate.eq(self._is(Opcode.UNITS) | self._is(Opcode.UPDATE) | (self._is(Opcode.OUTER) & twice)),
+            e.inner_step.eq(Mux(self._is(Opcode.TRANSPOSED), across, 1)),
+            e.outer_step.eq(Mux(self._is(Opcode.TRANSPOSED), 1 + twice, stride)),
             a.valid.eq(e.valid & (self._is(Opcode.FORWARD) | self._is(Opcode.OUTER) | self._is(Opcode.TRANSPOSED)
                                   | (self._is(Opcode.UPDATE) & (s.command.kind == 0)))),
             a.first.eq(e.first), a.last.eq(e.last), a.address.eq(e.address),
-            a.tile.eq(self._moved(Mux(self._is(Opcode.TRANSPOSED), e.inner_index, e.outer_index), Setting.TILE)),
+            a.tile.eq(self._moved(Mux(self._is(Opcode.TRANSPOSED), e.inner_index >> twice, e.outer_index),
+                                  Setting.TILE)),
+            *([a.second.eq(e.inner_index[0])] if twice else []),
             a.coarse.eq(s.setting_rate[22:24]), a.update.eq(s.command.dest), a.region.eq(region(self.hw, s.command)),
             a.start.eq(s.start & self._next_is(Opcode.FORWARD)),
             a.both.eq((s.command.dest == Dest.DRIVE) if self.hw.paired else 0),
@@ -219,7 +227,7 @@ class Core(wiring.Component):
             m.submodules.x_a, m.submodules.x_b = x
         m.submodules.p = p = make(8)
         self.q, self.p = q, p
-        column = Mux(self._is(Opcode.TRANSPOSED), e.outer_index, e.inner_index)[:bits]
+        column = Mux(self._is(Opcode.TRANSPOSED), e.outer_index, self._column())[:bits]
         column = self._moved(column, Setting.SOURCE)[:bits]
         if hw.repeat and hw.depths.index:
             first = self._offset[Setting.FIRST]
@@ -279,12 +287,17 @@ class Core(wiring.Component):
             u.q_a.eq(q[0].r_data.as_signed()), u.q_b.eq(q[1].r_data.as_signed()),
         ]
 
+    def _column(self):
+        """Of FORWARD and OUTER; packed products stay at one for both lanes of a pair in OUTER."""
+        index = self.sweep.inner_index
+        return Mux(self._is(Opcode.OUTER), index >> 1, index) if self.hw.packed else index
+
     def _inputs(self, m: Module, platform, write, host) -> None:
         """Buffers of inputs, beside the positions; an OUTER sweep comes to them behind its own columns."""
-        s, e, w, bits = self.sequencer, self.sweep, self.window, self.units.bits
+        s, w, bits = self.sequencer, self.window, self.units.bits
         forward, columns = self._is(Opcode.FORWARD), s.setting_columns
-        self._from_inputs = s.command.source & (forward | (e.inner_index >= columns))
-        index, place = e.inner_index - Mux(forward, 0, columns), w.host_index[1:1 + bits]
+        self._from_inputs = s.command.source & (forward | (self._column() >= columns))
+        index, place = self._column() - Mux(forward, 0, columns), w.host_index[1:1 + bits]
         self.inputs = [make_bank(platform, latency=fetched(self.hw), width=self.hw.width, depth=BUFFERS << bits)
                        for _ in range(2)]
         m.submodules.u_a, m.submodules.u_b = self.inputs

@@ -35,17 +35,19 @@ def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> Signal:
     outer, period, active = (Signal.like(x, name=f"next_{name}") for name, x in (
         ("outer", e.outer), ("period", e.period), ("active", e.active)))
     columns, tiles = Signal.like(period, name="swept"), s.setting_tiles
+    twice = int(hw.packed is not None)  # two columns at once in TRANSPOSED, one lane after the other in OUTER
     m.d.comb += columns.eq(_columns(hw, s))
     with m.Switch(s.next_opcode):
         with m.Case(Opcode.FORWARD):
             m.d.comb += [outer.eq(Mux(one_tile(s.next_command), 1, tiles) if hw.paired else tiles),
                          period.eq(_most(columns, _drained(hw, s.next_command))), active.eq(columns)]
         with m.Case(Opcode.OUTER):
-            m.d.comb += [outer.eq(tiles), period.eq(_most(columns, reuse(hw)) if hw.repeat else columns),
-                         active.eq(columns)]
+            cycles = columns << twice
+            m.d.comb += [outer.eq(tiles), period.eq(_most(cycles, reuse(hw)) if hw.repeat else cycles),
+                         active.eq(cycles)]
         with m.Case(Opcode.TRANSPOSED):
             each = tiles if hw.burst else Mux(tiles == 1, 2, tiles)
-            m.d.comb += [outer.eq(s.setting_columns), period.eq(each), active.eq(tiles)]
+            m.d.comb += [outer.eq(s.setting_columns >> twice), period.eq(each << twice), active.eq(tiles << twice)]
         with m.Case(Opcode.UNITS, Opcode.UPDATE):
             m.d.comb += [outer.eq(Mux(s.next_opcode == Opcode.UNITS, 1, s.setting_tiles)),
                          period.eq(s.setting_length << 1), active.eq(s.setting_length << 1)]

@@ -23,7 +23,7 @@ class Leading(wiring.Component):
     magnitude : Out
         Of this cycle's word, 0 if none.
     exponent_a, exponent_b : Out
-        R - leading bit, clamped; follow within six cycles.
+        R - leading bit, clamped; follow within `timing.LEADING` cycles.
     """
 
     def __init__(self, *, width: int):

@@ -32,7 +32,7 @@ class Allowance:
         self.v[:, design.units] = 1 << design.fractions["state"]
         self.error = np.zeros(self.v.shape)
         self.rows: dict[int, Bounded] = {}
-        self.drive = model.drive(u)
+        self.drive, self.loose = model.drive(u), _drive_bound(model, u)
         self.kick = np.zeros(q.shape)
         self.gradients: Words = {n: np.zeros(m.shape) for n, m in model.masters.items()}
         self.gradients |= {f"vector{i}": np.zeros(len(v)) for i, v in enumerate(model.vectors)}
@@ -83,7 +83,7 @@ class Allowance:
 
     def _forward(self, sweep: Sweep) -> None:
         w = self.model.swept(sweep.block)
-        x, error = self._x(sweep)
+        x, error = _operand(self.model, *self._x(sweep))
         acc, error = x @ w.T, np.broadcast_to(error, x.shape) @ np.abs(w).T
         acc, error = acc.reshape(len(self.v), -1), error.reshape(len(self.v), -1)
         if sweep.kept:
@@ -91,7 +91,7 @@ class Allowance:
             return
         drive = self.drive[:, sweep.drive:sweep.drive + sweep.length]
         self._keep(sweep, self._bounds(self.model.hw.activate[sweep.kind], acc=(acc, error),
-                                       drive=(drive, np.full(drive.shape, 0.5)))["t"])
+                                       drive=(drive, self.loose[:, sweep.drive:sweep.drive + sweep.length]))["t"])
 
     def _outer(self, sweep: Sweep) -> None:
         if self.scale is None:
@@ -108,7 +108,8 @@ class Allowance:
         n, w = sweep.length, self.model.hw.width
         acc, error = np.zeros((len(self.v), n), np.int64), np.zeros((len(self.v), n))
         if sweep.opcode == Opcode.TRANSPOSED:
-            matrix, (t, te) = self.model.swept(sweep.block), self._t(sweep, self.rows[sweep.tile])
+            matrix = self.model.swept(sweep.block)
+            t, te = _operand(self.model, *self._t(sweep, self.rows[sweep.tile]))
             acc, error = (a.reshape(acc.shape) for a in (t @ matrix, te @ np.abs(matrix)))
         if not (sweep.opcode == Opcode.TRANSPOSED or sweep.force or sweep.value or sweep.rows or sweep.learn):
             return  # a drift alone
@@ -159,6 +160,27 @@ def readout_bound(model: IntegerModel, q: np.ndarray, target: np.ndarray) -> dic
     return _cost(_pair(model, q, np.zeros((len(q), model.design.inputs), np.int64), None), target)
 
 
+def _operand(model: IntegerModel, words: np.ndarray, error: np.ndarray) -> Bounded:
+    """Operands of products, which packed ones round."""
+    rounded = model.narrow(words)
+    return rounded, np.where(error == 0, np.abs(rounded - words), error + _step(model))
+
+
+def _step(model: IntegerModel) -> int:
+    """The last place of an operand, if it is rounded."""
+    return 0 if model.hw.packed is None else 1 << model.hw.width - model.hw.packed.operand
+
+
+def _drive_bound(model: IntegerModel, u: np.ndarray) -> np.ndarray:
+    """Of all kept drives, (samples, rows)."""
+    found = np.full(model.drive(u).shape, 0.5)
+    for name, first in model.design.kept_drives.items():
+        w = np.abs(model.swept(name))
+        error = _operand(model, model.operands(u, w.shape[1]), _ZERO)[1]
+        found[:, first:first + len(w)] += error @ w.T * 2.0**-model.hw.drive_shift
+    return found
+
+
 def _pair(model: IntegerModel, q: np.ndarray, u: np.ndarray, scale: np.ndarray | None) -> Allowance:
     """Of the sweeps before a cost."""
     return Allowance(model, q, u, scale, (*model.design.reads, *model.design.levels))
@@ -167,7 +189,7 @@ def _pair(model: IntegerModel, q: np.ndarray, u: np.ndarray, scale: np.ndarray |
 def _cost(pair: Allowance, target: np.ndarray) -> dict[str, Bounded]:
     model, place = pair.model, pair.model.design.read_place
     w = model.swept("readout")
-    x, error = (a[:, place:place + w.shape[1]] for a in (pair.v, pair.error))
+    x, error = _operand(model, *(a[:, place:place + w.shape[1]] for a in (pair.v, pair.error)))
     assert model.hw.cost is not None
     acc = x @ w.T, error @ np.abs(w).T
     return bounds(model.hw.cost, {"acc": acc, "target": (target, _ZERO), "drive": pair.kept},
@@ -180,6 +202,7 @@ def nudge_bound(model: IntegerModel, q: np.ndarray, u: np.ndarray, target: np.nd
     pair, hw, design = _pair(model, q, u, exponent - model.gain), model.hw, model.design
     delta, error = _cost(pair, target)["delta"]
     error = np.broadcast_to(error * 2.0 ** (exponent[:, None] - hw.delta_shift) + 0.5, delta.shape)
+    error = error + _step(model)
     if not design.backs:
         w = np.abs(model.swept("readout")[:, :design.units])
         return error @ w * 2.0**-hw.nudge_shift + 0.5, pair.gradients

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "RATE_STEP", "abs_bits", "clipped", "crowded", "exponent", "gradient_width", "move", "msb", "outside",
-    "rate_shift", "rnd",
+    "RATE_STEP", "abs_bits", "clipped", "crowded", "exponent", "factor", "gradient_width", "move", "msb", "outside",
+    "packed_weight", "rate_shift", "rnd",
     "sat", "shifted", "shr", "table_address", "table_fraction", "unless", "update", "wrap",
 ]
 
@@ -78,6 +78,17 @@ def shr(x: Any, n: Any) -> Any:
     if isinstance(x, np.ndarray):
         return np.floor(x * 0.5**n + 0.5) if x.dtype == np.float64 else (x + (1 << n >> 1)) >> n
     return (((x << 1) >> n) + 1) >> 1
+
+
+def factor(x: Any, width: int, bits: int) -> Any:
+    """The upper ``bits`` of a ``width``-bit word, rounded: an operand of a packed product."""
+    return sat(shr(x, width - bits), bits)
+
+
+def packed_weight(x: Any, width: int, bits: int) -> Any:
+    """The same of a weight, which is never the most negative word."""
+    word, least = factor(x, width, bits), 1 - (1 << (bits - 1))
+    return _mux(word < least, least, word)
 
 
 def unless(x: Any, word: Any, reserved: int) -> Any:

@@ -116,13 +116,14 @@ class Force(Motion):
 
     def _x(self, sweep: Sweep) -> Array:
         """Column operands, (samples, columns of all walks), float64."""
-        columns = self.model.masters[sweep.block].shape[1]
+        columns, summed = self.model.masters[sweep.block].shape[1], sweep.opcode == Opcode.FORWARD
         if sweep.input:
-            return self.row.operands(columns)
+            return self.row.operands(columns, summed)
         first, columns = sweep.first if sweep.gather else sweep.source, columns * (sweep.repeat + 1)
-        key = sweep.gather, first, columns
+        key = sweep.gather, first, columns, summed
         if key not in self._columns:
-            self._columns[key] = self._operand(first, columns, sweep.gather).astype(np.float64)
+            words = self._operand(first, columns, sweep.gather)
+            self._columns[key] = (self.model.narrow(words) if summed else words).astype(np.float64)
         return self._columns[key]
 
     def _t(self, sweep: Sweep, words: Array) -> Array:
@@ -163,7 +164,8 @@ class Force(Motion):
         gradient += self.arrays.product(t.T, x.reshape(-1, gradient.shape[1]))
 
     def _transposed(self, sweep: Sweep) -> None:
-        acc = self.arrays.sums(self._t(sweep, self.rows[sweep.tile]), self.model.operand(sweep.block))
+        t = self.model.narrow(self._t(sweep, self.rows[sweep.tile]))
+        acc = self.arrays.sums(t, self.model.operand(sweep.block))
         self._element(sweep, acc.reshape(len(self.v), -1) if sweep.repeat else acc)
 
     def _units(self, sweep: Sweep) -> None:

@@ -11,6 +11,7 @@ from echolith.sim.arrays import Arrays
 from echolith.sim.force import Contrast, Force, Motion
 from echolith.sim.inputs import Inputs, Row
 from echolith.sim.state import Outcome, State
+from echolith.sim.weights import seen
 
 __all__ = ["SHIFT_LIMIT", "IntegerModel"]
 
@@ -49,7 +50,15 @@ class IntegerModel:
         self._masters, self._swept = words, {}
 
     def swept(self, name: str) -> Array:
-        return self.masters[name] >> self.hw.width
+        """Weights of a block as the sweeps see them."""
+        return seen(self.hw, self.masters[name])
+
+    def narrow(self, words: Array) -> Array:
+        """Columns, inputs or rows as products see them; float64 stays float64."""
+        if self.hw.packed is None:
+            return words
+        bits = self.hw.packed.operand
+        return arith.factor(words, self.hw.width, bits) * (1 << self.hw.width - bits)
 
     def operand(self, name: str, transposed: bool = False) -> Array:
         """What the sweeps see of a block as float64, (rows, columns) or (columns, rows)."""
@@ -63,7 +72,8 @@ class IntegerModel:
         rows = [(first, self._block(name)) for name, first in self.design.kept_drives.items()]
         kept = np.zeros((len(u), max((first + b.rows for first, b in rows), default=0)), np.int64)
         for first, block in rows:
-            acc = self.arrays.sums(self.operands(u, block.columns), self.operand(block.name, transposed=True))
+            x = self.narrow(self.operands(u, block.columns))
+            acc = self.arrays.sums(x, self.operand(block.name, transposed=True))
             kept[:, first:first + block.rows] = self.arrays.kept(acc)
         return kept
 
@@ -88,15 +98,19 @@ class IntegerModel:
         """The un-nudged copies of samples at a read-out; with exponents they accumulate gradients."""
         u = np.zeros((len(q), self.design.inputs), np.int64) if u is None else u
         drive = self.drive(u) if self.design.reads else np.zeros((len(q), 0), np.int64)
-        row = Row(u, drive, lambda columns: self.operands(u, columns))
+        def operands(columns: int, summed: bool) -> Array:
+            words = self.operands(u, columns)
+            return self.narrow(words) if summed else words
+
         contrast = None if exponent is None else Contrast(self.arrays, exponent - self.gain, len(q))
+        row = Row(u, drive, operands)
         return Force(self, self._state(q, np.zeros_like(q)), row, ("cost", 0), Outcome(), contrast=contrast)
 
     def _cost(self, pair: Force, target: Array) -> tuple[Array, Array]:
         """Its outputs and cost derivatives."""
         w, place = self.swept("readout"), self.design.read_place
         pair.run(self.design.reads)
-        x = pair.v[:, place:place + w.shape[1]]
+        x = self.narrow(pair.v[:, place:place + w.shape[1]])
         acc = self.arrays.product(x, w.T)
         pair.run(self.design.levels)
         out = self.arrays.run(self.hw.cost, {"acc": acc, "target": target, "drive": pair.kept})
@@ -112,7 +126,7 @@ class IntegerModel:
             pair.run(self.design.backs)
             t, w = pair.rows[self.design.backs[-1].tile].astype(np.int64), self.swept("nudge")[0, 0]
             return arith.sat(arith.rnd(t * w, self.hw.nudge_shift), self.hw.width)
-        return arith.sat(arith.rnd(self.arrays.product(t, w), self.hw.nudge_shift), self.hw.width)
+        return arith.sat(arith.rnd(self.arrays.product(self.narrow(t), w), self.hw.nudge_shift), self.hw.width)
 
     # -- motion ----------------------------------------------------------------------------------------------------
 

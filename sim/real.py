@@ -14,7 +14,7 @@ from echolith.compiler.differentiate import derivative, evaluate, names
 from echolith.compiler.kinetic import velocity
 from echolith.compiler.layout import part
 from echolith.sim.adjoint import read, reading, slopes
-from echolith.sim.weights import Words, to_values
+from echolith.sim.weights import Words, seen, to_values
 
 __all__ = ["Gradient", "Real", "goals"]
 
@@ -34,10 +34,11 @@ class Real:
 
     def __init__(self, design: Design, words: Words):
         width, f = design.hardware.width, design.fractions
-        seen = {name: w >> width << width for name, w in words.items()}
-        self.design = dataclasses.replace(design, values=to_values(design, seen, design.values))
-        if "readout" in seen:
-            self.readout_matrix = (seen["readout"] >> width) * 2.0 ** -f["readout"]
+        swept = {b.name: seen(design.hardware, words[b.name]) for b in design.blocks}
+        rounded = {name: (swept[name] if name in swept else w >> width) << width for name, w in words.items()}
+        self.design = dataclasses.replace(design, values=to_values(design, rounded, design.values))
+        if "readout" in swept:
+            self.readout_matrix = swept["readout"] * 2.0 ** -f["readout"]
 
     def force(self, q: np.ndarray, u: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
         """All vectors of an evaluation, and dt * dV/dq."""

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from echolith.compiler.design import Design
+from echolith.compiler.design import Design, Hardware
 from echolith.compiler.layout import masters, part
+from echolith.sim import arith
 
-__all__ = ["Words", "from_values", "gradients", "load", "to_values"]
+__all__ = ["Words", "from_values", "gradients", "load", "seen", "to_values"]
 
 Words = dict[str, np.ndarray]  # by block name, (rows, columns), and "vector0", ...: (length,)
 
@@ -59,6 +60,14 @@ def gradients(design: Design, words: Words, samples: int) -> dict[str, np.ndarra
             result[v.parameter] = (words[f"vector{i}"] * (v.gradient_scale / samples)).reshape(
                 np.shape(design.values[v.parameter]))
     return result
+
+
+def seen(hw: Hardware, masters: np.ndarray) -> np.ndarray:
+    """Master words as the sweeps see them, in words of the hardware's width."""
+    if hw.packed is None:
+        return masters >> hw.width
+    bits = hw.packed.weight
+    return arith.packed_weight(masters, 2 * hw.width, bits) << hw.width - bits
 
 
 def load(model, values: Mapping[str, np.ndarray]) -> None:

@@ -66,7 +66,8 @@ ARGUMENTS = {
     "steps": (dict(steps=2.5), "steps must be a whole number of input rows, from 1 to 65535, not 2.5"),
     "samples": (dict(samples=-1), "samples must be a whole number, not negative, not -1"),
     "like": (dict(like="a.echolith"), "like must be a compiled Design, not 'a.echolith'"),
-    "precision": (dict(precision=[1]), 'precision must be "auto", a mapping of names to formats, or a Wanted, not [1]'),
+    "precision": (dict(precision=[1]), 'precision must be "auto", "packed", a mapping of names to formats, or a '
+                                       "Wanted, not [1]"),
     "bits": (dict(precision={"state": 17}), 'precision: state must be spelled as text, like "Q5.12", not 17'),
     "nonsense": (dict(precision={"state": "abc"}), "a format must be spelled like Q5.12 or ap_fixed<18,6>, not 'abc'"),
     "range": (dict(precision={"state": "Q5.40"}), "precision: state must have from 0 to 18 fraction bits, not 'Q5.40'"),

@@ -60,6 +60,9 @@ def test_builds_of_both_families_are_kept_from_the_fit():
 @pytest.mark.parametrize("model, options", [
     (Deep, {"lanes": 3}), (Blocks, {"lanes": 2, "learn": False}), (Products, {"lanes": 2, "board": "icebreaker"}),
     (Oscillators(9, 7, INPUTS, OUTPUTS), {"lanes": 2}), (Oscillators(9, 7, INPUTS, OUTPUTS), {"lanes": 8}),
+    (Oscillators(10, 7, INPUTS, OUTPUTS), {"lanes": 4, "precision": "packed"}),
+    (Oscillators(10, 7, INPUTS, OUTPUTS), {"lanes": 8, "precision": "packed"}),
+    (Oscillators(10, 7, INPUTS, OUTPUTS), {"lanes": 4, "precision": "packed", "learn": False}),
 ])
 def test_memories_and_multipliers_are_those_of_the_rtl(model, options):
     hw = compiled(model, INPUTS, OUTPUTS, **options).hardware

@@ -123,7 +123,7 @@ def test_both_spellings_of_a_format_are_one():
 
 
 @pytest.mark.parametrize("precision, message", [
-    ("best", 'precision must be "auto", a mapping of names to formats, or a Wanted, not \'best\''),
+    ("best", 'precision must be "auto", "packed", a mapping of names to formats, or a Wanted, not \'best\''),
     ({"state": "5.12"}, "a format must be spelled like Q5.12 or ap_fixed<18,6>, not '5.12'"),
     ({"accumulator": "30 bits"}, 'precision: accumulator must be spelled like "39 bits" and have 39 to 62 of them, the '
                                  "least that hold every sum of products, not '30 bits'"),
@@ -131,7 +131,7 @@ def test_both_spellings_of_a_format_are_one():
                                "8192 of them, not '1000 pieces'"),
     ({"hiden": "Q5.12"}, "precision names are state, input, target, output, u, z, z0_0, z0_1, hidden, hidden1, "
                          "readout, drive, vector0, delta, z0_drive, z0, z0_t, z0_0_back, z0_1_back, accumulator, "
-                         "table, not 'hiden'"),
+                         "table, word, product, not 'hiden'"),
 ])
 def test_a_mapping_that_means_nothing_is_refused(precision, message):
     with pytest.raises(el.CompileError) as error:

@@ -1,0 +1,1 @@
+../../echolith/__init__.py
