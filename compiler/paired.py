@@ -25,12 +25,14 @@ class _Net:
 
 
 class Paired(Phases):
-    """Needs `Hardware.paired`, one coupling beside its drive, and a cost at the last step only."""
+    """Needs `Hardware.paired`, one coupling beside its drive, and no un-nudged copy."""
 
     @property
     def can_pair(self) -> bool:
         s = self.s
-        if not s.hardware.paired or not s.hardware.learn or s.dynamics.cost_at != "last" or "readout" not in s.blocks:
+        if not s.hardware.paired or not s.hardware.learn or "readout" not in s.blocks:
+            return False
+        if s.dynamics.cost_at != "last" and not self.keeps:
             return False
         kinds = [(x.opcode, x.input) for x in s.sweeps]
         own, inputs = (Opcode.OUTER, False), (Opcode.OUTER, True)
@@ -47,7 +49,7 @@ class Paired(Phases):
 
     def learn_in_pairs(self) -> None:
         """From the first pair forward to the last pair back."""
-        self.forward(learn=True, echo_only=True)
+        self.forward(learn=True, last=False)
         with self.loop(None):
             self._cost()
             last = self.emit(0)
@@ -92,8 +94,8 @@ class Paired(Phases):
         self.drift(_ECHOES[0], True)
         for word in (*(word for word in rows if word >> 28 == Opcode.FORWARD), *first):
             self.emit(word)
-        self.units(Context.PAIR, clear=True)
         self.drift(_ECHOES[1], True)
+        self.units(Context.PAIR, clear=True)
         self.change(Setting.LENGTH, self.s.inputs)
 
     def _steps(self, rows: Rows, fills: list[Fill]) -> Iterator[tuple[int, ...]]:

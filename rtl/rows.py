@@ -9,6 +9,7 @@ from echolith.compiler.inventory import TARGET_BITS
 from echolith.compiler.isa import BUFFERS, Context, Dest
 from echolith.compiler.timing import fetched, scaled
 from echolith.rtl.command import Command, buffer, older, region, slot_sample
+from echolith.rtl.kept import Kept
 from echolith.rtl.kinds import Kinds, feed, kinds
 from echolith.rtl.lane import row_write
 from echolith.rtl.leading import Leading
@@ -83,6 +84,7 @@ class RowUnit(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         row, slot, sample = Signal(self.row_bits + 1), Signal(), Signal()
+        self._row = row
         m.d.comb += sample.eq(slot_sample(self.command.context, slot))
         with m.If(self.start):
             m.d.sync += [row.eq(self.first if self.hw.paired else 0), slot.eq(0)]
@@ -113,6 +115,7 @@ class RowUnit(wiring.Component):
                      self.result_valid.eq(late[cost.ready["y"]][1] & costing & self.command.emit)]
         at = Mux(costing, late[cost.latency], ends[activate.latency])
         if self.hw.learn:
+            self._kept = self._keep(m, platform, cost.latency) if self.hw.depths.deltas else None
             self._learn(m, at, activate.t, cost.delta, costing)
         else:
             self._operands(m, at, activate.t)
@@ -199,6 +202,18 @@ class RowUnit(wiring.Component):
             ]
         return pipe
 
+    def _keep(self, m: Module, platform, latency: int) -> Kept:
+        """Where cost derivatives wait; what is taken comes beside the cost circuit's results."""
+        m.submodules.kept = kept = Kept(self.hw, len(self.rows))
+        c = self.command
+        costing, wanted = c.dest == Dest.COST, self.acc_next & (self._row < self.rows) & c.nudge
+        m.d.comb += [
+            kept.next.eq(self.next), kept.begin.eq(delay(m, self.start, 1, "counts") & costing & (c.nudge | ~c.echo)),
+            kept.pop.eq(c.nudge), kept.older.eq(older(c) if self.hw.paired else 0), kept.rows.eq(self.rows),
+            kept.r_en.eq(delay(m, wanted & costing, latency, "wanted")),
+        ]
+        return kept
+
     def _learn(self, m: Module, at, t, delta, costing) -> None:
         """Activations: t, and in the echo t * 2^-exponent for the gradient. Cost derivatives: in the free phase with
         the slot's sign for the readout's own gradient, in the echo scaled to the wanted response."""
@@ -206,6 +221,9 @@ class RowUnit(wiring.Component):
         early, slot = Signal(), Signal()  # whose turn it is before and behind the shifter
         sample = slot_sample(self.command.context, early)
         masked = self.masked.bit_select(sample, 1)
+        if self._kept is not None:
+            m.d.comb += [self._kept.w_en.eq(at[1] & costing & ~echo), self._kept.w_data.eq(Mux(masked, 0, delta))]
+            delta, masked = Mux(self.command.nudge, self._kept.r_data.as_signed(), delta), masked & ~self.command.nudge
         real = at[1] & ~(costing & masked)
         if self.hw.general:
             valid = at[0] & ((self.command.dest == Dest.HIDDEN) | costing)
