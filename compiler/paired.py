@@ -66,7 +66,7 @@ class Paired(Phases):
         self.fetch_target()
         self.use("readout")
         for word, region in ((exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, emit=True), 0),
-                             (exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, echo=True), 1),
+                             (exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, echo=True, nudge=self.keeps), 1),
                              (exec_word(Opcode.OUTER, Context.PAIR), 0),
                              (exec_word(Opcode.TRANSPOSED, Context.PAIR, 1), 1)):
             self.emit(paired_word(word, region=region))

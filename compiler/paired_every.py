@@ -1,10 +1,21 @@
-"""Pairs beside each other with the cost at every step: between the sweeps of a step come a read-out of the next pair, and
-the nudges of the older one from the cost derivatives that it has kept."""
+"""Pairs beside each other with the cost at every step: between the sweeps of a step come a read-out of the next pair,
+and the nudges of the older one from the cost derivatives that it has kept."""
 
 from collections.abc import Iterator
 
-from echolith.compiler.isa import VARIANT, Context, Dest, Field, Opcode, Pairing, Setting, exec_word, loop_word
-from echolith.compiler.isa import paired_word, set_word
+from echolith.compiler.isa import (
+    VARIANT,
+    Context,
+    Dest,
+    Field,
+    Opcode,
+    Pairing,
+    Setting,
+    exec_word,
+    loop_word,
+    paired_word,
+    set_word,
+)
 from echolith.compiler.paired import Paired
 from echolith.compiler.rows import Fill, Rows
 
@@ -19,15 +30,6 @@ _NUDGE = exec_word(Opcode.TRANSPOSED, Context.PAIR, 1)
 class PairedEvery(Paired):
     """Needs kept derivatives, else it does as `Paired`."""
 
-    def _cost(self) -> None:
-        if not self.keeps:
-            super()._cost()
-            return
-        self.fetch_target()
-        self.use("readout")
-        for word, region in ((_READ, 0), (_KEPT, 1), (_OWN, 0), (_NUDGE, 1)):
-            self.emit(paired_word(word, region=region))
-
     def _steps(self, rows: Rows, fills: list[Fill]) -> Iterator[tuple[int, ...]]:
         plain = super()._steps(rows, fills)
         if not self.keeps:
@@ -38,24 +40,25 @@ class PairedEvery(Paired):
             found = [_nudged(w, Context.ECHO_B) if step and step % substeps == 0 else w for w in words]
             if step == 0 and rows.count >= substeps:
                 found[1:1] = self._target(0, place)
-            place += sum(_moved(w) for w in words)
             if step % substeps == substeps - 1 and step < rows.count:
                 found = self._read(found, step // substeps + 1, place)
+            place += sum(_moved(w) for w in words)
             yield tuple(found)
 
     def _read(self, words: list[int], after: int, place: int) -> list[int]:
-        """A step with read-out and nudges; then the target of the row ``after`` is fetched. Echo A's kick needs them,
-        the next pair's has not come yet; both sweeps leave row operands in one region, of which the one uses the
-        scaled, the other the plain ones."""
+        """A step with read-out and nudges; behind them the target of the row ``after`` is fetched, ``place`` being where
+        the record's offset is before the step. Both sweeps leave row operands in one region: the nudges plain ones, the
+        read-out scaled ones."""
         ahead = next(i for i, w in enumerate(words) if _is(w, Opcode.FORWARD, Context.PAIR) and _hidden(w))
         kick = next(i for i, w in enumerate(words) if _is(w, Opcode.TRANSPOSED, Context.ECHO_A))
         region = bool(words[ahead] >> Pairing.REGION & 1)
         there, back = self._pointed("readout"), self._pointed(self.s.sweeps[0].block)
+        place += sum(_moved(w) for w in words[:kick])
         more = self._target(after, place) if after < self.s.dynamics.steps - 1 else []
         return [
-            *words[:ahead], *there, paired_word(_KEPT, region=region, older=True), paired_word(_READ, region=region),
-            *back, *words[ahead + 1:kick],
-            *there, paired_word(_NUDGE, region=region), paired_word(_OWN, region=region), *back, *more,
+            *words[:ahead], *there, paired_word(_READ, region=region), *back, *words[ahead + 1:kick],
+            *there, paired_word(_KEPT, region=region, older=True), paired_word(_OWN, region=region),
+            paired_word(_NUDGE, region=region), *back, *more,
             words[ahead], _nudged(words[kick], Context.ECHO_A), *words[kick + 1:],
         ]
 

@@ -246,7 +246,7 @@ class _Flight:
         operands = self.written[_region(word, hw)] + 1
         if opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.DRIVE:
             operands = self.feed.below(0)
-        elif opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.COST:
+        if opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.COST:
             operands = max(operands, self.feed.below(0))
         return max(self.walk - 1, self.alone.below(0), *{
             Opcode.FORWARD: (there, operands, self.taken[not hw.paired] + 1, self.rows.below(_columns(word, s, hw))),

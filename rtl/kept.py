@@ -1,6 +1,6 @@
 """Cost derivatives of a pair's read-outs, from the free phase until its echoes ask for them."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -39,19 +39,14 @@ class Kept(wiring.Component):
         depth = hw.depths.deltas
         m.submodules.bank = bank = make_bank(platform, latency=fetched(hw), width=hw.width, depth=depth)
         bits = (depth - 1).bit_length() - hw.paired
+        # Of the pair and the one before: words in use, and the half that they are in.
         top, before, half, at = Signal(bits), Signal(bits), Signal(), Signal(bits + hw.paired)
-        size = Cat(0, self.rows)[:bits]
-        here = Mux(self.older, before, top) if hw.paired else top
-        below, chosen = (here - size)[:bits], half ^ self.older
-        start = Mux(self.pop, below, here)
+        here, size = Mux(self.older, before, top), Cat(0, self.rows)[:bits]
+        below = (here - size)[:bits]
         after = Mux(self.pop, below, (here + size)[:bits])
         with m.If(self.begin):
-            m.d.sync += at.eq(Cat(start, chosen) if hw.paired else start)
-            if hw.paired:
-                with m.If(self.older):
-                    m.d.sync += before.eq(after)
-            with m.If(~self.older if hw.paired else 1):
-                m.d.sync += top.eq(after)
+            m.d.sync += [at.eq(Cat(Mux(self.pop, below, here), half ^ self.older)),
+                         Array([top, before])[self.older].eq(after)]
         with m.Elif(self.w_en | self.r_en):
             m.d.sync += at.eq(at + 1)
         with m.If(self.next):

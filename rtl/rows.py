@@ -101,16 +101,16 @@ class RowUnit(wiring.Component):
         drive = self._drives(m, platform, place, now)
         activate = self._activation(m, drive)
         costing = self.command.dest == Dest.COST
-        other = now
-        if self.hw.general:
+        other, apart = now, self.hw.general or self.hw.depths.deltas
+        if apart:
             # Commands may follow each other at once: nothing of one may be taken for the next one's.
             now, other = (Mux(x, now, 0) for x in (self.command.dest[0], costing))
         if self.hw.cost is None:
             self._operands(m, delay(m, now, activate.latency, "at"), activate.t)
             return m
         cost = self._cost(m, place, drive)
-        late = self._ends(m, other, cost.latency if self.hw.general else max(activate.latency, cost.latency))
-        ends = self._ends(m, now, activate.latency) if self.hw.general else late
+        late = self._ends(m, other, cost.latency if apart else max(activate.latency, cost.latency))
+        ends = self._ends(m, now, activate.latency) if apart else late
         m.d.comb += [self.result.eq(cost.y),
                      self.result_valid.eq(late[cost.ready["y"]][1] & costing & self.command.emit)]
         at = Mux(costing, late[cost.latency], ends[activate.latency])

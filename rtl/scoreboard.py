@@ -115,8 +115,7 @@ class Scoreboard(wiring.Component):
         with m.Switch(op):
             with m.Case(Opcode.FORWARD):
                 m.d.comb += ready.eq(there & (waits < 1 + self.hw.paired) & (rows <= self.swept)
-                                     & Mux(_writes(c), operands, 1)
-                                     & Mux(_writes(c) & (c.dest != Dest.COST), 1, feed == 0))
+                                     & Mux(_writes(c), operands & ((c.dest != Dest.COST) | (feed == 0)), feed == 0))
             with m.Case(Opcode.OUTER):
                 m.d.comb += ready.eq(there & operands & (lanes == 0))
             with m.Case(Opcode.TRANSPOSED):
