@@ -46,8 +46,8 @@ class PairedEvery(Paired):
             yield tuple(found)
 
     def _read(self, words: list[int], after: int, place: int) -> list[int]:
-        """A step with read-out and nudges; behind them the target of the row ``after`` is fetched, ``place`` being where
-        the record's offset is before the step. Both sweeps leave row operands in one region: the nudges plain ones, the
+        """A step with read-out and nudges; then the target of the row ``after`` is fetched; ``place`` is where the
+        record's offset is before the step. Both sweeps leave row operands in one region: the nudges plain ones, the
         read-out scaled ones."""
         ahead = next(i for i, w in enumerate(words) if _is(w, Opcode.FORWARD, Context.PAIR) and _hidden(w))
         kick = next(i for i, w in enumerate(words) if _is(w, Opcode.TRANSPOSED, Context.ECHO_A))
