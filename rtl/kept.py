@@ -40,17 +40,23 @@ class Kept(wiring.Component):
         m.submodules.bank = bank = make_bank(platform, latency=fetched(hw), width=hw.width, depth=depth)
         bits = (depth - 1).bit_length() - hw.paired
         # Of the pair and the one before: words in use, and the half that they are in.
-        top, before, half, at = Signal(bits), Signal(bits), Signal(), Signal(bits + hw.paired)
+        top, before, half = Signal(bits), Signal(bits), Signal()
+        # What is taken may come while the last that was put has yet to be written.
+        put, taken = Signal(bits + hw.paired), Signal(bits + hw.paired)
         here, size = Mux(self.older, before, top), Cat(0, self.rows)[:bits]
         below = (here - size)[:bits]
-        after = Mux(self.pop, below, (here + size)[:bits])
         with m.If(self.begin):
-            m.d.sync += [at.eq(Cat(Mux(self.pop, below, here), half ^ self.older)),
-                         Array([top, before])[self.older].eq(after)]
-        with m.Elif(self.w_en | self.r_en):
-            m.d.sync += at.eq(at + 1)
+            m.d.sync += Array([top, before])[self.older].eq(Mux(self.pop, below, here + size))
+        with m.If(self.begin & self.pop):
+            m.d.sync += taken.eq(Cat(below, half ^ self.older))
+        with m.Elif(self.r_en):
+            m.d.sync += taken.eq(taken + 1)
+        with m.If(self.begin & ~self.pop):
+            m.d.sync += put.eq(Cat(here, half ^ self.older))
+        with m.Elif(self.w_en):
+            m.d.sync += put.eq(put + 1)
         with m.If(self.next):
             m.d.sync += [top.eq(0), before.eq(top), half.eq(~half)]
-        m.d.comb += [bank.r_addr.eq(at), bank.r_en.eq(1), bank.w_addr.eq(at), bank.w_en.eq(self.w_en),
+        m.d.comb += [bank.r_addr.eq(taken), bank.r_en.eq(1), bank.w_addr.eq(put), bank.w_en.eq(self.w_en),
                      bank.w_data.eq(self.w_data), self.r_data.eq(bank.r_data)]
         return m

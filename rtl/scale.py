@@ -1,6 +1,6 @@
 """One barrel shifter for the words that exponents and gain scale."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -25,7 +25,7 @@ class Scale(wiring.Component):
     exponent, gain : In
         The sample's exponent, at least the gain.
     down, echo : In(1)
-        Held while values are inside.
+        Of the value; held while values are inside, but for `Hardware.paired`.
     result : Out
         If ``down``, an activation for the gradient: value * 2^(gain - exponent). Else if ``echo``, a nudge: value *
         2^(exponent - delta_shift), clipped. Else the readout's own error: value * 2^(gain - readout_shift), clipped to
@@ -52,11 +52,14 @@ class Scale(wiring.Component):
         ]
         # With one bit more, which rounds; clipped first, so that the adder is no longer than the word.
         picked, rounded = Signal(signed(w + 1)), Signal(signed(w))
-        m.d.comb += picked.eq(Mux(self.down, shifted >> SHIFT_LIMIT - 1, Mux(
-            self.echo, _clipped(shifted, self.hw.delta_shift, w), _clipped(shifted, self.hw.readout_shift, w - 1))))
+        of = Cat(self.down, self.echo)
+        down, echo = delay(m, of, 2, "of") if self.hw.paired else of
+        m.d.comb += picked.eq(Mux(down, shifted >> SHIFT_LIMIT - 1, Mux(
+            echo, _clipped(shifted, self.hw.delta_shift, w), _clipped(shifted, self.hw.readout_shift, w - 1))))
+        word = delay(m, down | echo, 1, "word") if self.hw.paired else down | echo
         whole = arith.rnd(delay(m, picked, int(deep), "picked"), 1)
         m.d.comb += [
-            rounded.eq(Mux(self.down | self.echo, arith.sat(whole, w), arith.sat(whole, w - 1))),
+            rounded.eq(Mux(word, arith.sat(whole, w), arith.sat(whole, w - 1))),
             self.result.eq(delay(m, rounded, int(deep), "rounded")),
             self.held.eq(delay(m, value, scaled(self.hw) - 1, "held")),
         ]

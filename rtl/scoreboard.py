@@ -1,12 +1,14 @@
 """What is still on its way, and whether the next sweep may start."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Dest, Opcode
+from echolith.compiler.timing import tails
 from echolith.rtl.command import Command, one_tile, region
+from echolith.rtl.pipeline import delay
 
 __all__ = ["Scoreboard"]
 
@@ -33,22 +35,23 @@ class Scoreboard(wiring.Component):
         The sweep that waits, the columns of a context, and those that it goes over.
     ready : Out(1)
         It may start, now or, if a sweep goes over its addresses, at the end of that.
-    still, idle : Out(1)
-        Nothing depends on settings any more; nothing is on its way.
+    still, quiet, idle : Out(1)
+        Nothing depends on settings any more; nothing is on its way but gradients in the lanes; nothing is.
     """
 
     def __init__(self, hw: Hardware, *, tail_bits: int, column_bits: int):
-        self.hw, self.tail_bits = hw, tail_bits
+        self.hw, self.tail_bits, self._settled = hw, tail_bits, tails(hw).settled
         super().__init__({
             "start": In(1), "opcode": In(4), "command": In(Command), "walking": In(1), "ended": In(1),
             "tail": In(tail_bits), "taken": In(1), "next_opcode": In(4), "next_command": In(Command),
             "columns": In(column_bits), "swept": In(column_bits),
             **({"passing": In(tail_bits), "feeding": In(tail_bits)} if hw.paired else {}),
-            "ready": Out(1), "still": Out(1), "idle": Out(1),
+            "ready": Out(1), "still": Out(1), "quiet": Out(1), "idle": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
+        self._written = Signal(2)  # regions of row operands, from the launch of their sweep on
         mine = [self._alone(self.opcode, self.command), self.opcode == Opcode.FORWARD, _moves(self.opcode)]
         alone, rows, units, lanes = (Signal(self.tail_bits, name=name) for name in ("alone", "rows", "units", "lanes"))
         everything = ((alone, mine[0]), (rows, ~mine[0] & mine[1]), (units, ~mine[0] & mine[2]),
@@ -67,8 +70,12 @@ class Scoreboard(wiring.Component):
                 m.d.sync += left.eq(left - 1)
         feed = self._feed(m)
         m.d.comb += [self.still.eq(~self.walking & (alone == 0)),
-                     self.idle.eq(self.still & (rows == 0) & (units == 0) & (lanes == 0) & (feed == 0)),
-                     self.ready.eq(self.idle)]
+                     self.idle.eq(self.still & (rows == 0) & (units == 0) & (lanes == 0) & (feed == 0)
+                                  & (self._written == 0)),
+                     self.quiet.eq(self.idle), self.ready.eq(self.idle)]
+        if self.hw.paired:
+            m.d.comb += self.quiet.eq(~(self.walking & (self.opcode != Opcode.OUTER)) & (alone == 0) & (rows == 0)
+                                      & (units == 0) & (feed == 0) & (self._written == 0))
         if self.hw.overlap:
             soon = [Mux(self.walking & chosen, self.tail, left) for left, chosen in everything]
             m.d.comb += self.ready.eq((soon[0] == 0) & self._may_start(m, *soon[1:], feed, rows, everything[1][1]))
@@ -88,7 +95,7 @@ class Scoreboard(wiring.Component):
     def _may_start(self, m: Module, rows, units, lanes, feed, rows_now, forward):
         """``rows``, ``units``, ``lanes``: cycles that are left when the sweep could start."""
         c, op, after = self.next_command, self.next_opcode, region(self.hw, self.next_command)
-        moving, written = Signal(2), Signal(2)  # context in the neuron unit; regions of operands
+        moving, written = Signal(2), self._written  # context in the neuron unit
         drained, draining = Signal(), Signal()  # the region that the row unit writes, if it does
         waits = Signal(2)  # FORWARD sweeps for the row unit
         launched = self.start & (op == Opcode.FORWARD) & ~self._alone(op, c)
@@ -99,8 +106,15 @@ class Scoreboard(wiring.Component):
         if self.hw.paired:
             with m.If(self.start & (op == Opcode.UNITS)):
                 m.d.sync += moving.eq(c.context)
-        with m.If((rows_now == 1) & draining):
-            m.d.sync += written.bit_select(drained, 1).eq(0)
+        if self.hw.paired:
+            taken = draining & (rows_now == 0)
+            with m.If(taken & ~(self.ended & forward)):
+                m.d.sync += draining.eq(0)
+            done = delay(m, Cat(taken, drained), self._settled - 1, "done")
+        else:
+            done = Cat((rows_now == 1) & draining, drained)
+        with m.If(done[0]):
+            m.d.sync += written.bit_select(done[1], 1).eq(0)
         # All are counted where none is alone; else one is enough, and others' sums are taken too.
         m.d.sync += waits.eq(waits + launched - self.taken if self.hw.paired else launched | (waits[0] & ~self.taken))
         with m.If(launched):
