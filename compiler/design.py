@@ -49,6 +49,7 @@ class Depths:
     results: int
     program: int
     index: int = 0  # elements of gathered operands; 0: nothing is gathered
+    deltas: int = 0  # cost derivatives kept for a pair's echoes; 0: none are
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,10 @@ class Hardware:
         """CRC-32 of this description; what came later counts where it is there."""
         absent = {"adding": not self.adding, "packed": not self.packed,
                   **dict.fromkeys(_NARROW, self.input_bits == self.target_bits == self.data_width)}
-        return checksum({name: v for name, v in dataclasses.asdict(self).items() if not absent.get(name)})
+        found = {name: v for name, v in dataclasses.asdict(self).items() if not absent.get(name)}
+        if not self.depths.deltas:
+            del found["depths"]["deltas"]
+        return checksum(found)
 
     def word(self, name: str) -> int:
         """Bits of the words of a format called ``name``."""

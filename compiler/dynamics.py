@@ -49,8 +49,8 @@ class HamiltonianEcho:
         ``"last"``: cost(q, y) at the last substep's position; ``"every"``: the sum of the costs at the last substep
         of every input row; ``"mean"``: their mean over the rows.
     check : int
-        The exact return of an un-nudged copy is checked in the first of so many batches; 1: in every one. With costs
-        before the last step that copy runs anyway, and is always checked.
+        The exact return of an un-nudged copy is checked in the first of so many batches; 1: in every one. Where cost
+        derivatives before the last step are not kept on the chip, that copy runs anyway, and is always checked.
     """
 
     cost_at: str = "last"

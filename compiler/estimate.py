@@ -50,6 +50,7 @@ def memories(design: Design) -> list[Memory]:
     if hw.learn:
         bits = gradient_width(hw.width)
         found.insert(1, Memory("gradients", hw.lanes, d.weights, lane, bits))
+        found.append(Memory("deltas", int(d.deltas > 0), d.deltas, results << hw.paired, hw.width))
         found.append(Memory("vector gradients", len(hw.vectors), d.units, vector, bits))
     return [m for m in found if m.copies]
 

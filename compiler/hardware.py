@@ -24,7 +24,9 @@ NUDGE = 8  # bits of a nudge operand left free at the calibrated response, for s
 def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) -> Hardware:
     """What becomes gates; on the hardware of ``like``, what that would have to be."""
     f, w = formats.fractions, case.board.width
+    general = like.hardware.general if like else _general(q.circuits, q.drift)
     depths = _depths(case, q.circuits, formats)
+    depths = dataclasses.replace(depths, deltas=_deltas(case, q.circuits, paired=case.board.overlap and not general))
     if like is not None:
         given = like.hardware.depths
         short = {name: getattr(depths, name) for name in ("weights", "units", "rows", "tiles", "outputs", "index")
@@ -102,6 +104,13 @@ def _depths(case: Case, circuits: Circuits, formats: Formats) -> Depths:
         tiles=size(max(*tiles, circuits.tiles)), outputs=size(max(outputs, 2)),
         data=data, order=min(size(max(data // lines, 64)), 4096), results=max(case.board.results, size(words)),
         program=256, index=size(len(circuits.index)) if circuits.index else 0)
+
+
+def _deltas(case: Case, circuits: Circuits, paired: bool) -> int:
+    """Words for the cost derivatives of all read-outs, where there is room to keep them and copy 0 need not run."""
+    words = 2 * case.graph.outputs * case.dynamics.steps
+    able = case.learn and case.board.overlap and case.dynamics.cost_at == "every" and not circuits.backs
+    return size(words) << paired if able and words <= case.board.results else 0
 
 
 def record(case: Case, line: int, input_bits: int, target_bits: int) -> Record:

@@ -47,7 +47,8 @@ def banks(hw: Hardware) -> list[Bank]:
         found += [Bank("gradients", hw.lanes, d.weights, gradient),
                   *(Bank(f"{name} gradients", 1, words, gradient) for name, words in vectors)]
     if hw.learn and hw.cost is not None:
-        found += [Bank("nudges", 1, 2 * units, w), Bank("targets", 1, 2 * d.outputs, max(hw.target_bits, TARGET_BITS))]
+        found += [Bank("nudges", 1, 2 * units, w), Bank("deltas", int(d.deltas > 0), d.deltas, w),
+                  Bank("targets", 1, 2 * d.outputs, max(hw.target_bits, TARGET_BITS))]
     return [b for b in found if b.copies]
 
 

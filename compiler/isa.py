@@ -23,6 +23,9 @@ FORWARD with SOURCE goes over these alone.
 With packed products (`Hardware.packed`) two lanes share their multipliers. TRANSPOSED goes over columns two by two and
 leaves out the last of an odd number, a bias; OUTER takes two cycles for each.
 
+Hardware that keeps cost derivatives (`Depths.deltas`) does so in every FORWARD to COST without ECHO. With NUDGE the
+latest that are still there come back, each read-out's once: one column is swept, whatever COLUMNS is.
+
 Hardware with an index memory (`Depths.index`) gathers: with GATHER q is V[I[FIRST + i]], with GATHER_SECOND r is
 V[I[SECOND + i]]. A command with GATHER moves no position; it kicks momenta from PLACE on. With REPEAT too, FORWARD and
 OUTER gather x: column i of walk n is V[I[FIRST + n * COLUMNS + i]].
@@ -112,7 +115,7 @@ class Field(IntEnum):
     SOURCE = 5  # FORWARD, OUTER: x is the input region instead of the context's positions
     EMIT = 6  # FORWARD to COST, UNITS: append to the results
     REVERSE = 7  # the five below: TRANSPOSED, UNITS
-    NUDGE = 8
+    NUDGE = 8  # FORWARD to COST: not the sums, but the derivatives kept last; `Depths.deltas` only
     DRIFT = 9
     LEARN = 10  # accumulate the gradients of vector parameters
     SPREAD = 11  # read the sample's half of PAIR instead of the context itself

@@ -45,7 +45,7 @@ def _region(step: int, context: int) -> int:
 
 
 class Paired(Phases):
-    """Needs `Hardware.paired`, one coupling beside its drive, and a cost at the last step only."""
+    """Needs `Hardware.paired`, one coupling beside its drive, and no un-nudged copy."""
 
     order = _ORDERS[0]
 
@@ -57,7 +57,9 @@ class Paired(Phases):
     @property
     def can_pair(self) -> bool:
         s = self.s
-        if not s.hardware.paired or not s.hardware.learn or s.dynamics.cost_at != "last" or "readout" not in s.blocks:
+        if not s.hardware.paired or not s.hardware.learn or "readout" not in s.blocks:
+            return False
+        if s.dynamics.cost_at != "last" and not self.keeps:
             return False
         kinds = [(x.opcode, x.input) for x in s.sweeps]
         own, inputs = (Opcode.OUTER, False), (Opcode.OUTER, True)
@@ -74,7 +76,7 @@ class Paired(Phases):
 
     def learn_in_pairs(self) -> None:
         """From the first pair forward to the last pair back."""
-        self.forward(learn=True, echo_only=True)
+        self.forward(learn=True, last=False)
         self.fetch_target()
         self._cost()
         with self.loop(None):
@@ -97,7 +99,8 @@ class Paired(Phases):
             for word in between:
                 self.emit(word)
             self.use("readout")
-        self._with_region(exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, echo=True), self._last_region)
+        self._with_region(exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, echo=True, nudge=self.keeps),
+                          self._last_region)
         self._with_region(exec_word(Opcode.OUTER, Context.PAIR), 1 - self._last_region)
 
     def _spread(self) -> None:

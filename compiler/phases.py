@@ -137,8 +137,8 @@ class Phases(Assembler):
         for sweep in sweeps:
             self.sweep(sweep, Context.PAIR, echo, reverse=False, nudge=False)
 
-    def forward(self, learn: bool, echo_only: bool = False) -> None:
-        """All rows from the zero state; ends at the last read-out point."""
+    def forward(self, learn: bool, echo_only: bool = False, last: bool = True) -> None:
+        """All rows from the zero state; ends at the last read-out point, before its read-out if not ``last``."""
         d = self.s.dynamics
         every = d.cost_at == "every" and not echo_only
         self.emit(loop_word(Opcode.NEXT))
@@ -156,13 +156,27 @@ class Phases(Assembler):
         self.fetch()
         self.prepare()
         self.substeps(d.substeps - 1)
-        if not echo_only:
+        if last and not echo_only:
             self.readout(learn, learn)
 
     def substeps(self, count: int) -> None:
         if count:
             with self.loop(count):
                 self.force(Context.PAIR)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether cost derivatives of all read-outs wait for the echoes on the chip."""
+        s = self.s
+        words = 2 * s.outputs * s.dynamics.steps << s.hardware.paired
+        return s.dynamics.cost_at == "every" and not s.backs and words <= s.hardware.depths.deltas
+
+    def kept_nudge(self) -> None:
+        """As `nudge`, with the derivatives kept from the free phase, where the un-nudged copy would be again."""
+        self.use("readout")
+        self.place(tile=0, first=0, repeat=0)
+        self.emit(exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, echo=True, nudge=True))
+        self.emit(exec_word(Opcode.TRANSPOSED, Context.PAIR, 1))
 
     def nudge(self) -> None:
         """Cost derivatives at the un-nudged copy, scaled to the wanted response, back to the units. Taken there and
@@ -179,16 +193,19 @@ class Phases(Assembler):
             self.place(first=0, tile=self.s.backs[-1].tile, repeat=walks - 1)
         self.emit(exec_word(Opcode.TRANSPOSED, Context.PAIR, 1))
 
-    def spread(self, echoes: Sequence[int]) -> None:
+    def spread(self, echoes: Sequence[int], kept: bool) -> None:
         """From the last read-out point to the starts of the echoes."""
-        self.nudge()
+        if kept:
+            self.kept_nudge()
+        else:
+            self.nudge()
         for context in echoes:
             self.drift(context, True)
 
     def reverse(self, echoes: Sequence[int], copy: bool) -> None:
         """From the last read-out point back to the start, then the exact-return check of the un-nudged copy."""
         if echoes:
-            self.spread(echoes)
+            self.spread(echoes, kept=self.keeps and not copy)
         if copy:
             self.drift(Context.PAIR, False)
         self.retrace((*echoes, Context.PAIR) if copy else tuple(echoes))
@@ -196,7 +213,7 @@ class Phases(Assembler):
             self.units(Context.PAIR, check=True)
 
     def retrace(self, contexts: Sequence[int]) -> None:
-        """All steps back, from behind the last drift undone."""
+        """All steps back, from behind the last drift undone; nudges come from the un-nudged copy, if it is there."""
         d = self.s.dynamics
         every = d.cost_at == "every" and len(contexts) > 1
         self.prepare()
@@ -205,9 +222,11 @@ class Phases(Assembler):
             with self.loop(d.steps - 1):
                 self.row(-self.s.record.row)
                 self.fetch()
-                if every:
+                if every and Context.PAIR in contexts:
                     self.fetch_target()
                     self.nudge()
+                elif every:
+                    self.kept_nudge()
                 self.prepare()
                 self.back(contexts, every)
                 self.back_substeps(contexts, d.substeps - 1)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from echolith.compiler.assembler import Schedule
 from echolith.compiler.isa import Context, Opcode, Setting, UpdateMode, exec_word, loop_word
-from echolith.compiler.paired import Paired
+from echolith.compiler.paired_every import PairedEvery
 from echolith.compiler.timing import cycles
 
 __all__ = ["Program", "Schedule", "build"]
@@ -20,7 +20,7 @@ class Program:
     rates: dict[str, int]
 
 
-class _Entries(Paired):
+class _Entries(PairedEvery):
     """What changes parameters, and everything before it."""
 
     def update(self) -> None:
@@ -100,6 +100,6 @@ def _program(schedule: Schedule, order: str) -> Program:
             asm.reverse((Context.ECHO_A, Context.ECHO_B), copy=True)
         with asm.entry("update"):
             asm.update()
-        if schedule.dynamics.cost_at == "last":
+        if schedule.dynamics.cost_at == "last" or asm.keeps:
             asm.add_unchecked()
     return Program(tuple(asm.words), asm.entries, asm.rates)

@@ -185,9 +185,16 @@ def _walk(word: int, s: list[int], hw: Hardware) -> int:
 def _columns(word: int, s: list[int], hw: Hardware) -> int:
     """Columns that a sweep of the array goes over."""
     opcode, columns = word >> 28, s[Setting.COLUMNS]
+    if _kept(word):
+        return 1
     if not hw.paired or opcode == Opcode.TRANSPOSED or not word >> Field.SOURCE & 1:
         return columns
     return s[Setting.EXTRA] + (columns if opcode == Opcode.OUTER else 0)
+
+
+def _kept(word: int) -> bool:
+    """Whether a sweep's results are not of its sums."""
+    return word >> 28 == Opcode.FORWARD and bool(word >> Field.NUDGE & 1)
 
 
 def _tail(word: int, t: Tails) -> int:

@@ -10,12 +10,11 @@ sweep), its kept drives B u + b and the readout C (outputs x columns, of which `
               (K - 1) forces, and as many outer products for every learned block
               one drive per input row, shared by the copies
               one outer product for C per read-out of the forward run
-              the transposed pass of C that turns a cost derivative into a nudge, for both copies; at read-outs
-              before the last also the pass through C that finds the derivative again instead of storing it
+              the transposed pass of C that turns a cost derivative, kept from there, into a nudge, for both copies
     update    one multiplication per learned word of the array, once per batch
 
 Not counted as useful: padding of tiles, pipelines filling and draining, instruction fetch, and copy 0, the un-nudged
-echo that proves on every sample that the return was exact.
+echo that proves on some batches that the return was exact.
 """
 
 from dataclasses import dataclass
@@ -72,7 +71,7 @@ def work(design: Design) -> Work:
     if not design.hardware.learn:
         return Work(predict, 0, 0)
     echo = 2 * s.forces * (s.force + s.outer) + s.driven * s.drive
-    costs = s.reads * (s.readout + s.nudge) + (s.reads - 1) * s.readout
+    costs = s.reads * (s.readout + s.nudge)
     update = sum(p.columns * design.block(p.block).rows for p in design.placements if any(p.learned))
     return Work(predict, predict + echo + costs, update)
 

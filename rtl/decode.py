@@ -64,10 +64,11 @@ def _drained(hw: Hardware, command):
 
 
 def _columns(hw: Hardware, s: Sequencer):
+    kept = (s.next_opcode == Opcode.FORWARD) & s.next_command.nudge if hw.depths.deltas else 0
     if not hw.paired:
-        return s.setting_columns
+        return Mux(kept, 1, s.setting_columns)
     own = Mux(s.next_command.source & (s.next_opcode == Opcode.FORWARD), 0, s.setting_columns)
-    return own + Mux(s.next_command.source, s.setting_extra, 0)
+    return Mux(kept, 1, own + Mux(s.next_command.source, s.setting_extra, 0))
 
 
 def _most(a, least: int):

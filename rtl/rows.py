@@ -9,6 +9,7 @@ from echolith.compiler.inventory import TARGET_BITS
 from echolith.compiler.isa import BUFFERS, Context, Dest
 from echolith.compiler.timing import costed_stage, fetched, scaled
 from echolith.rtl.command import Command, buffer, older, region, slot_sample
+from echolith.rtl.kept import Kept
 from echolith.rtl.kinds import Kinds, feed, kinds
 from echolith.rtl.lane import row_write
 from echolith.rtl.leading import Leading
@@ -84,6 +85,7 @@ class RowUnit(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         row, slot, sample = Signal(self.row_bits + 1), Signal(), Signal()
+        self._row = row
         m.d.comb += sample.eq(slot_sample(self.command.context, slot))
         with m.If(self.start):
             m.d.sync += [row.eq(self.first if self.hw.paired else 0), slot.eq(0)]
@@ -118,7 +120,9 @@ class RowUnit(wiring.Component):
         costed = costed_stage(self.hw)
         at = Mux(costing, late[costed], ends[activate.latency])
         if self.hw.learn:
-            self._learn(m, at, activate.t, delay(m, cost.delta, costed - cost.latency, "delta"), costing)
+            delta = delay(m, cost.delta, costed - cost.latency, "delta")
+            self._kept = self._keep(m, platform, costed) if self.hw.depths.deltas else None
+            self._learn(m, at, activate.t, delta, costing)
         else:
             self._operands(m, at, activate.t)
         return m
@@ -217,6 +221,21 @@ class RowUnit(wiring.Component):
             ]
         return pipe
 
+    def _keep(self, m: Module, platform, stage: int) -> Kept:
+        """Where cost derivatives wait; what is taken comes beside the cost circuit's results, which come ``stage`` and
+        `fetched` cycles after their sums."""
+        m.submodules.kept = kept = Kept(self.hw, len(self.rows))
+        c, real = self.command, self.acc_next & (self._row < self.rows)
+        # The command is there in the cycle after the start.
+        begun, early = delay(m, self.start, stage, "counts"), self._command(m, stage - 1)
+        m.d.comb += [
+            kept.next.eq(self.next), kept.begin.eq(begun & (early.dest == Dest.COST) & (early.nudge | ~early.echo)),
+            kept.pop.eq(early.nudge), kept.older.eq(older(early) if self.hw.paired else 0),
+            kept.rows.eq(delay(m, self.rows, stage - 1, "size")),
+            kept.r_en.eq(delay(m, real & (c.dest == Dest.COST) & c.nudge, stage, "wanted")),
+        ]
+        return kept
+
     def _learn(self, m: Module, at, t, delta, costing) -> None:
         """Activations: t, and in the echo t * 2^-exponent for the gradient. Cost derivatives: in the free phase with
         the slot's sign for the readout's own gradient, in the echo scaled to the wanted response."""
@@ -224,6 +243,9 @@ class RowUnit(wiring.Component):
         early, slot = Signal(), Signal()  # whose turn it is before and behind the shifter
         sample = slot_sample(c.context, early)
         masked = self.masked.bit_select(sample, 1)
+        if self._kept is not None:
+            m.d.comb += [self._kept.w_en.eq(at[1] & costing & ~c.echo), self._kept.w_data.eq(Mux(masked, 0, delta))]
+            delta, masked = Mux(c.nudge, self._kept.r_data.as_signed(), delta), masked & ~c.nudge
         real = at[1] & ~(costing & masked)
         if self.hw.general:
             valid = at[0] & ((self.command.dest == Dest.HIDDEN) | costing)

@@ -118,10 +118,13 @@ class IntegerModel:
 
     def nudge(self, pair: Force, target: Array, exponent: Array) -> Array:
         """Scaled cost derivatives back at the units."""
-        delta = self._cost(pair, target)[1]
+        return self._back(pair, self._cost(pair, target)[1], exponent)
+
+    def _back(self, pair: Force | None, delta: Array, exponent: Array) -> Array:
+        """The nudges of cost derivatives; a read-out with passes behind its cost needs the ``pair``."""
         t = arith.sat(arith.rnd(delta << exponent[:, None], self.hw.delta_shift), self.hw.width)
         w = self.swept("readout")[:, :self.design.units]
-        if self.design.backs:
+        if pair is not None and self.design.backs:
             pair.rows[0] = t.astype(np.float64)
             pair.run(self.design.backs)
             t, w = pair.rows[self.design.backs[-1].tile].astype(np.int64), self.swept("nudge")[0, 0]
@@ -216,16 +219,17 @@ class IntegerModel:
 
     def learn(self, x: Array, target: Array, checked: bool = True) -> tuple[Array, Outcome]:
         """Accumulate the gradient of (samples, steps, inputs) and (samples, read-outs, outputs) words; not ``checked``:
-        without copy 0, where no nudge needs it.
+        without copy 0, by the cost derivatives kept from the free phase.
 
         Returns the outputs of the free phase, as `predict`."""
-        out, rows, leading = Outcome(), [], np.zeros(len(x), np.int64)
+        out, rows, kept, leading = Outcome(), [], [], np.zeros(len(x), np.int64)
 
         def read(s: State, row: int) -> None:
             nonlocal leading
             if self._reads(row):
                 y, delta = self.readout(s.q, target[:, len(rows)])
                 rows.append(y)
+                kept.append(delta)
                 leading |= np.bitwise_or.reduce(arith.abs_bits(delta), axis=1)
                 if not self.design.backs:
                     self._outer("readout", self._own(delta), s.q, 1 << self.design.fractions["state"])
@@ -233,19 +237,20 @@ class IntegerModel:
         s, inputs = self.forward(x, read, out)
         exponent = arith.exponent(self.response, arith.msb(leading), self.gain, SHIFT_LIMIT)
         out.leading = int(np.bitwise_or.reduce(leading))
-        self._echo(x, inputs, target, s, exponent, out, 3 if checked else 2)
+        self._echo(x, inputs, target, s, exponent, out, None if checked else kept)
         self._wrap_gradients()
         return np.stack(rows, axis=1), out
 
-    def _echo(self, x: Array, inputs: Inputs, target: Array, s: State, exponent: Array, out: Outcome, count: int
-              ) -> None:
-        """Copies of ``s`` in lock-step, back from the last read-out point: plus, minus and, of three, un-nudged."""
-        d, n = self.design.dynamics, len(x)
+    def _echo(self, x: Array, inputs: Inputs, target: Array, s: State, exponent: Array, out: Outcome,
+              kept: list[Array] | None) -> None:
+        """Copies of ``s`` in lock-step, back from the last read-out point: plus, minus and, where no derivatives are
+        ``kept``, un-nudged."""
+        d, n, count = self.design.dynamics, len(x), 3 if kept is None else 2
         last = d.steps * d.substeps
         copies = self._state(np.tile(s.q, (count, 1)), np.tile(s.p, (count, 1)))
         unnudged, now = copies[2 * n:], inputs.row(d.steps - 1, count)
         contrast = Contrast(self.arrays, np.tile(exponent, 2) - self.gain, n)
-        nudge: Array | int = self._nudges(s, x[:, -1], target[:, -1], exponent)[:count * n]
+        nudge: Array | int = self._nudges(s, x[:, -1], target[:, -1], exponent, kept)
         self._turn(copies, nudge, ("echo", last), out, contrast)
         self._respond(copies[:2 * n], out)
         for step, row in self._steps_back():
@@ -253,15 +258,18 @@ class IntegerModel:
             if step % d.substeps == 0:
                 now = inputs.row(row, count)
                 if d.cost_at == "every":
-                    nudge = self._nudges(unnudged, x[:, row], target[:, row], exponent)
+                    nudge = self._nudges(unnudged, x[:, row], target[:, row], exponent, kept)
             self._step(copies, now, ("echo", step), out, reverse=True, nudge=nudge, contrast=contrast)
             self._respond(copies[:2 * n], out)
         out.echo |= bool(unnudged.q.any() or unnudged.p.any())
 
-    def _nudges(self, s: State, u: Array, target: Array, exponent: Array) -> Array:
-        """Of three copies, from the un-nudged one's cost derivative."""
-        nudge = self.nudge(self._pair(s.q, u, exponent), target, exponent)
-        return np.concatenate([nudge, -nudge, np.zeros_like(nudge)])
+    def _nudges(self, s: State, u: Array, target: Array, exponent: Array, kept: list[Array] | None) -> Array:
+        """Of all copies, from the cost derivative at the un-nudged one, or the last that is kept."""
+        if kept is not None and not self.design.backs:
+            nudge = self._back(None, kept.pop(), exponent)
+        else:
+            nudge = self.nudge(self._pair(s.q, u, exponent), target, exponent)
+        return np.concatenate([nudge, -nudge, *([np.zeros_like(nudge)] if kept is None else [])])
 
     def _respond(self, nudged: State, out: Outcome) -> None:
         n = len(nudged.q) // 2

@@ -65,7 +65,7 @@ def test_work_with_the_cost_at_the_last_step_is_counted_by_hand():
 def test_work_with_the_cost_at_every_step_adds_readouts_and_nudges():
     last, every = work(compiled()), work(compiled(cost_at="every"))
     assert every.predict == last.predict + 2 * 8
-    assert every.learn == last.learn + 2 * 8 + 2 * 8 + 2 * (8 + 6)
+    assert every.learn == last.learn + 2 * 8 + 2 * (8 + 6)
 
 
 def test_an_input_row_whose_only_force_comes_after_the_last_readout_is_not_counted():
