@@ -102,6 +102,7 @@ class Paired(Phases):
         self._with_region(exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, echo=True, nudge=self.keeps),
                           self._last_region)
         self._with_region(exec_word(Opcode.OUTER, Context.PAIR), 1 - self._last_region)
+        self.change(Setting.COLUMNS, self.s.units)  # a bias gives nothing back, and what echo A would move is no state
 
     def _spread(self) -> None:
         """The nudges; echo A starts with each as it comes."""

@@ -126,8 +126,8 @@ def tails(hw: Hardware) -> Tails:
     leads = LEADING if hw.paired and hw.learn else 0
     hidden, cost = drain + activated + rows + 1, drain + (costed_stage(hw) + rows + 1 + leads if hw.cost else 0)
     # A drive is written `fetched` + 2 cycles behind its strobe, and may be read then.
-    taken = drained(hw, Dest.HIDDEN) - 2 if hw.paired else hidden
-    drive = max(drained(hw, Dest.DRIVE), fetched(hw) + 2) - 2 if hw.paired else drain + 1
+    taken = drained(hw, Dest.HIDDEN) if hw.paired else hidden
+    drive = max(drained(hw, Dest.DRIVE), fetched(hw) + 2) if hw.paired else drain + 1
     return Tails(
         drive=drive,
         hidden=hidden,  # scaled copy, write
@@ -294,7 +294,8 @@ class _Flight:
             return max(self.alone.below(0), self.units.below(0))
         there = 0
         if not word >> Field.SOURCE & 1 and context == self.moving:
-            there = self.units.below(0 if hw.general else s[Setting.COLUMNS] - 1)
+            biased = opcode == Opcode.OUTER or word >> Field.DEST & 3 == Dest.COST
+            there = self.units.below(0 if hw.general else s[Setting.COLUMNS] - 1 - biased)
         operands = self.written[_region(word, hw)] + 1
         if opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.DRIVE:
             operands = self.feed.below(0)

@@ -120,8 +120,10 @@ class Scoreboard(wiring.Component):
         with m.If(launched):
             with m.If(_writes(c)):
                 m.d.sync += written.bit_select(after, 1).eq(1)
-        # Positions are read in the order in which they are moved: a sweep may follow closely.
-        close = 0 if self.hw.general else units < self.columns
+        # Positions are read in the order in which they are moved: a sweep may follow closely. A read-out may have one
+        # column more than there are units.
+        biased = (op == Opcode.OUTER) | (c.dest == Dest.COST)
+        close = 0 if self.hw.general else units + biased < self.columns
         mover = Mux(self.walking & _moves(self.opcode), self.command.context, moving)
         there = c.source | (units == 0) | (c.context != mover) | close
         operands = ~written.bit_select(after, 1)
