@@ -20,7 +20,7 @@ _ECHOES = (Context.ECHO_A, Context.ECHO_B)
 _FILL = "."
 _ORDERS = ("FA OB . TB . FP OA . TA . FB TP", "FA OB . TB . FP OA TA . FB TP")
 _COPIES = {"P": Context.PAIR, "A": Context.ECHO_A, "B": Context.ECHO_B}
-_TURN = {Context.ECHO_A: 0, Context.PAIR: 1, Context.ECHO_B: 2}
+_TURN: dict[int, int] = {Context.ECHO_A: 0, Context.PAIR: 1, Context.ECHO_B: 2}
 
 
 @dataclass(frozen=True)
