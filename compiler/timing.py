@@ -337,7 +337,7 @@ class _Walk:
     def _carry_out(self, word: int, opcode: Opcode) -> None:
         decode = self.now + 1
         if opcode >= Opcode.FETCH:
-            start = max(decode + 1, self.flight.ready(word, self.settings, self.hw))
+            start = max(decode + 1 + self.hw.overlap, self.flight.ready(word, self.settings, self.hw))
             self.flight.launch(word, start, self.settings, self.hw, self.tails)
             self.now = start + 1
             return

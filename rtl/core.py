@@ -14,7 +14,7 @@ from echolith.compiler.timing import fetched, host_read, tails
 from echolith.rtl.array import SynapseArray
 from echolith.rtl.burst import Burst
 from echolith.rtl.command import beside, buffer, older, region
-from echolith.rtl.decode import Tiles, decode_counts, decode_mode, decode_tail
+from echolith.rtl.decode import Tiles, decode_counts, decode_mode, decode_tail, forward_columns
 from echolith.rtl.feed import Feed
 from echolith.rtl.memory import Bank, make_bank
 from echolith.rtl.pipeline import delay
@@ -110,7 +110,8 @@ class Core(wiring.Component):
     def _sweeps(self, m: Module) -> None:
         """The sweep engine, what it tells the array, and what may start behind it."""
         s, e, a, b = self.sequencer, self.sweep, self.array, self.scoreboard
-        swept, stride = decode_counts(m, self.hw, s, e), s.setting_stride if self.hw.overlap else s.setting_columns
+        decode_counts(m, self.hw, s, e)
+        stride = s.setting_stride if self.hw.overlap else s.setting_columns
         if self.hw.paired:
             self.tiles = tiles = Tiles(m, self.hw, s, e)
             m.d.sync += e.base.eq(tiles.base)
@@ -120,12 +121,13 @@ class Core(wiring.Component):
         else:
             m.d.comb += e.base.eq(s.setting_base)
         decode_mode(m, s, a.mode)
-        decode_tail(m, self.hw, self.tails, s, b.tail)
+        self._tail(m)
         m.d.comb += [
             e.start.eq(s.start & ~beside(self.hw, s.next_opcode, s.next_command)), e.stop.eq(s.stopping),
             b.start.eq(s.start), b.opcode.eq(s.opcode), b.command.eq(s.command), b.walking.eq(e.running),
-            s.free.eq(~e.running | e.ended),
-            b.ended.eq(e.ended), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode), b.swept.eq(swept),
+            s.free.eq(~e.running | e.ending),  # what may be held is waited for: see `Scoreboard`
+            b.ended.eq(e.ended), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode),
+            b.swept.eq(forward_columns(self.hw, s)),
             b.next_command.eq(s.next_command), b.columns.eq(s.setting_columns),
             s.ready.eq(b.ready), s.still.eq(b.still), s.idle.eq(b.idle),
             e.alternate.eq(self._is(Opcode.UNITS) | self._is(Opcode.UPDATE)),
@@ -138,6 +140,18 @@ class Core(wiring.Component):
             a.coarse.eq(s.setting_rate[22:24]), a.update.eq(s.command.dest), a.region.eq(region(self.hw, s.command)),
             a.start.eq(s.start & self._next_is(Opcode.FORWARD)),
         ]
+
+    def _tail(self, m: Module) -> None:
+        """The tail of the sweep that goes over its addresses, with overlap known before it starts."""
+        s, b = self.sequencer, self.scoreboard
+        if not self.hw.overlap:
+            decode_tail(m, self.hw, self.tails, s, s.opcode, s.command, b.tail)
+            return
+        tail, later = (Signal.like(b.tail, name=name) for name in ("next_tail", "tail"))
+        decode_tail(m, self.hw, self.tails, s, s.next_opcode, s.next_command, tail)
+        m.d.sync += later.eq(tail)
+        with m.If(self.sweep.start):
+            m.d.sync += b.tail.eq(later)
 
     def _moved(self, index, setting: Setting):
         """``index`` plus an offset that only general hardware has."""

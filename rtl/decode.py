@@ -11,7 +11,7 @@ from echolith.rtl.lane import Mode
 from echolith.rtl.sequencer import Sequencer
 from echolith.rtl.sweep import Sweep
 
-__all__ = ["Tiles", "decode_counts", "decode_mode", "decode_tail"]
+__all__ = ["Tiles", "decode_counts", "decode_mode", "decode_tail", "forward_columns"]
 
 
 class Tiles:
@@ -30,17 +30,17 @@ class Tiles:
                 m.d.sync += [address.eq(e.base + s.setting_stride), row.eq(self.first + lanes)]
 
 
-def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> Signal:
-    """The counts of the sweep that waits; returns the columns that it goes over, of FORWARD and OUTER."""
+def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> None:
+    """The counts of the sweep that waits."""
     outer, period, active = (Signal.like(x, name=f"next_{name}") for name, x in (
         ("outer", e.outer), ("period", e.period), ("active", e.active)))
-    columns, tiles = Signal.like(period, name="swept"), s.setting_tiles
-    m.d.comb += columns.eq(_columns(hw, s))
+    columns, tiles = forward_columns(hw, s), s.setting_tiles
     with m.Switch(s.next_opcode):
         with m.Case(Opcode.FORWARD):
             m.d.comb += [outer.eq(Mux(one_tile(s.next_command), 1, tiles) if hw.paired else tiles),
                          period.eq(_most(columns, 2 * hw.lanes)), active.eq(columns)]
         with m.Case(Opcode.OUTER):
+            columns = _outer_columns(m, hw, s)
             m.d.comb += [outer.eq(tiles), period.eq(_most(columns, reuse(hw)) if hw.repeat else columns),
                          active.eq(columns)]
         with m.Case(Opcode.TRANSPOSED):
@@ -52,14 +52,19 @@ def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> Signal:
         with m.Default():
             m.d.comb += [outer.eq(2), period.eq(s.setting_length), active.eq(s.setting_length)]
     m.d.sync += [e.outer.eq(outer), e.period.eq(period), e.active.eq(active)]
-    return columns
 
 
-def _columns(hw: Hardware, s: Sequencer):
+def forward_columns(hw: Hardware, s: Sequencer):
+    """Columns that the sweep that waits goes over, if it is a FORWARD."""
+    return Mux(s.next_command.source, s.setting_extra, s.setting_columns) if hw.paired else s.setting_columns
+
+
+def _outer_columns(m: Module, hw: Hardware, s: Sequencer):
     if not hw.paired:
         return s.setting_columns
-    own = Mux(s.next_command.source & (s.next_opcode == Opcode.FORWARD), 0, s.setting_columns)
-    return own + Mux(s.next_command.source, s.setting_extra, 0)
+    both = Signal(len(s.setting_columns) + 1)
+    m.d.sync += both.eq(s.setting_columns + s.setting_extra)
+    return Mux(s.next_command.source, both, s.setting_columns)
 
 
 def _most(a, least: int):
@@ -76,22 +81,22 @@ def decode_mode(m: Module, s: Sequencer, mode) -> None:
             m.d.comb += mode.eq(Mode.FORWARD)
 
 
-def decode_tail(m: Module, hw: Hardware, t: Tails, s: Sequencer, tail) -> None:
-    """Cycles until that sweep's last result is there."""
+def decode_tail(m: Module, hw: Hardware, t: Tails, s: Sequencer, opcode, command, tail) -> None:
+    """Cycles until a sweep's last result is there."""
     def result(step: int, value: int, rows: int):
         """A pass's tail by what becomes of its results."""
-        return Mux(s.command.rows, rows, Mux(s.command.value, value, step)) if hw.general else step
+        return Mux(command.rows, rows, Mux(command.value, value, step)) if hw.general else step
 
-    with m.Switch(s.opcode):
+    with m.Switch(opcode):
         with m.Case(Opcode.FORWARD):
-            with m.Switch(s.command.dest):
+            with m.Switch(command.dest):
                 value = ((Dest.VALUE, t.value),) if hw.general else ()
                 for dest, cycles in ((Dest.DRIVE, t.drive), (Dest.HIDDEN, t.hidden), (Dest.COST, t.cost), *value):
                     with m.Case(dest):
                         m.d.comb += tail.eq(cycles)
         with m.Case(Opcode.TRANSPOSED):
             backlog = Mux(s.setting_tiles == 1, s.setting_columns - 1, 0) if hw.burst else 0
-            m.d.comb += tail.eq(Mux(s.command.dest[0], t.nudge, result(t.step, t.step_value, t.step_rows)) + backlog)
+            m.d.comb += tail.eq(Mux(command.dest[0], t.nudge, result(t.step, t.step_value, t.step_rows)) + backlog)
         with m.Case(Opcode.UNITS):
             m.d.comb += tail.eq(result(t.units, t.units_value, t.units_rows))
         for opcode, cycles in ((Opcode.OUTER, t.outer), (Opcode.UPDATE, t.update), (Opcode.FETCH, t.fetch)):

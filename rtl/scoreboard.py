@@ -50,7 +50,7 @@ class Scoreboard(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         mine = [self._alone(self.opcode, self.command), self.opcode == Opcode.FORWARD, _moves(self.opcode)]
-        alone, rows, units, lanes = (Signal(self.tail_bits, name=name) for name in ("alone", "rows", "units", "lanes"))
+        alone, rows, units, lanes = (_Left(name, self.tail_bits) for name in ("alone", "rows", "units", "lanes"))
         everything = ((alone, mine[0]), (rows, ~mine[0] & mine[1]), (units, ~mine[0] & mine[2]),
                       (lanes, ~mine[0] & (self.opcode == Opcode.OUTER)))
         if not self.hw.overlap:
@@ -58,35 +58,33 @@ class Scoreboard(wiring.Component):
         passes = self.start & (self.next_opcode == Opcode.UNITS)
         apart = self._alone(self.next_opcode, self.next_command)
         for left, chosen in everything:
-            with m.If(self.ended & chosen):
-                m.d.sync += left.eq(self.tail)
+            begins = ((self.ended & chosen, self.tail),)
             if self.hw.paired and (left is alone or left is units):
-                with m.Elif(passes & (apart if left is alone else ~apart)):
-                    m.d.sync += left.eq(self.passing)
-            with m.Elif(left != 0):
-                m.d.sync += left.eq(left - 1)
+                begins += ((passes & (apart if left is alone else ~apart), self.passing),)
+            left.count(m, *begins)
         feed = self._feed(m)
-        m.d.comb += [self.still.eq(~self.walking & (alone == 0)),
-                     self.idle.eq(self.still & (rows == 0) & (units == 0) & (lanes == 0) & (feed == 0)),
+        m.d.comb += [self.still.eq(~self.walking & alone.over),
+                     self.idle.eq(self.still & rows.over & units.over & lanes.over & feed.over),
                      self.ready.eq(self.idle)]
         if self.hw.overlap:
-            soon = [Mux(self.walking & chosen, self.tail, left) for left, chosen in everything]
-            m.d.comb += self.ready.eq((soon[0] == 0) & self._may_start(m, *soon[1:], feed, rows, everything[1][1]))
+            there = {left: self.walking & chosen for left, chosen in everything}
+            soon = [left.soon(m, there[left]) for left in (alone, units, lanes)]
+            fits = rows.below(m, there[rows], self.tail, self.swept + 1)
+            # Positions are read in the order in which they are moved: a sweep may follow closely.
+            close = 0 if self.hw.general else units.below(m, there[units], self.tail, self.columns)
+            m.d.comb += self.ready.eq(soon[0] & self._may_start(m, fits, *soon[1:], close, feed.over, rows, everything[1][1]))
         return m
 
     def _feed(self, m: Module):
         """Cycles that a FETCH beside other sweeps takes yet."""
-        if not self.hw.paired:
-            return 0
-        feed = Signal(self.tail_bits)
-        with m.If(self.start & (self.next_opcode == Opcode.FETCH) & one_tile(self.next_command)):
-            m.d.sync += feed.eq(self.feeding)
-        with m.Elif(feed != 0):
-            m.d.sync += feed.eq(feed - 1)
+        feed = _Left("feed", self.tail_bits)
+        if self.hw.paired:
+            feed.count(m, (self.start & (self.next_opcode == Opcode.FETCH) & one_tile(self.next_command), self.feeding))
         return feed
 
-    def _may_start(self, m: Module, rows, units, lanes, feed, rows_now, forward):
-        """``rows``, ``units``, ``lanes``: cycles that are left when the sweep could start."""
+    def _may_start(self, m: Module, fits, units, lanes, close, feed, rows, forward):
+        """``fits``: the row unit is done soon enough; ``units``, ``lanes``, ``feed``: they are over, when the sweep could
+        start; ``close``: the neuron unit nearly is."""
         c, op, after = self.next_command, self.next_opcode, region(self.hw, self.next_command)
         moving, written = Signal(2), Signal(2)  # context in the neuron unit; regions of operands
         drained, draining = Signal(), Signal()  # the region that the row unit writes, if it does
@@ -99,31 +97,28 @@ class Scoreboard(wiring.Component):
         if self.hw.paired:
             with m.If(self.start & (op == Opcode.UNITS)):
                 m.d.sync += moving.eq(c.context)
-        with m.If((rows_now == 1) & draining):
+        with m.If((rows.left == 1) & draining):
             m.d.sync += written.bit_select(drained, 1).eq(0)
         # All are counted where none is alone; else one is enough, and others' sums are taken too.
         m.d.sync += waits.eq(waits + launched - self.taken if self.hw.paired else launched | (waits[0] & ~self.taken))
         with m.If(launched):
             with m.If(_writes(c)):
                 m.d.sync += written.bit_select(after, 1).eq(1)
-        # Positions are read in the order in which they are moved: a sweep may follow closely.
-        close = 0 if self.hw.general else units < self.columns
         mover = Mux(self.walking & _moves(self.opcode), self.command.context, moving)
-        there = c.source | (units == 0) | (c.context != mover) | close
+        there = c.source | units | (c.context != mover) | close
         operands = ~written.bit_select(after, 1)
         ready = Signal()
         with m.Switch(op):
             with m.Case(Opcode.FORWARD):
-                m.d.comb += ready.eq(there & (waits < 1 + self.hw.paired) & (rows <= self.swept)
-                                     & Mux(_writes(c), operands, feed == 0))
+                m.d.comb += ready.eq(there & (waits < 1 + self.hw.paired) & fits & Mux(_writes(c), operands, feed))
             with m.Case(Opcode.OUTER):
-                m.d.comb += ready.eq(there & operands & (lanes == 0))
+                m.d.comb += ready.eq(there & operands & lanes)
             with m.Case(Opcode.TRANSPOSED):
-                m.d.comb += ready.eq(operands & (units == 0))
+                m.d.comb += ready.eq(operands & units)
             with m.Case(Opcode.UNITS):
-                m.d.comb += ready.eq(units == 0)
+                m.d.comb += ready.eq(units)
             with m.Case(Opcode.FETCH):
-                m.d.comb += ready.eq(feed == 0)
+                m.d.comb += ready.eq(feed)
         return Mux(self._alone(op, c), self.idle, ready)
 
     def _alone(self, opcode, command):
@@ -139,6 +134,34 @@ class Scoreboard(wiring.Component):
         if self.hw.depths.index:  # one memory says where both the array and the neuron unit read
             found |= command.gather | (_moves(opcode) & command.gather_second)
         return found
+
+
+class _Left:
+    """Cycles that are ``left``, and registers for what is asked of them, so that nothing waits for a comparison. What
+    may come yet counts by its tail; a question has its answer two cycles after the word that asks."""
+
+    def __init__(self, name: str, bits: int):
+        self.name, self.left, self.over = name, Signal(bits, name=name), Signal(name=f"{name}_over", init=1)
+
+    def count(self, m: Module, *begins) -> None:
+        """Down from the amount of the ``begins``, pairs of strobe and amount, that comes."""
+        with m.If(~self.over):
+            m.d.sync += [self.left.eq(self.left - 1), self.over.eq(self.left[1:] == 0)]
+        for strobe, amount in reversed(begins):
+            with m.If(strobe):
+                m.d.sync += [self.left.eq(amount), self.over.eq(0)]
+
+    def soon(self, m: Module, coming):
+        """Nothing is left in this cycle, and nothing is ``coming``."""
+        soon = Signal(name=f"{self.name}_soon")
+        m.d.sync += soon.eq(~coming & (self.over | (self.left[1:] == 0)))
+        return soon
+
+    def below(self, m: Module, coming, tail, limit):
+        """Fewer than ``limit`` cycles are left, or will be of what is ``coming``."""
+        below = Signal(name=f"{self.name}_below")
+        m.d.sync += below.eq(Mux(coming, tail < limit, self.over | (self.left <= limit)))
+        return below
 
 
 def _moves(opcode):

@@ -1,5 +1,6 @@
-"""The sequencer: three cycles per program word, a fourth after a jump; counted loops. It reads ahead of the sweep that
-runs and waits where the `Scoreboard` says so; the next sweep starts in the last cycle of the one before."""
+"""The sequencer: three cycles per program word, a fourth after a jump and, with overlap, before a sweep; counted loops.
+It reads ahead of the sweep that runs and waits where the `Scoreboard` says so; the next sweep starts in the last cycle of
+the one before."""
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
@@ -128,10 +129,12 @@ class Sequencer(wiring.Component):
                 with m.If(word[28:] >= Opcode.FETCH):
                     if self.hw.overlap:
                         m.d.sync += pc.eq(pc + 1)
-                    m.next = "WAIT"
+                    m.next = "CONSIDER" if self.hw.overlap else "WAIT"
                 with m.Elif(go):
                     m.d.sync += pc.eq(pc + 1)
                     m.next = "EXECUTE"
+            with m.State("CONSIDER"):  # the scoreboard compares what is on its way with the word
+                m.next = "WAIT"
             with m.State("WAIT"):
                 apart = beside(self.hw, self.next_opcode, self.next_command)
                 with m.If(self.stopping):

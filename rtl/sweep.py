@@ -31,6 +31,8 @@ class Sweep(wiring.Component):
         The element of this cycle; ``first`` and ``last`` of its round.
     running, ended : Out(1)
         From the cycle after ``start`` on, outer * period cycles; strobe in the last of them.
+    ending : Out(1)
+        The last of them, but for a ``hold``; without a ``stop``.
 
     With ``repeat_bits``, the whole walk is done over and over:
 
@@ -51,7 +53,7 @@ class Sweep(wiring.Component):
             "short": In(1), "alternate": In(1), "base": In(address_bits), "inner_step": In(address_bits),
             "outer_step": In(address_bits), "stop": In(1), "hold": In(1),
             "valid": Out(1), "first": Out(1), "last": Out(1), "inner_index": Out(inner_bits),
-            "outer_index": Out(outer_bits), "address": Out(address_bits), "running": Out(1), "ended": Out(1), **repeats,
+            "outer_index": Out(outer_bits), "address": Out(address_bits), "running": Out(1), "ended": Out(1), "ending": Out(1), **repeats,
         })
 
     def elaborate(self, platform):
@@ -66,7 +68,7 @@ class Sweep(wiring.Component):
             sweep_end.eq((period.last | (self.short & active.last)) & rounds.last & last_walk),
             next_row.eq(row + self.outer_step),
             self.valid.eq(live & ~self.hold & ~(self.alternate & self.inner_index[0])), self.last.eq(active.last),
-            self.ended.eq(self.running & (self.stop | (sweep_end & ~self.hold))),
+            self.ended.eq(self.running & (self.stop | (sweep_end & ~self.hold))), self.ending.eq(sweep_end),
         ]
         with m.If(going):
             m.d.sync += [self.inner_index.eq(self.inner_index + 1), self.first.eq(period.last),
