@@ -95,6 +95,7 @@ def tails(hw: Hardware) -> Tails:
     # Drain register, then two slots of every lane; the row unit reads drives beside them.
     drain = far + summed(hw) + 1 + 2 * hw.lanes + fetched(hw) - 1
     step = operand_stage(hw) + step_latency(hw)  # state read, pipeline, write
+    alone = step + hw.paired  # a pass begins a cycle behind its start
     sums = far + summed(hw) + tree_levels(hw.lanes) + (BURST if hw.burst else 0)
     # Registered result of slot b, written. A vector's gradient follows two cycles later: before any next sweep's.
     value = operand_stage(hw) + max(map(latency, hw.step)) + 2
@@ -106,9 +107,9 @@ def tails(hw: Hardware) -> Tails:
         outer=far + summed(hw) + 2,  # difference as the sum, new word, written
         nudge=sums + 3,
         step=sums + step,
-        units=step,
+        units=alone,
         update=far + updated(hw) + 3,  # written; counts of what was clipped
-        fetch=2,
+        fetch=fetched(hw) + 1,  # read, picked out of its line, written
         value=drain + max(map(latency, hw.activate)),
         step_value=sums + value,
         step_rows=sums + value + rows + 2,  # row operand, scaled twin

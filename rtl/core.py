@@ -12,6 +12,7 @@ from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.registers import Bank as BankId
 from echolith.compiler.timing import fetched, host_read, tails
 from echolith.rtl.array import SynapseArray
+from echolith.rtl.beat import Beat
 from echolith.rtl.burst import Burst
 from echolith.rtl.command import beside, buffer, older, region
 from echolith.rtl.decode import Tiles, decode_counts, decode_mode, decode_tail, forward_columns
@@ -99,7 +100,9 @@ class Core(wiring.Component):
         w, s = self.window, self.sequencer
         for name in ("bus_addr", "bus_w_data", "bus_w_stb", "bus_r_stb"):
             m.d.comb += getattr(w, name).eq(getattr(self, name))
-        wiring.connect(m, wiring.flipped(self.push), w.push)
+        m.submodules.beat = beat = Beat(32)  # between the ends of the link and those of a sweep
+        wiring.connect(m, wiring.flipped(self.push), beat.i)
+        wiring.connect(m, beat.o, w.push)
         wiring.connect(m, w.pull, wiring.flipped(self.pull))
         m.d.comb += [
             self.bus_r_data.eq(w.bus_r_data), self.busy.eq(s.busy), w.busy.eq(s.busy | w.go),
@@ -326,8 +329,11 @@ class Core(wiring.Component):
         given = self._given(s.next_opcode, s.next_command)
         directly = s.start & ~forward & s.next_command.rows if self.hw.general else 0
         working = Signal(len(given))
-        launched = self._launched(m, s.start & forward, given)
-        m.d.comb += [mine.eq(working), r.start.eq(self.array.taken | directly), u.start.eq(s.start & moves)]
+        launched, begins = s.start & forward, s.start & moves
+        if self.hw.paired:  # the word still stands there
+            launched, begins = delay(m, launched, 1, "launched"), delay(m, begins, 1, "begins")
+        launched = self._launched(m, launched, given)
+        m.d.comb += [mine.eq(working), r.start.eq(self.array.taken | directly), u.start.eq(begins)]
         with m.If(self.array.taken):
             m.d.sync += working.eq(launched)
         with m.Elif(directly):
@@ -378,18 +384,14 @@ class Core(wiring.Component):
         m.d.comb += [u.y_valid.eq(y[0]), u.y_a.eq(y[1]), u.y_b.eq(y[2])]
         if self.hw.paired:
             m.submodules.ticks = ticks = Ticks(len(s.setting_length))
-            m.d.comb += [ticks.start.eq(s.start & self._next_is(Opcode.UNITS)), ticks.length.eq(s.setting_length),
+            m.d.comb += [ticks.start.eq(u.start & self._next_is(Opcode.UNITS)), ticks.length.eq(s.setting_length),
                          u.tick.eq(ticks.tick)]
         else:
             m.d.comb += u.tick.eq(self.sweep.valid & self._is(Opcode.UNITS))
-        updating = self._is(Opcode.UPDATE) & self.sweep.valid
+        updating, exponents = self._is(Opcode.UPDATE) & self.sweep.valid, self._exponents(m)
         for index, (bank, drifting) in enumerate(zip(self.vectors, mass(self.hw), strict=True)):
             valid, slot, sample, unit = (
                 getattr(u, f"{'mass' if drifting else 'g'}_{name}") for name in ("valid", "slot", "sample", "unit"))
-            exponent = Mux(sample, r.exponent_b, r.exponent_a)
-            if self.hw.paired:
-                exponent = Mux(older(u.command), Mux(sample, r.older_b, r.older_a), exponent)
-            exponent = (exponent - w.gain)[:EXPONENT_BITS]
             chosen = w.host_en & ((w.host_index >> u.bits) == index)
             if self.hw.adding:
                 m.d.comb += bank.g_add.eq(u.command.context == Context.PAIR)
@@ -397,7 +399,7 @@ class Core(wiring.Component):
                 bank.addr.eq(u.unit), bank.r_en.eq(u.k_en),
                 getattr(u, f"k{index}").eq(bank.k),
                 bank.g.eq(getattr(u, f"g{index}")), bank.g_valid.eq(valid), bank.g_slot.eq(slot),
-                bank.g_unit.eq(unit), bank.exponent.eq(exponent),
+                bank.g_unit.eq(unit), bank.exponent.eq(Mux(sample, *reversed(exponents))),
                 bank.update_valid.eq(updating & (s.command.kind == index + 1)), bank.update.eq(s.command.dest),
                 bank.update_addr.eq(self.sweep.address), bank.mantissa.eq(s.setting_rate[:self.hw.width].as_signed()),
                 bank.coarse.eq(s.setting_rate[22:24]),
@@ -405,6 +407,16 @@ class Core(wiring.Component):
                 bank.host_w_en.eq(w.host_w_en & chosen & (w.host_bank == BankId.VECTORS)),
                 bank.host_g_en.eq(w.host_w_en & chosen & (w.host_bank == BankId.VECTOR_GRADIENTS)),
             ]
+
+    def _exponents(self, m: Module) -> list:
+        """Of both samples, beyond the gain."""
+        r, found = self.rows, []
+        for sample in "ab":
+            exponent = getattr(r, f"exponent_{sample}")
+            if self.hw.paired:
+                exponent = Mux(older(self.units.command), getattr(r, f"older_{sample}"), exponent)
+            found.append(delay(m, (exponent - self.window.gain)[:EXPONENT_BITS], 1, f"exponent_{sample}"))
+        return found
 
     def _results(self, m: Module, platform) -> None:
         hw, r, u, w = self.hw, self.rows, self.units, self.window
@@ -435,7 +447,8 @@ class Core(wiring.Component):
             m.d.sync += [response.eq(0), leading.eq(0), w.cycles.eq(0), w.stalls.eq(0), saturated.eq(0)]
         with m.Elif(s.busy):
             m.d.sync += [
-                response.eq(response | u.response), leading.eq(leading | self.rows.leading),
+                response.eq(response | delay(m, u.response, 1, "response")),
+                leading.eq(leading | delay(m, self.rows.leading, 1, "leading")),
                 w.cycles.eq(w.cycles + 1), w.stalls.eq(w.stalls + waiting),
                 saturated.eq(saturated + a.clipped + sum(bank.clipped for bank in self.vectors)),
             ]

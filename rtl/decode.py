@@ -8,6 +8,7 @@ from echolith.compiler.isa import Dest, Opcode
 from echolith.compiler.timing import Tails, reuse
 from echolith.rtl.command import first_tile, one_tile
 from echolith.rtl.lane import Mode
+from echolith.rtl.pipeline import delay
 from echolith.rtl.sequencer import Sequencer
 from echolith.rtl.sweep import Sweep
 
@@ -25,9 +26,8 @@ class Tiles:
         self.first = Mux(again, row, 0)  # row of the FORWARD sweep that waits
         m.d.sync += beside.eq(s.setting_base + s.setting_columns)
         self.base = Mux((s.next_opcode == Opcode.FORWARD) & command.source, Mux(again, address, beside), s.setting_base)
-        with m.If(s.start & (s.next_opcode == Opcode.FORWARD)):
-            with m.If(one_tile(command)):
-                m.d.sync += [address.eq(e.base + s.setting_stride), row.eq(self.first + lanes)]
+        with m.If(delay(m, s.start & (s.next_opcode == Opcode.FORWARD) & one_tile(command), 1, "launched_tile")):
+            m.d.sync += [address.eq(e.base + s.setting_stride), row.eq(self.first + lanes)]
 
 
 def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> None:

@@ -5,6 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
+from echolith.compiler.timing import fetched
 from echolith.rtl.command import Command, older, one_tile
 from echolith.rtl.fetch import Fetch
 from echolith.rtl.memory import Bank
@@ -54,7 +55,8 @@ class Feed(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.data = data = SampleMemory(line=self.hw.data_width, depth=self.hw.depths.data)
+        m.submodules.data = data = SampleMemory(
+            line=self.hw.data_width, depth=self.hw.depths.data, latency=fetched(self.hw))
         m.submodules.fetch = fetch = Fetch(self.hw, offset_bits=self.offset_bits, index_bits=self.index_bits)
         wiring.connect(m, fetch.port, data.port)
         begins = self._begins(m, self._records(m))
@@ -77,7 +79,7 @@ class Feed(wiring.Component):
             fetch.streaming.eq(self.streaming), fetch.pushed.payload.eq(self.pushed.payload),
             fetch.pushed.valid.eq(self.pushed.valid), self.pushed.ready.eq(fetch.pushed.ready),
             self.hold.eq(self.fetching & ~fetch.there), self.inputs.eq(fetch.inputs), self.targets.eq(fetch.targets),
-            self.found.eq(delay(m, Cat(going & valid, second, index), 1, "found")),
+            self.found.eq(delay(m, Cat(going & valid, second, index), fetched(self.hw), "found")),
             data.w_en.eq(self.lines_w_en), data.w_addr.eq(self.w_addr), data.w_data.eq(self.w_data),
         ]
         return m

@@ -7,6 +7,8 @@ from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.formats import field
+from echolith.compiler.timing import fetched
+from echolith.rtl.pipeline import delay
 from echolith.rtl.samples import SamplePort
 
 __all__ = ["Fetch"]
@@ -29,7 +31,7 @@ class Fetch(wiring.Component):
     there : Out(1)
         It can be had. Without it ``valid`` must not be raised.
     inputs, targets : Out
-        The word in the cycle after ``valid``.
+        The word, `timing.fetched` cycles after ``valid``.
     streaming, pushed : In
         Lines are taken from this stream instead; every row begins a line.
     port : `SamplePort`
@@ -89,9 +91,11 @@ class Fetch(wiring.Component):
             self.there.eq(Mux(self.streaming, self.pushed.valid, lines.valid)),
         ]
         words, ends = (self.inputs, self.targets), [place[grain:self._low] for grain in self._grains]
-        found, top = Mux(self.streaming, self.pushed.payload, lines.payload), self._low
+        late, top = fetched(self.hw) - 1, self._low
+        found = Mux(self.streaming, delay(m, self.pushed.payload, late, "pushed"), lines.payload)
+        there = delay(m, place, late, "place")
         for kind in sorted(range(2), key=lambda k: -fields[k]):  # the narrower field out of the wider
-            number = place[self._grains[kind]:top]
+            number = there[self._grains[kind]:top]
             if len(number):
                 begin = Cat(Const(0, (fields[kind] - 1).bit_length()), number)
                 found = found.bit_select(begin, fields[kind])

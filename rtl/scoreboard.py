@@ -72,7 +72,8 @@ class Scoreboard(wiring.Component):
             fits = rows.below(m, there[rows], self.tail, self.swept + 1)
             # Positions are read in the order in which they are moved: a sweep may follow closely.
             close = 0 if self.hw.general else units.below(m, there[units], self.tail, self.columns)
-            m.d.comb += self.ready.eq(soon[0] & self._may_start(m, fits, *soon[1:], close, feed.over, rows, everything[1][1]))
+            may = self._may_start(m, fits, *soon[1:], close, feed.over, rows, everything[1][1])
+            m.d.comb += self.ready.eq(soon[0] & may)
         return m
 
     def _feed(self, m: Module):
@@ -83,8 +84,8 @@ class Scoreboard(wiring.Component):
         return feed
 
     def _may_start(self, m: Module, fits, units, lanes, close, feed, rows, forward):
-        """``fits``: the row unit is done soon enough; ``units``, ``lanes``, ``feed``: they are over, when the sweep could
-        start; ``close``: the neuron unit nearly is."""
+        """``fits``: the row unit is done soon enough when the sweep could start; ``units``, ``lanes``, ``feed``: they
+        are over; ``close``: the neuron unit nearly is."""
         c, op, after = self.next_command, self.next_opcode, region(self.hw, self.next_command)
         moving, written = Signal(2), Signal(2)  # context in the neuron unit; regions of operands
         drained, draining = Signal(), Signal()  # the region that the row unit writes, if it does

@@ -1,6 +1,6 @@
 """The sequencer: three cycles per program word, a fourth after a jump and, with overlap, before a sweep; counted loops.
-It reads ahead of the sweep that runs and waits where the `Scoreboard` says so; the next sweep starts in the last cycle of
-the one before."""
+It reads ahead of the sweep that runs and waits where the `Scoreboard` says so; the next sweep starts in the last cycle
+of the one before."""
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring

@@ -4,6 +4,8 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from echolith.rtl.ticks import Countdown
+
 __all__ = ["Sweep"]
 
 
@@ -53,14 +55,15 @@ class Sweep(wiring.Component):
             "short": In(1), "alternate": In(1), "base": In(address_bits), "inner_step": In(address_bits),
             "outer_step": In(address_bits), "stop": In(1), "hold": In(1),
             "valid": Out(1), "first": Out(1), "last": Out(1), "inner_index": Out(inner_bits),
-            "outer_index": Out(outer_bits), "address": Out(address_bits), "running": Out(1), "ended": Out(1), "ending": Out(1), **repeats,
+            "outer_index": Out(outer_bits), "address": Out(address_bits), "running": Out(1), "ended": Out(1),
+            "ending": Out(1), **repeats,
         })
 
     def elaborate(self, platform):
         m = Module()
         live, row = Signal(), Signal(self.address_bits)
         going, sweep_end, next_row = Signal(), Signal(), Signal(self.address_bits)
-        period, active, rounds = (_Countdown(name, total) for name, total in (
+        period, active, rounds = (Countdown(name, total) for name, total in (
             ("period", self.period), ("active", self.active), ("rounds", self.outer)))
         last_walk = self._last(m)
         m.d.comb += [
@@ -105,24 +108,3 @@ class Sweep(wiring.Component):
         with m.Elif(self.again):
             m.d.sync += walk.eq(walk + 1)
         return walk == self.repeat
-
-
-class _Countdown:
-    """Counts ``total`` cycles: ``last`` is a register that is set in the last of them, so that nothing waits for a
-    comparison."""
-
-    def __init__(self, name: str, total):
-        self._total = total
-        self._full, self._left = (Signal(len(total), name=f"{name}_{part}") for part in ("full", "left"))
-        self._one, self.last = Signal(name=f"{name}_one"), Signal(name=f"{name}_last")
-
-    def start(self, m: Module) -> None:
-        """The next cycle is the first."""
-        total = self._total
-        m.d.sync += [self._full.eq(total - 1), self._left.eq(total - 1), self._one.eq(total == 1),
-                     self.last.eq(total == 1)]
-
-    def count(self, m: Module, again) -> None:
-        """A cycle passes; ``again`` from the beginning."""
-        m.d.sync += [self._left.eq(Mux(again, self._full, self._left - 1)),
-                     self.last.eq(Mux(again, self._one, self._left == 1))]
