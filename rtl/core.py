@@ -14,8 +14,8 @@ from echolith.compiler.timing import fetched, host_read, tails
 from echolith.rtl.array import SynapseArray
 from echolith.rtl.beat import Beat
 from echolith.rtl.burst import Burst
-from echolith.rtl.command import beside, buffer, older, region
-from echolith.rtl.decode import Tiles, decode_counts, decode_mode, decode_tail, forward_columns
+from echolith.rtl.command import buffer, older, region
+from echolith.rtl.decode import Tiles, decode_counts, decode_mode, decode_tail, forward_room
 from echolith.rtl.feed import Feed
 from echolith.rtl.memory import Bank, make_bank
 from echolith.rtl.pipeline import delay
@@ -91,10 +91,10 @@ class Core(wiring.Component):
         return m
 
     def _is(self, opcode: Opcode):
-        return self.sequencer.opcode == opcode
+        return self.sequencer.doing[opcode]
 
     def _next_is(self, opcode: Opcode):
-        return self.sequencer.next_opcode == opcode
+        return self.sequencer.waiting[opcode]
 
     def _bus(self, m: Module) -> None:
         w, s = self.window, self.sequencer
@@ -126,17 +126,18 @@ class Core(wiring.Component):
         decode_mode(m, s, a.mode)
         self._tail(m)
         m.d.comb += [
-            e.start.eq(s.start & ~beside(self.hw, s.next_opcode, s.next_command)), e.stop.eq(s.stopping),
-            b.start.eq(s.start), b.opcode.eq(s.opcode), b.command.eq(s.command), b.walking.eq(e.running),
+            e.start.eq(s.start & ~s.apart), e.stop.eq(s.stopping),
+            b.start.eq(s.start), b.apart.eq(s.apart), b.opcode.eq(s.opcode), b.command.eq(s.command),
+            b.walking.eq(e.running),
             s.free.eq(~e.running | e.ending),  # what may be held is waited for: see `Scoreboard`
-            b.ended.eq(e.ended), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode),
-            b.swept.eq(forward_columns(self.hw, s)),
+            b.ended.eq(e.ended), b.ending.eq(e.ending), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode),
+            b.room.eq(forward_room(m, self.hw, s)),
             b.next_command.eq(s.next_command), b.columns.eq(s.setting_columns),
             s.ready.eq(b.ready), s.still.eq(b.still), s.idle.eq(b.idle),
             e.alternate.eq(self._is(Opcode.UNITS) | self._is(Opcode.UPDATE)),
             e.inner_step.eq(Mux(self._is(Opcode.TRANSPOSED), stride, 1)),
             e.outer_step.eq(Mux(self._is(Opcode.TRANSPOSED), 1, stride)),
-            a.valid.eq(e.valid & (self._is(Opcode.FORWARD) | self._is(Opcode.OUTER) | self._is(Opcode.TRANSPOSED)
+            a.valid.eq(e.stepping & (self._is(Opcode.FORWARD) | self._is(Opcode.OUTER) | self._is(Opcode.TRANSPOSED)
                                   | (self._is(Opcode.UPDATE) & (s.command.kind == 0)))),
             a.first.eq(e.first), a.last.eq(e.last), a.address.eq(e.address),
             a.tile.eq(self._moved(Mux(self._is(Opcode.TRANSPOSED), e.inner_index, e.outer_index), Setting.TILE)),
@@ -208,11 +209,12 @@ class Core(wiring.Component):
             word_bits=len(w.stream.payload))
         wiring.connect(m, w.stream, f.pushed)
         m.d.comb += [
-            f.go.eq(w.go), f.first.eq(w.first if hw.overlap else 0), f.next.eq(s.next), self.rows.next.eq(s.next),
+            f.go.eq(w.go), f.first.eq(w.first if hw.overlap else 0), f.next.eq(s.next),
+            self.rows.next.eq(delay(m, s.next, 2, "next")),  # the last cost's exponent has come by then
             f.start.eq(s.start & self._next_is(Opcode.FETCH)), f.next_command.eq(s.next_command),
             f.length.eq(s.setting_length), f.offset.eq(s.offset),
             f.offset_older.eq(s.offset_older if hw.paired else 0), f.fetching.eq(self._is(Opcode.FETCH)),
-            f.command.eq(s.command), f.running.eq(e.running), f.valid.eq(e.valid), f.second.eq(e.outer_index[0]),
+            f.command.eq(s.command), f.running.eq(e.running), f.stepping.eq(e.stepping), f.second.eq(e.outer_index[0]),
             f.index.eq(e.inner_index), f.last.eq(e.last), f.streaming.eq(w.streaming), e.hold.eq(f.hold),
             self.rows.target_w_en.eq(f.found[0] & f.fetch.target), self.rows.target_w_addr.eq(f.found[1:]),
             self.rows.target_w_data.eq(f.targets),

@@ -1,6 +1,8 @@
 """What opcodes and settings mean: to the sweep engine, which is told a cycle before a sweep may start, and to the
 scoreboard."""
 
+from collections.abc import Callable
+
 from amaranth.hdl import Module, Mux, Signal
 
 from echolith.compiler.design import Hardware
@@ -12,7 +14,7 @@ from echolith.rtl.pipeline import delay
 from echolith.rtl.sequencer import Sequencer
 from echolith.rtl.sweep import Sweep
 
-__all__ = ["Tiles", "decode_counts", "decode_mode", "decode_tail", "forward_columns"]
+__all__ = ["Tiles", "decode_counts", "decode_mode", "decode_tail", "forward_room"]
 
 
 class Tiles:
@@ -34,7 +36,7 @@ def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> None:
     """The counts of the sweep that waits."""
     outer, period, active = (Signal.like(x, name=f"next_{name}") for name, x in (
         ("outer", e.outer), ("period", e.period), ("active", e.active)))
-    columns, tiles = forward_columns(hw, s), s.setting_tiles
+    columns, tiles = _forward_columns(hw, s), s.setting_tiles
     with m.Switch(s.next_opcode):
         with m.Case(Opcode.FORWARD):
             m.d.comb += [outer.eq(Mux(one_tile(s.next_command), 1, tiles) if hw.paired else tiles),
@@ -54,9 +56,16 @@ def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> None:
     m.d.sync += [e.outer.eq(outer), e.period.eq(period), e.active.eq(active)]
 
 
-def forward_columns(hw: Hardware, s: Sequencer):
-    """Columns that the sweep that waits goes over, if it is a FORWARD."""
-    return Mux(s.next_command.source, s.setting_extra, s.setting_columns) if hw.paired else s.setting_columns
+def _forward_columns(hw: Hardware, s: Sequencer, more: Callable = lambda columns: columns):
+    """Columns that the sweep that waits goes over, if it is a FORWARD; or ``more`` of them."""
+    if not hw.paired:
+        return more(s.setting_columns)
+    return Mux(s.next_command.source, more(s.setting_extra), more(s.setting_columns))
+
+
+def forward_room(m: Module, hw: Hardware, s: Sequencer):
+    """One more than the columns that the sweep that waits goes over, if it is a FORWARD."""
+    return _forward_columns(hw, s, lambda columns: delay(m, columns + 1, 1, "room"))
 
 
 def _outer_columns(m: Module, hw: Hardware, s: Sequencer):

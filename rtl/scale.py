@@ -1,6 +1,6 @@
 """One barrel shifter for the words that exponents and gain scale."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -51,10 +51,20 @@ class Scale(wiring.Component):
             shifted.eq(value << amount),
         ]
         # With one bit more, which rounds; clipped first, so that the adder is no longer than the word.
-        picked, rounded = Signal(signed(w + 1)), Signal(signed(w))
-        m.d.comb += picked.eq(Mux(self.down, shifted >> SHIFT_LIMIT - 1, Mux(
-            self.echo, _clipped(shifted, self.hw.delta_shift, w), _clipped(shifted, self.hw.readout_shift, w - 1))))
-        whole = arith.rnd(delay(m, picked, int(deep), "picked"), 1)
+        picked, whole, rounded = Signal(signed(w + 1)), Signal(signed(w + 1)), Signal(signed(w))
+        nudge, error = (_dropped(shifted, drop) for drop in (self.hw.delta_shift, self.hw.readout_shift))
+        outside, wide = Signal(), self.down | self.echo
+        with m.If(self.down):
+            m.d.comb += picked.eq(shifted >> SHIFT_LIMIT - 1)
+        with m.Elif(self.echo):
+            m.d.comb += [picked.eq(nudge), outside.eq(arith.outside(nudge, w + 1))]
+        with m.Else():
+            m.d.comb += [picked.eq(error), outside.eq(arith.outside(error, w))]
+        word = delay(m, picked, int(deep), "picked")
+        clipped, negative = (delay(m, bit, int(deep), name)
+                             for bit, name in ((outside, "outside"), (shifted[-1], "negative")))
+        limit = Cat((~negative).replicate(w - 1), negative ^ wide, negative).as_signed()
+        m.d.comb += whole.eq(arith.rnd(Mux(clipped, limit, word), 1))
         m.d.comb += [
             rounded.eq(Mux(self.down | self.echo, arith.sat(whole, w), arith.sat(whole, w - 1))),
             self.result.eq(delay(m, rounded, int(deep), "rounded")),
@@ -63,6 +73,6 @@ class Scale(wiring.Component):
         return m
 
 
-def _clipped(x, drop: int, width: int):
-    """The word of ``width`` bits that ``x >> drop`` is, with one bit below it."""
-    return arith.sat(x << 1 - drop if drop < 1 else x >> drop - 1, width + 1)
+def _dropped(x, drop: int):
+    """``x >> drop`` with one bit below it."""
+    return x << 1 - drop if drop < 1 else x >> drop - 1

@@ -1,6 +1,6 @@
 """What is still on its way, and whether the next sweep may start."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -21,16 +21,19 @@ class Scoreboard(wiring.Component):
 
     Members
     -------
-    start : In
-        Strobe: the sweep that waited goes over its addresses from the next cycle on.
-    opcode, command, walking, ended, tail : In
-        The sweep that does so, or did last; strobe in the last cycle; the cycles that its results need from there.
+    start, apart : In
+        Strobe: the sweep that waited goes over its addresses from the next cycle on; or it is `command.beside` the
+        sweep engine.
+    opcode, command, walking, ended, ending, tail : In
+        The sweep that does so, or did last; strobe in the last cycle, and the same but for holds; the cycles that its
+        results need from there.
     passing, feeding : In
         Cycles from the start of a UNITS or FETCH `command.beside` the sweep engine until all is done.
     taken : In(1)
         Strobe: the first sums of a FORWARD sweep reach the row unit.
-    next_opcode, next_command, columns, swept : In
-        The sweep that waits, the columns of a context, and those that it goes over.
+    next_opcode, next_command, columns, room : In
+        The sweep that waits, for two cycles at least, the columns of a context, and one more than those that it goes
+        over.
     ready : Out(1)
         It may start, now or, if a sweep goes over its addresses, at the end of that.
     still, idle : Out(1)
@@ -40,27 +43,27 @@ class Scoreboard(wiring.Component):
     def __init__(self, hw: Hardware, *, tail_bits: int, column_bits: int):
         self.hw, self.tail_bits = hw, tail_bits
         super().__init__({
-            "start": In(1), "opcode": In(4), "command": In(Command), "walking": In(1), "ended": In(1),
+            "start": In(1), "apart": In(1), "opcode": In(4), "command": In(Command), "walking": In(1),
+            "ended": In(1), "ending": In(1),
             "tail": In(tail_bits), "taken": In(1), "next_opcode": In(4), "next_command": In(Command),
-            "columns": In(column_bits), "swept": In(column_bits),
+            "columns": In(column_bits), "room": In(column_bits + 1),
             **({"passing": In(tail_bits), "feeding": In(tail_bits)} if hw.paired else {}),
             "ready": Out(1), "still": Out(1), "idle": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        mine = [self._alone(self.opcode, self.command), self.opcode == Opcode.FORWARD, _moves(self.opcode)]
         alone, rows, units, lanes = (_Left(name, self.tail_bits) for name in ("alone", "rows", "units", "lanes"))
-        everything = ((alone, mine[0]), (rows, ~mine[0] & mine[1]), (units, ~mine[0] & mine[2]),
-                      (lanes, ~mine[0] & (self.opcode == Opcode.OUTER)))
-        if not self.hw.overlap:
-            everything = ((alone, 1),)
-        passes = self.start & (self.next_opcode == Opcode.UNITS)
-        apart = self._alone(self.next_opcode, self.next_command)
+        everything = ((alone, 1),)
+        if self.hw.overlap:
+            waiting, going = self._kinds(m)
+            everything = tuple(zip((alone, rows, units, lanes), going, strict=True))
+        passes = self.start & self.apart & (self.next_opcode == Opcode.UNITS)
         for left, chosen in everything:
-            begins = ((self.ended & chosen, self.tail),)
+            # Only what is alone may be held.
+            begins = (((self.ended if left is alone else self.ending) & chosen, self.tail),)
             if self.hw.paired and (left is alone or left is units):
-                begins += ((passes & (apart if left is alone else ~apart), self.passing),)
+                begins += ((passes & (waiting[0] if left is alone else ~waiting[0]), self.passing),)
             left.count(m, *begins)
         feed = self._feed(m)
         m.d.comb += [self.still.eq(~self.walking & alone.over),
@@ -69,12 +72,23 @@ class Scoreboard(wiring.Component):
         if self.hw.overlap:
             there = {left: self.walking & chosen for left, chosen in everything}
             soon = [left.soon(m, there[left]) for left in (alone, units, lanes)]
-            fits = rows.below(m, there[rows], self.tail, self.swept + 1)
+            fits = rows.below(m, there[rows], self.tail, self.room)
             # Positions are read in the order in which they are moved: a sweep may follow closely.
             close = 0 if self.hw.general else units.below(m, there[units], self.tail, self.columns)
-            may = self._may_start(m, fits, *soon[1:], close, feed.over, rows, everything[1][1])
-            m.d.comb += self.ready.eq(soon[0] & may)
+            may = self._may_start(m, fits, *soon[1:], close, feed.over, rows, waiting, going)
+            m.d.comb += self.ready.eq(Mux(waiting[0], self.idle, soon[0] & may))
         return m
+
+    def _kinds(self, m: Module):
+        """Whether a sweep is alone, or else FORWARD, one that moves units, OUTER: the one that waits, and the one that
+        goes over its addresses."""
+        alone, op = self._alone(self.next_opcode, self.next_command), self.next_opcode
+        waiting, going = Signal(4, name="waiting"), Signal(4, name="going")
+        m.d.sync += waiting.eq(Cat(alone, Cat(op == Opcode.FORWARD, _moves(op), op == Opcode.OUTER)
+                                   & (~alone).replicate(3)))
+        with m.If(self.start & ~self.apart):
+            m.d.sync += going.eq(waiting)
+        return waiting, going
 
     def _feed(self, m: Module):
         """Cycles that a FETCH beside other sweeps takes yet."""
@@ -83,20 +97,20 @@ class Scoreboard(wiring.Component):
             feed.count(m, (self.start & (self.next_opcode == Opcode.FETCH) & one_tile(self.next_command), self.feeding))
         return feed
 
-    def _may_start(self, m: Module, fits, units, lanes, close, feed, rows, forward):
+    def _may_start(self, m: Module, fits, units, lanes, close, feed, rows, waiting, going):
         """``fits``: the row unit is done soon enough when the sweep could start; ``units``, ``lanes``, ``feed``: they
         are over; ``close``: the neuron unit nearly is."""
         c, op, after = self.next_command, self.next_opcode, region(self.hw, self.next_command)
         moving, written = Signal(2), Signal(2)  # context in the neuron unit; regions of operands
         drained, draining = Signal(), Signal()  # the region that the row unit writes, if it does
         waits = Signal(2)  # FORWARD sweeps for the row unit
-        launched = self.start & (op == Opcode.FORWARD) & ~self._alone(op, c)
-        with m.If(self.ended & forward):
+        launched = self.start & waiting[1]
+        with m.If(self.ending & going[1]):
             m.d.sync += [drained.eq(region(self.hw, self.command)), draining.eq(_writes(self.command))]
-        with m.If(self.ended & _moves(self.opcode)):
+        with m.If(self.ending & going[2]):
             m.d.sync += moving.eq(self.command.context)
         if self.hw.paired:
-            with m.If(self.start & (op == Opcode.UNITS)):
+            with m.If(self.start & self.apart & waiting[2]):
                 m.d.sync += moving.eq(c.context)
         with m.If((rows.left == 1) & draining):
             m.d.sync += written.bit_select(drained, 1).eq(0)
@@ -105,7 +119,7 @@ class Scoreboard(wiring.Component):
         with m.If(launched):
             with m.If(_writes(c)):
                 m.d.sync += written.bit_select(after, 1).eq(1)
-        mover = Mux(self.walking & _moves(self.opcode), self.command.context, moving)
+        mover = Mux(self.walking & going[2], self.command.context, moving)
         there = c.source | units | (c.context != mover) | close
         operands = ~written.bit_select(after, 1)
         ready = Signal()
@@ -120,7 +134,7 @@ class Scoreboard(wiring.Component):
                 m.d.comb += ready.eq(units)
             with m.Case(Opcode.FETCH):
                 m.d.comb += ready.eq(feed)
-        return Mux(self._alone(op, c), self.idle, ready)
+        return ready
 
     def _alone(self, opcode, command):
         fetch, ends = opcode == Opcode.FETCH, command.emit | command.check
