@@ -12,7 +12,6 @@ from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.registers import Bank as BankId
 from echolith.compiler.timing import fetched, host_read, tails
 from echolith.rtl.array import SynapseArray
-from echolith.rtl.beat import Beat
 from echolith.rtl.burst import Burst
 from echolith.rtl.command import buffer, older, region
 from echolith.rtl.decode import Tiles, decode_counts, decode_mode, decode_tail, forward_room
@@ -100,9 +99,7 @@ class Core(wiring.Component):
         w, s = self.window, self.sequencer
         for name in ("bus_addr", "bus_w_data", "bus_w_stb", "bus_r_stb"):
             m.d.comb += getattr(w, name).eq(getattr(self, name))
-        m.submodules.beat = beat = Beat(32)  # between the ends of the link and those of a sweep
-        wiring.connect(m, wiring.flipped(self.push), beat.i)
-        wiring.connect(m, beat.o, w.push)
+        wiring.connect(m, wiring.flipped(self.push), w.push)
         wiring.connect(m, w.pull, wiring.flipped(self.pull))
         m.d.comb += [
             self.bus_r_data.eq(w.bus_r_data), self.busy.eq(s.busy), w.busy.eq(s.busy | w.go),

@@ -92,11 +92,12 @@ class Window(wiring.Component):
         """Push writes one entry per word (wide banks: per two); pull reads ahead by one word."""
         wide = Signal()
         low = Signal(32)
-        # Registered: a bank is chosen long before its first word.
         streamed, kept, done, busy = (Signal(name=name) for name in ("streamed", "kept", "done", "blocked"))
-        m.d.sync += streamed.eq(bank == Bank.STREAM)
-        if self.halves:
-            m.d.sync += [kept.eq((bank == Bank.ORDER) | (bank == Bank.DATA)), done.eq(bank == Bank.RESULTS)]
+        with m.If(self.bus_w_stb & (self.bus_addr == address("bank"))):  # beside the bank itself
+            for flag, banks in ((wide, self.wide), (streamed, (Bank.STREAM,)),
+                                (kept, (Bank.ORDER, Bank.DATA) if self.halves else ()),
+                                (done, (Bank.RESULTS,) if self.halves else ())):
+                m.d.sync += flag.eq(Cat(self.bus_w_data[:len(bank)] == b for b in banks).any())
         stored = self.push.valid & self.push.ready & ~streamed
         access = {
             "bank": bank, "index": Mux(wide, pointer >> 1, pointer), "en": ~self.busy,
@@ -110,7 +111,6 @@ class Window(wiring.Component):
             self.stream.payload.eq(self.push.payload), self.stream.valid.eq(self.push.valid & streamed),
             self.push.ready.eq(Mux(streamed, self.stream.ready, ~self.busy | kept)),
         ]
-        m.d.sync += wide.eq(Cat(bank == b for b in self.wide).any() if self.wide else 0)
         with m.If(stored):
             m.d.sync += [low.eq(self.push.payload), pointer.eq(pointer + 1)]
         with m.FSM():
