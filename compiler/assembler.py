@@ -83,10 +83,10 @@ class Assembler:
         self.point(block, 0 if extra else block.columns, block.columns if extra else 0)
 
     def point(self, block: Block, columns: int, extra: int) -> None:
-        self.set(Setting.BASE, block.base)
-        self.set(Setting.COLUMNS, columns)
-        self.set(Setting.TILES, self.tiles(block))
-        self.set(Setting.ROWS, block.rows)
+        self.change(Setting.BASE, block.base)
+        self.change(Setting.COLUMNS, columns)
+        self.change(Setting.TILES, self.tiles(block))
+        self.change(Setting.ROWS, block.rows)
         if self.s.hardware.paired:
             self.change(Setting.EXTRA, extra)
         if self.s.hardware.overlap:

@@ -34,7 +34,7 @@ def banks(hw: Hardware) -> list[Bank]:
         Bank("weights", hw.lanes, d.weights, 2 * w),
         Bank("row operands", 2 * hw.lanes, 2 * _room(d.tiles) << hw.overlap, w),
         Bank("positions", 4 if hw.overlap else 2, 4 * units, w), Bank("momenta", 1, 8 * units, w),
-        Bank("drives", int(_driven(hw)), 2 * d.rows * (BUFFERS if hw.paired else 1), w),
+        Bank("drives", int(_driven(hw)), *((BUFFERS * d.rows, 2 * w) if hw.paired else (2 * d.rows, w))),
         Bank("inputs", 2 * hw.paired, BUFFERS * units, w),
         Bank("burst", int(hw.burst), d.units - 1, 2 * hw.accumulator),
         Bank("index", int(d.index > 0), d.index, (units - 1).bit_length()),

@@ -15,17 +15,44 @@ __all__ = ["Paired"]
 _ECHOES = (Context.ECHO_A, Context.ECHO_B)
 
 
+# Of every step: sweeps F(orward), O(uter) and T(ransposed) of echoes A and B and the next pair P, and where rows are
+# made ready. Every FORWARD takes the region of row operands that the one before the last has left.
+_FILL = "."
+_ORDERS = ("FA OB . TB . FP OA . TA . FB TP", "FA OB . TB . FP OA TA . FB TP")
+_COPIES = {"P": Context.PAIR, "A": Context.ECHO_A, "B": Context.ECHO_B}
+_TURN = {Context.ECHO_A: 0, Context.PAIR: 1, Context.ECHO_B: 2}
+
+
 @dataclass(frozen=True)
 class _Net:
     """Words of one force of each copy."""
 
-    forward: dict[int, int]  # by context
-    outer: int | None
-    back: dict[int, int]
+    sweeps: dict[str, dict[int, int]]  # by letter and context
+
+    def words(self, sweep: str, context: int, rows: Rows, step: int) -> list[int]:
+        """Those of a sweep, if the copy has it."""
+        older, word = context != Context.PAIR, self.sweeps[sweep].get(context)
+        buffer = rows.older_buffer(step) if older else rows.next_buffer(step) if sweep == "F" else 0
+        if word is None:
+            return []
+        word &= ~paired_word(0, region=1)
+        return [paired_word(word, buffer=buffer, region=_region(step, context), older=older)]
+
+
+def _region(step: int, context: int) -> int:
+    """Of the row operands that a copy's force in a step uses."""
+    return (3 * step + _TURN[context]) & 1
 
 
 class Paired(Phases):
     """Needs `Hardware.paired`, one coupling beside its drive, and a cost at the last step only."""
+
+    order = _ORDERS[0]
+
+    @property
+    def orders(self) -> tuple[str, ...]:
+        """Of the sweeps of a step."""
+        return _ORDERS if self.can_pair else ()
 
     @property
     def can_pair(self) -> bool:
@@ -48,70 +75,89 @@ class Paired(Phases):
     def learn_in_pairs(self) -> None:
         """From the first pair forward to the last pair back."""
         self.forward(learn=True, echo_only=True)
+        self.fetch_target()
+        self._cost()
         with self.loop(None):
-            self._cost()
             last = self.emit(0)
             self.emit(loop_word(Opcode.NEXT))
+            self._spread()
             self._together()
         self.words[last] = loop_word(Opcode.GUARD, len(self.words)) | 1 << VARIANT
         self.known.clear()
-        for context in _ECHOES:
-            self.drift(context, True)
+        self._spread()
+        self.drift(Context.ECHO_B, True)
         self.retrace(_ECHOES)
 
-    def _cost(self) -> None:
-        """The read-out with its gradient, and the nudges; what comes of one sweep is waited for beside another."""
-        self.fetch_target()
+    def _cost(self, between: tuple[int, ...] = ()) -> None:
+        """The read-out with its gradient; what comes of one sweep is waited for beside another."""
         self.use("readout")
-        for word, region in ((exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, emit=True), 0),
-                             (exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, echo=True), 1),
-                             (exec_word(Opcode.OUTER, Context.PAIR), 0),
-                             (exec_word(Opcode.TRANSPOSED, Context.PAIR, 1), 1)):
-            self.emit(paired_word(word, region=region))
+        self._with_region(exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, emit=True), 1 - self._last_region)
+        if between:
+            self._use_coupling()
+            for word in between:
+                self.emit(word)
+            self.use("readout")
+        self._with_region(exec_word(Opcode.FORWARD, Context.PAIR, Dest.COST, echo=True), self._last_region)
+        self._with_region(exec_word(Opcode.OUTER, Context.PAIR), 1 - self._last_region)
+
+    def _spread(self) -> None:
+        """The nudges; echo A starts with each as it comes."""
+        options = self.starting(self.s.drifts[0])
+        self._with_region(exec_word(Opcode.TRANSPOSED, _ECHOES[0], 1, **options), self._last_region)
+
+    def _with_region(self, word: int, region: int) -> None:
+        self.emit(paired_word(word, region=region))
+
+    @property
+    def _last_region(self) -> int:
+        """That of echo B's last row operands."""
+        return _region(self.s.dynamics.steps * self.s.dynamics.substeps - 2, Context.ECHO_B)
+
+    def _use_coupling(self) -> None:
+        self.block = self.s.sweeps[0].block
+        coupling, drive = self.s.blocks[self.block], self.s.blocks[next(iter(self.s.drives))]
+        self.point(coupling, coupling.columns, drive.columns)
 
     def _together(self) -> None:
-        """The older pair's echoes, and the next pair, which starts from zero."""
-        block, d = self.s.sweeps[0].block, self.s.dynamics
-        coupling, drive = self.s.blocks[block], self.s.blocks[next(iter(self.s.drives))]
-        self.point(coupling, coupling.columns, drive.columns)
-        self.block = block
-        rows = Rows(d, self.tiles(coupling), self.s.record.row)
+        """The older pair's echoes, and the next pair, which starts from zero, to its cost."""
+        d = self.s.dynamics
+        rows = Rows(d, self.tiles(self.s.blocks[self.s.sweeps[0].block]), self.s.record.row)
         fills = rows.fills()
-        steps = list(self._steps(rows, [fill for fill in fills if fill.due]))
-        self._started([word for fill in fills if not fill.due for piece in fill.words for word in piece], steps[0][:1])
-        roll(self, list(filter(None, [steps[0][1:], *steps[1:]])))
-        if rows.top < d.steps - 1:  # no force sees the last row
-            self.row(self.s.record.row)
-
-    def _started(self, rows: list[int], first: tuple[int, ...]) -> None:
-        """The first rows made ready, and every copy at its start; echo A's first sweep does not wait for the others."""
+        *steps, end = self._steps(rows, [fill for fill in fills if fill.due])
+        begin = steps.pop(0) if steps else ()
+        due = [word for fill in fills if not fill.due for piece in fill.words for word in piece]
         self.change(Setting.LENGTH, self.s.inputs)
-        for word in rows:
+        for word in due:
             if word >> 28 != Opcode.FORWARD:
                 self.emit(word)
-        self.drift(_ECHOES[0], True)
-        for word in (*(word for word in rows if word >> 28 == Opcode.FORWARD), *first):
+        self._use_coupling()
+        for word in (*(word for word in due if word >> 28 == Opcode.FORWARD), *begin[:1]):
             self.emit(word)
-        self.units(Context.PAIR, clear=True)
         self.drift(_ECHOES[1], True)
+        self.units(Context.PAIR, clear=True)
         self.change(Setting.LENGTH, self.s.inputs)
+        roll(self, list(filter(None, [begin[1:], *steps])))
+        if rows.top < d.steps - 1:  # no force sees the last row
+            self.row(self.s.record.row)
+        self.fetch_target()
+        self._cost(end)
 
     def _steps(self, rows: Rows, fills: list[Fill]) -> Iterator[tuple[int, ...]]:
-        """Words of every step: echo A, the second half of echo B's step before, the next pair, the rest of A, the first
-        half of B. Every FORWARD takes the region of row operands that the one before the last has left."""
-        net = self._net()
+        """Words of every step, in `order`; the second half of echo B's step is that of the step before."""
+        net, order = self._net(), self.order.split()
         for step in range(rows.count + 1):
             found: list[int] = []
-            a, n, b = (3 * step + i & 1 for i in range(3))
+            for place, item in enumerate(order):
+                if item == _FILL:
+                    # While echo B's outer products go on, the older pair's inputs of the step before are needed.
+                    found += _filled(fills, step - (order[place - 1] == "OB"), step)
+                    continue
+                sweep, context = item[0], _COPIES[item[1]]
+                at = step - (context == Context.ECHO_B and sweep != "F")
+                if 0 <= at < rows.count:
+                    found += net.words(sweep, context, rows, at)
             if step < rows.count:
-                found.append(_mark(net.forward[Context.ECHO_A], rows.older_buffer(step), a))
-            if step:
-                found += _second(net, Context.ECHO_B, rows.older_buffer(step - 1), 3 * step - 1 & 1, fills, step)
-            if step < rows.count:
-                found.append(_mark(net.forward[Context.PAIR], rows.next_buffer(step), n, older=False))
-                found += _second(net, Context.ECHO_A, rows.older_buffer(step), a, fills, step)
-                found += [_mark(net.forward[Context.ECHO_B], rows.older_buffer(step), b),
-                          _mark(net.back[Context.PAIR], 0, n, older=False), *_filled(fills, step, step + 1)]
+                found += _filled(fills, step, step + 1)
             yield tuple(found)
 
     def _net(self) -> _Net:
@@ -121,18 +167,9 @@ class Paired(Phases):
         def word(s: Sweep, context: int) -> int:
             return self.word(s, context, context != Context.PAIR, context != Context.PAIR, False)
 
-        outer = exec_word(Opcode.OUTER, source=any(s.input for s in outers)) if outers else None
-        return _Net({c: word(first, c) for c in contexts}, outer, {c: word(last, c) for c in contexts})
-
-
-def _second(net: _Net, context: int, buffer: int, region: int, fills: list[Fill], step: int) -> list[int]:
-    """Outer products and the way back of an echo."""
-    found = []
-    if net.outer is not None:
-        # Echo B's belong to the step before: only then are the older pair's inputs of that step no more needed.
-        opened = step - (context == Context.ECHO_B)
-        found += [_mark(net.outer | context, buffer, region), *_filled(fills, opened, step)]
-    return [*found, _mark(net.back[context], buffer, region), *_filled(fills, step, step)]
+        outer = exec_word(Opcode.OUTER, source=any(s.input for s in outers))
+        return _Net({"F": {c: word(first, c) for c in contexts}, "T": {c: word(last, c) for c in contexts},
+                     "O": {c: outer | c for c in _ECHOES} if outers else {}})
 
 
 def _filled(fills: list[Fill], opened: int, due: int) -> list[int]:
@@ -149,6 +186,3 @@ def _filled(fills: list[Fill], opened: int, due: int) -> list[int]:
             found += fill.words.pop(0)
     return found
 
-
-def _mark(word: int, buffer: int, region: int, older: bool = True) -> int:
-    return paired_word(word & ~paired_word(0, region=1), buffer=buffer, region=region, older=older)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from echolith.compiler.assembler import Assembler
 from echolith.compiler.isa import Context, Dest, Opcode, Setting, exec_word, loop_word, paired_word
+from echolith.compiler.kinetic import Drift
 from echolith.compiler.sweep import Sweep
 
 __all__ = ["Phases"]
@@ -28,8 +29,13 @@ class Phases(Assembler):
         for d in self.s.drifts:
             self.place(first=d.first)
             self.change(Setting.LENGTH, d.length)
-            self.emit(exec_word(Opcode.UNITS, context, drift_kind=d.kind, reverse=True, nudge=echo, drift=True,
-                                spread=echo, mass=echo and d.mass))
+            options = self.starting(d) if echo else {"reverse": True, "drift": True}
+            self.emit(exec_word(Opcode.UNITS, context, drift_kind=d.kind, **options))
+
+    @staticmethod
+    def starting(d: Drift) -> dict[str, bool]:
+        """Options of the last drift undone, at the start of an echo."""
+        return {"reverse": True, "nudge": True, "drift": True, "spread": True, "mass": d.mass}
 
     def fetch(self) -> None:
         """This row's inputs and, if there is a drive, its sum."""
@@ -44,8 +50,8 @@ class Phases(Assembler):
     def fetch_target(self) -> None:
         """This row's target; with the cost at the last row, that of the sample."""
         self.row(self.s.record.target)
-        self.set(Setting.LENGTH, self.s.outputs)
-        self.emit(exec_word(Opcode.FETCH, target=True))
+        self.change(Setting.LENGTH, self.s.outputs)
+        self.emit(paired_word(exec_word(Opcode.FETCH, target=True), tile=self.s.hardware.paired))
         self.row(-self.s.record.target)
 
     def row(self, places: int) -> None:

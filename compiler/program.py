@@ -5,8 +5,12 @@ from dataclasses import dataclass
 from echolith.compiler.assembler import Schedule
 from echolith.compiler.isa import Context, Opcode, Setting, UpdateMode, exec_word, loop_word
 from echolith.compiler.paired import Paired
+from echolith.compiler.timing import cycles
 
 __all__ = ["Program", "Schedule", "build"]
+
+
+_PAIRS = 4  # of which orders are compared
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,19 @@ class _Entries(Paired):
 
 
 def build(schedule: Schedule) -> Program:
+    """The entries, with the order of sweeps that takes the fewest cycles."""
+    first = _Entries(schedule)
+    found = [_program(schedule, order) for order in first.orders or (first.order,)]
+    return min(found, key=lambda p: cycles(p.words, p.entries["unchecked"], schedule.hardware, _PAIRS)
+               if len(found) > 1 else 0)
+
+
+def _program(schedule: Schedule, order: str) -> Program:
     """Entries: ``predict``, ``echo`` (forward and back without nudges), and for learning ``learn`` (with the
     un-nudged copy), ``update``, ``clear`` and, where nothing but the check needs that copy, ``unchecked``, which learns
     the same without it."""
     asm = _Entries(schedule)
+    asm.order = order
     with asm.entry("predict"), asm.loop(None):
         asm.forward(learn=False)
     with asm.entry("echo"), asm.loop(None):

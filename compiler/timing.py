@@ -10,7 +10,8 @@ from echolith.compiler.isa import VARIANT, Context, Dest, Field, Opcode, Pairing
 from echolith.compiler.pipeline import latency
 
 __all__ = [
-    "BURST", "GROUP", "Tails", "broadcast", "cycles", "fetched", "handed", "host_read", "operand_stage", "reuse",
+    "BURST", "GROUP", "Tails", "broadcast", "costed_stage", "cycles", "drained", "fetched", "handed", "host_read",
+    "operand_stage", "reuse",
     "scaled", "summed", "tails", "tree_levels", "updated",
 ]
 
@@ -40,6 +41,11 @@ class Tails:
     step_rows: int
     units_value: int
     units_rows: int
+    # Until the row unit takes another sweep's sums; and from there until the row operands are written.
+    drive_taken: int
+    hidden_taken: int
+    cost_taken: int
+    settled: int
 
 
 # Register stages of the array are counted from the cycle in which the sweep engine holds an address.
@@ -75,6 +81,11 @@ def handed(hw: Hardware) -> int:
     return broadcast(hw) + summed(hw)
 
 
+def drained(hw: Hardware, dest: int) -> int:
+    """Cycles in which a tile's sums leave the lanes: one after the other, or those of both slots together."""
+    return hw.lanes * (1 if hw.paired and dest == Dest.DRIVE else 2)
+
+
 def scaled(hw: Hardware) -> int:
     """Cycles of scaling row operands and their twins: amount, shifted, with overlap also clipped and rounded."""
     return 2 + 2 * hw.overlap
@@ -93,29 +104,42 @@ def tree_levels(lanes: int) -> int:
 def tails(hw: Hardware) -> Tails:
     far = broadcast(hw)
     # Drain register, then two slots of every lane; the row unit reads drives beside them.
-    drain = far + summed(hw) + 1 + 2 * hw.lanes + fetched(hw) - 1
+    drain = far + summed(hw) + 1 + drained(hw, Dest.HIDDEN) + fetched(hw) - 1
+    activated = max(map(latency, hw.activate))
     step = operand_stage(hw) + step_latency(hw)  # state read, pipeline, write
     alone = step + hw.paired  # a pass begins a cycle behind its start
     sums = far + summed(hw) + tree_levels(hw.lanes) + (BURST if hw.burst else 0)
     # Registered result of slot b, written. A vector's gradient follows two cycles later: before any next sweep's.
     value = operand_stage(hw) + max(map(latency, hw.step)) + 2
     rows = scaled(hw) if hw.learn and hw.cost else 0
+    hidden, cost = drain + activated + rows + 1, drain + (costed_stage(hw) + rows + 1 if hw.cost else 0)
+    # A drive is written `fetched` + 2 cycles behind its strobe, and may be read then.
+    taken = drained(hw, Dest.HIDDEN) - 2 if hw.paired else hidden
+    drive = max(drained(hw, Dest.DRIVE), fetched(hw) + 2) - 2 if hw.paired else drain + 1
     return Tails(
-        drive=drain + 1,
-        hidden=drain + max(map(latency, hw.activate)) + rows + 1,  # scaled copy, write
-        cost=drain + (latency(hw.cost) + rows + 1 if hw.cost else 0),
+        drive=drive,
+        hidden=hidden,  # scaled copy, write
+        cost=cost,
+        drive_taken=drive, hidden_taken=taken, cost_taken=taken + cost - hidden, settled=hidden - taken,
         outer=far + summed(hw) + 2,  # difference as the sum, new word, written
         nudge=sums + 3,
         step=sums + step,
         units=alone,
         update=far + updated(hw) + 3,  # written; counts of what was clipped
         fetch=fetched(hw) + 1,  # read, picked out of its line, written
-        value=drain + max(map(latency, hw.activate)),
+        value=drain + activated,
         step_value=sums + value,
         step_rows=sums + value + rows + 2,  # row operand, scaled twin
         units_value=value - 1,  # the last element's own second cycle is slot b's
         units_rows=value + rows + 1,
     )
+
+
+def costed_stage(hw: Hardware) -> int:
+    """Cycles from a sum to its cost derivative. Where sweeps follow each other at once, an activation is no later."""
+    if hw.cost is None:
+        return 0
+    return max(latency(hw.cost), max(map(latency, hw.activate)) if hw.paired else 0)
 
 
 def operand_stage(hw: Hardware) -> int:
@@ -131,11 +155,12 @@ def step_latency(hw: Hardware) -> int:
 def _walk(word: int, s: list[int], hw: Hardware) -> int:
     """Cycles in which a sweep goes over its addresses."""
     opcode, columns, tiles, length = word >> 28, _columns(word, s, hw), s[Setting.TILES], s[Setting.LENGTH]
+    dest = word >> Field.DEST & 3
     walks = s[Setting.REPEAT] + 1 if hw.repeat else 1
     if opcode == Opcode.FORWARD:
         if hw.paired:  # the last tile's sums leave while the next sweep begins
-            return (0 if word >> Pairing.TILE & 1 else tiles - 1) * max(columns, 2 * hw.lanes) + columns
-        return walks * tiles * max(columns, 2 * hw.lanes)
+            return (0 if word >> Pairing.TILE & 1 else tiles - 1) * max(columns, drained(hw, dest)) + columns
+        return walks * tiles * max(columns, drained(hw, dest))
     if opcode == Opcode.OUTER:
         return walks * tiles * (max(columns, reuse(hw)) if hw.repeat else columns)
     if opcode == Opcode.TRANSPOSED:
@@ -157,10 +182,18 @@ def _tail(word: int, t: Tails) -> int:
     if opcode == Opcode.FORWARD:
         return {Dest.DRIVE: t.drive, Dest.HIDDEN: t.hidden, Dest.COST: t.cost, Dest.VALUE: t.value}[Dest(dest)]
     if opcode == Opcode.TRANSPOSED:
-        return t.nudge if dest & 1 else _result(word, t.step, t.step_value, t.step_rows)
+        if dest & 1 and not word >> Field.SPREAD & 1:
+            return t.nudge
+        return _result(word, t.step, t.step_value, t.step_rows)
     if opcode == Opcode.UNITS:
         return _result(word, t.units, t.units_value, t.units_rows)
     return {Opcode.OUTER: t.outer, Opcode.UPDATE: t.update, Opcode.FETCH: t.fetch}[Opcode(opcode)]
+
+
+def _taken(word: int, t: Tails) -> int:
+    """Cycles from the end of a FORWARD sweep's addresses until the row unit takes another's sums."""
+    return {Dest.DRIVE: t.drive_taken, Dest.HIDDEN: t.hidden_taken, Dest.COST: t.cost_taken,
+            Dest.VALUE: t.value}[Dest(word >> Field.DEST & 3)]
 
 
 def _result(word: int, step: int, value: int, rows: int) -> int:
@@ -200,7 +233,11 @@ class _Flight:
 
     @property
     def idle(self) -> int:
-        return max(self.walk, *(x.end for x in (self.alone, self.rows, self.units, self.lanes, self.feed)))
+        return max(self.walk, self.quiet, self.lanes.end)
+
+    @property
+    def quiet(self) -> int:
+        return max(*self.written, *(x.end for x in (self.alone, self.rows, self.units, self.feed)))
 
     @property
     def still(self) -> int:
@@ -240,6 +277,8 @@ class _Flight:
         operands = self.written[_region(word, hw)] + 1
         if opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.DRIVE:
             operands = self.feed.below(0)
+        if opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.COST:
+            operands = max(operands, self.feed.below(0))
         return max(self.walk - 1, self.alone.below(0), *{
             Opcode.FORWARD: (there, operands, self.taken[not hw.paired] + 1, self.rows.below(_columns(word, s, hw))),
             Opcode.OUTER: (there, operands, self.lanes.below(0)),
@@ -270,7 +309,8 @@ class _Flight:
         if not hw.overlap or _alone(word, hw):
             self.alone = left
         elif opcode == Opcode.FORWARD:
-            self.rows = left
+            taken = _taken(word, t)
+            self.rows = _Left(self.walk + taken, taken)
             if word >> Field.DEST & 3 != Dest.DRIVE:
                 first, second = self.written
                 self.written = (first, left.end) if _region(word, hw) else (left.end, second)
@@ -342,8 +382,12 @@ class _Walk:
             self.flight.launch(word, start, self.settings, self.hw, self.tails)
             self.now = start + 1
             return
-        if opcode in (Opcode.HALT, Opcode.NEXT) or (opcode == Opcode.GUARD and not word >> VARIANT & 1):
+        if opcode == Opcode.NEXT and self.hw.paired:
+            decode = max(decode, self.flight.quiet)
+        elif opcode in (Opcode.HALT, Opcode.NEXT) or (opcode == Opcode.GUARD and not word >> VARIANT & 1):
             decode = max(decode, self.flight.idle)
+        elif opcode == Opcode.SET and self.hw.paired and word >> 24 & 15 == Setting.LENGTH:
+            pass
         elif opcode == Opcode.SET or (opcode == Opcode.ROW and (self.flight.fetching or not self.hw.paired)):
             decode = max(decode, self.flight.still)
         self.now = decode + EXECUTE + (NEXT if opcode == Opcode.NEXT else 0)

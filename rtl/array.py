@@ -27,13 +27,15 @@ class SynapseArray(wiring.Component):
         Of the row operands; hardware with overlap only.
     start : In(1)
         A FORWARD sweep begins with the next element.
+    both : In(1)
+        The element is of a sweep whose sums leave two at a time, both slots of a lane.
     taken : Out(1)
         Strobe before its first ``drain_next``.
     x_a, x_b : In(signed)
         `fetched` cycles after the element: the broadcast operands, or the mantissa.
-    drain_next, drain : Out
+    drain_next, drain, drain_b : Out
         Sums of a forward sweep, one per cycle: slot a, slot b of lane 0, then of lane 1 ...; each is there in the cycle
-        after its ``drain_next``.
+        after its ``drain_next``. With ``both``, slot b's beside slot a's.
     y_valid, y_a, y_b : Out
         One column's sums of a transposed sweep.
     row_a, row_b : In
@@ -51,8 +53,8 @@ class SynapseArray(wiring.Component):
         super().__init__({
             "mode": In(Mode), "coarse": In(2), "update": In(2),
             "valid": In(1), "first": In(1), "last": In(1), "address": In(address), "tile": In(tile),
-            "region": In(1), "start": In(1), "taken": Out(1), "x_a": In(word), "x_b": In(word),
-            "drain_next": Out(1), "drain": Out(acc),
+            "region": In(1), "start": In(1), "both": In(1), "taken": Out(1), "x_a": In(word), "x_b": In(word),
+            "drain_next": Out(1), "drain": Out(acc), "drain_b": Out(acc),
             "y_valid": Out(1), "y_a": Out(acc), "y_b": Out(acc),
             "row_a": In(row_write(hw)), "row_b": In(row_write(hw)),
             "alarm": Out(1), "large": Out(1), "clipped": Out(range(hw.lanes + 1)),
@@ -71,10 +73,10 @@ class SynapseArray(wiring.Component):
             m.d.sync += fresh.eq(1)
         with m.Elif(self.valid & self.last):
             m.d.sync += fresh.eq(0)
-        stages = [Cat(self.valid, self.first, self.last, fresh, self.mode)]
+        stages = [Cat(self.valid, self.first, self.last, fresh, self.mode, self.both)]
         for stage in range(1, updated(self.hw) + 1):
             stages.append(delay(m, stages[-1], 1, f"element_{stage}"))
-        self._far = broadcast(self.hw)
+        self._far, self._second = broadcast(self.hw), Signal()
         central = self._central(m, stages)
         groups = [lanes[start:start + GROUP] for start in range(0, self.hw.lanes, GROUP)]
         for index, group in enumerate(groups):
@@ -106,13 +108,23 @@ class SynapseArray(wiring.Component):
         updating = [s[0] & (_mode(s) == Mode.UPDATE) for s in stages]
         m.d.comb += [
             control.mode.eq(_mode(stages[f])), control.first.eq(stages[f + 2][0] & stages[f + 2][1]),
-            control.load.eq(_drains(stages[summed(self.hw)])),
+            control.load.eq(_drains(stages[summed(self.hw)])), control.shift.eq(self._shift(m, stages)),
             control.outer.eq(stages[f + 4][0] & (_mode(stages[f + 4]) == Mode.OUTER)),
             control.check.eq(updating[f] & (update == 0)), control.decay.eq(updating[f + 5] & (update == 2)),
             control.apply.eq(updating[f + 7] & (update == 1)), control.idle.eq(self.host_en),
             control.coarse.eq(self.coarse),
         ]
         return control
+
+    def _shift(self, m: Module, stages: list):
+        """Behind a tile's last column the drain registers shift every second cycle; or every cycle, if both slots' sums
+        leave together."""
+        element, both = stages[summed(self.hw)], Signal()
+        with m.If(_drains(element)):
+            m.d.sync += [self._second.eq(0), both.eq(element[6])]
+        with m.Else():
+            m.d.sync += self._second.eq(~self._second & ~both)
+        return self._second | both
 
     def _addresses(self, m: Module) -> dict:
         """Reads while the host is at it, or at the stage of each mode; writes from the last stages."""
@@ -165,13 +177,15 @@ class SynapseArray(wiring.Component):
     def _drain(self, m: Module, lanes: list, stages: list) -> None:
         """After a tile's last column: both slots of every lane, lane 0 first."""
         for lane, above in zip(lanes, lanes[1:], strict=False):
-            m.d.comb += lane.previous.eq(above.drain)
+            m.d.comb += [lane.next_a.eq(above.drain_a), lane.next_b.eq(above.drain_b)]
         element = delay(m, stages[summed(self.hw) - 1], self._far, "summed")
         m.d.comb += self.taken.eq(_drains(element) & element[3])
         load, left = delay(m, _drains(element), 1, "load"), Signal(range(2 * self.hw.lanes))
-        m.d.comb += [self.drain.eq(lanes[0].drain), self.drain_next.eq(load | (left != 0))]
+        second, both = delay(m, self._second, self._far, "second"), delay(m, element[6], 1, "both")
+        m.d.comb += [self.drain.eq(Mux(second, lanes[0].drain_b, lanes[0].drain_a)), self.drain_b.eq(lanes[0].drain_b),
+                     self.drain_next.eq(load | (left != 0))]
         with m.If(load):
-            m.d.sync += left.eq(2 * self.hw.lanes - 1)
+            m.d.sync += left.eq(Mux(both, self.hw.lanes - 1, 2 * self.hw.lanes - 1))
         with m.Elif(left != 0):
             m.d.sync += left.eq(left - 1)
 

@@ -130,7 +130,7 @@ class Core(wiring.Component):
             b.ended.eq(e.ended), b.ending.eq(e.ending), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode),
             b.room.eq(forward_room(m, self.hw, s)),
             b.next_command.eq(s.next_command), b.columns.eq(s.setting_columns),
-            s.ready.eq(b.ready), s.still.eq(b.still), s.idle.eq(b.idle),
+            s.ready.eq(b.ready), s.still.eq(b.still), s.quiet.eq(b.quiet), s.idle.eq(b.idle),
             e.alternate.eq(self._is(Opcode.UNITS) | self._is(Opcode.UPDATE)),
             e.inner_step.eq(Mux(self._is(Opcode.TRANSPOSED), stride, 1)),
             e.outer_step.eq(Mux(self._is(Opcode.TRANSPOSED), 1, stride)),
@@ -140,6 +140,7 @@ class Core(wiring.Component):
             a.tile.eq(self._moved(Mux(self._is(Opcode.TRANSPOSED), e.inner_index, e.outer_index), Setting.TILE)),
             a.coarse.eq(s.setting_rate[22:24]), a.update.eq(s.command.dest), a.region.eq(region(self.hw, s.command)),
             a.start.eq(s.start & self._next_is(Opcode.FORWARD)),
+            a.both.eq((s.command.dest == Dest.DRIVE) if self.hw.paired else 0),
         ]
 
     def _tail(self, m: Module) -> None:
@@ -373,7 +374,8 @@ class Core(wiring.Component):
         s, a, r, u, w = self.sequencer, self.array, self.rows, self.units, self.window
         m.d.comb += [
             r.range.eq(w.range), r.gain.eq(w.gain),
-            r.acc_next.eq(a.drain_next), r.acc.eq(a.drain), a.row_a.eq(r.row_a), a.row_b.eq(r.row_b),
+            r.acc_next.eq(a.drain_next), r.acc.eq(a.drain), r.acc_b.eq(a.drain_b),
+            a.row_a.eq(r.row_a), a.row_b.eq(r.row_b),
         ]
         y = a.y_valid, a.y_a, a.y_b
         if self.hw.burst:

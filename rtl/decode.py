@@ -7,7 +7,7 @@ from amaranth.hdl import Module, Mux, Signal
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Dest, Opcode
-from echolith.compiler.timing import Tails, reuse
+from echolith.compiler.timing import Tails, drained, reuse
 from echolith.rtl.command import first_tile, one_tile
 from echolith.rtl.lane import Mode
 from echolith.rtl.pipeline import delay
@@ -40,7 +40,7 @@ def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> None:
     with m.Switch(s.next_opcode):
         with m.Case(Opcode.FORWARD):
             m.d.comb += [outer.eq(Mux(one_tile(s.next_command), 1, tiles) if hw.paired else tiles),
-                         period.eq(_most(columns, 2 * hw.lanes)), active.eq(columns)]
+                         period.eq(_most(columns, _drained(hw, s.next_command))), active.eq(columns)]
         with m.Case(Opcode.OUTER):
             columns = _outer_columns(m, hw, s)
             m.d.comb += [outer.eq(tiles), period.eq(_most(columns, reuse(hw)) if hw.repeat else columns),
@@ -54,6 +54,12 @@ def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> None:
         with m.Default():
             m.d.comb += [outer.eq(2), period.eq(s.setting_length), active.eq(s.setting_length)]
     m.d.sync += [e.outer.eq(outer), e.period.eq(period), e.active.eq(active)]
+
+
+def _drained(hw: Hardware, command):
+    """See `timing.drained`."""
+    drive, other = (drained(hw, dest) for dest in (Dest.DRIVE, Dest.HIDDEN))
+    return other if drive == other else Mux(command.dest == Dest.DRIVE, drive, other)
 
 
 def _forward_columns(hw: Hardware, s: Sequencer, more: Callable = lambda columns: columns):
@@ -91,7 +97,7 @@ def decode_mode(m: Module, s: Sequencer, mode) -> None:
 
 
 def decode_tail(m: Module, hw: Hardware, t: Tails, s: Sequencer, opcode, command, tail) -> None:
-    """Cycles until a sweep's last result is there."""
+    """Cycles until a sweep's last result is there, or until the row unit takes another's sums."""
     def result(step: int, value: int, rows: int):
         """A pass's tail by what becomes of its results."""
         return Mux(command.rows, rows, Mux(command.value, value, step)) if hw.general else step
@@ -100,12 +106,14 @@ def decode_tail(m: Module, hw: Hardware, t: Tails, s: Sequencer, opcode, command
         with m.Case(Opcode.FORWARD):
             with m.Switch(command.dest):
                 value = ((Dest.VALUE, t.value),) if hw.general else ()
-                for dest, cycles in ((Dest.DRIVE, t.drive), (Dest.HIDDEN, t.hidden), (Dest.COST, t.cost), *value):
+                for dest, cycles in ((Dest.DRIVE, t.drive_taken), (Dest.HIDDEN, t.hidden_taken),
+                                     (Dest.COST, t.cost_taken), *value):
                     with m.Case(dest):
                         m.d.comb += tail.eq(cycles)
         with m.Case(Opcode.TRANSPOSED):
             backlog = Mux(s.setting_tiles == 1, s.setting_columns - 1, 0) if hw.burst else 0
-            m.d.comb += tail.eq(Mux(command.dest[0], t.nudge, result(t.step, t.step_value, t.step_rows)) + backlog)
+            nudges = command.dest[0] & ~command.spread
+            m.d.comb += tail.eq(Mux(nudges, t.nudge, result(t.step, t.step_value, t.step_rows)) + backlog)
         with m.Case(Opcode.UNITS):
             m.d.comb += tail.eq(result(t.units, t.units_value, t.units_rows))
         for opcode, cycles in ((Opcode.OUTER, t.outer), (Opcode.UPDATE, t.update), (Opcode.FETCH, t.fetch)):

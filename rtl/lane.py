@@ -32,6 +32,7 @@ class LaneControl(data.Struct):
     mode: Mode  # F
     first: 1  # F + 2: start a new sum
     load: 1  # F + 3: sums to the drain registers
+    shift: 1  # the next lane's take their place
     outer: 1  # F + 4: write the accumulated gradient
     check: 1  # F: look at the gradient's leading bits
     decay: 1  # F + 5: write the decayed gradient
@@ -62,7 +63,7 @@ class Lane(wiring.Component):
     gw_addr, ww_addr : gradient and master write addresses, with their enables
     x_a, x_b : stage F
     pa, pb : products, stage F + 2
-    drain, previous : registered sums on their way out, slot a before slot b; previous is that of the next lane
+    drain_a, drain_b, next_a, next_b : registered sums on their way out, and those of the next lane
     row_a, row_b : writes of operands
     alarm, large, clipped : a cycle behind `LaneControl.check` and ``apply``
     host_* : access while idle; a write happens one cycle after its enable, at the write address of that cycle
@@ -78,7 +79,7 @@ class Lane(wiring.Component):
             "w_addr": In(depth), "g_addr": In(depth), "t_addr": In(self.tile_bits + 1),
             "gw_addr": In(depth), "ww_addr": In(depth),
             "x_a": In(word), "x_b": In(word), "pa": Out(signed(2 * w)), "pb": Out(signed(2 * w)),
-            "drain": Out(acc), "previous": In(acc),
+            "drain_a": Out(acc), "drain_b": Out(acc), "next_a": In(acc), "next_b": In(acc),
             "row_a": In(row_write(hw)), "row_b": In(row_write(hw)),
             "alarm": Out(1), "large": Out(1), "clipped": Out(1),
             "host_w_en": In(1), "host_g_en": In(1), "host_data": In(2 * w),
@@ -127,13 +128,14 @@ class Lane(wiring.Component):
         return words.r_data.as_signed()
 
     def _sums(self, m: Module, platform) -> None:
-        """Forward sums and their way out: copied to the drain registers, which shift all the time."""
+        """Forward sums and their way out: copied to the drain registers, which shift."""
         c = self.control
-        after = Signal.like(self.drain)
-        for product, drain, previous, name in ((self.pa, self.drain, after, "a"), (self.pb, after, self.previous, "b")):
+        for product, drain, following, name in ((self.pa, self.drain_a, self.next_a, "a"),
+                                                (self.pb, self.drain_b, self.next_b, "b")):
             m.submodules[f"sum_{name}"] = acc = accumulator(platform, bits=len(product), width=len(drain))
             m.d.comb += [acc.value.eq(product), acc.first.eq(c.first)]
-            m.d.sync += drain.eq(Mux(c.load, acc.total, previous))
+            with m.If(c.load | c.shift):
+                m.d.sync += drain.eq(Mux(c.load, acc.total, following))
 
     def _gradient(self, m: Module, platform, weights, left: list) -> None:
         """Accumulation of the contrast, and the update in the same two multipliers."""

@@ -1,13 +1,13 @@
 """The way of a forward sweep's sums to row operands: drive, activation, cost derivative."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.inventory import TARGET_BITS
 from echolith.compiler.isa import BUFFERS, Context, Dest
-from echolith.compiler.timing import fetched, scaled
+from echolith.compiler.timing import costed_stage, fetched, scaled
 from echolith.rtl.command import Command, buffer, older, region, slot_sample
 from echolith.rtl.kinds import Kinds, feed, kinds
 from echolith.rtl.lane import row_write
@@ -24,14 +24,15 @@ class RowUnit(wiring.Component):
     """One sum per cycle in, row operands, outputs and leading bits out.
 
     Sums come in order: slot a and b of lane 0, lane 1, ..., then the next tile. Both ends count, so that beside a sum
-    only two bits travel: ``valid``, and ``real`` if its row exists.
+    only two bits travel: ``valid``, and ``real`` if its row exists. With `Hardware.paired` another sweep's sums may
+    follow at once: then the command travels too.
 
     Members
     -------
     command, rows : In
         Of the sweep whose sums come, from the cycle after ``start`` on.
-    acc_next, acc : In
-        The array's drain.
+    acc_next, acc, acc_b : In
+        The array's drain; `Hardware.paired`: sums of drives come with both slots at a time.
     start : In(1)
         Its sums begin.
     next : In(1)
@@ -72,7 +73,7 @@ class RowUnit(wiring.Component):
         super().__init__({
             "command": In(Command), "rows": In(self.row_bits + 1), "start": In(1), "next": In(1), "masked": In(2),
             "range": In(8), "gain": In(EXPONENT_BITS), "leading": Out(hw.width),
-            "acc_next": In(1), "acc": In(signed(hw.accumulator)),
+            "acc_next": In(1), "acc": In(signed(hw.accumulator)), "acc_b": In(signed(hw.accumulator)),
             "exponent_a": Out(EXPONENT_BITS), "exponent_b": Out(EXPONENT_BITS), **(paired if hw.paired else {}),
             "row_a": Out(row_write(hw)), "row_b": Out(row_write(hw)), "result_valid": Out(1), "result": Out(w),
             "target_w_en": In(1), "target_w_addr": In(self.output_bits + 1), "target_w_data": In(hw.target_bits),
@@ -87,19 +88,21 @@ class RowUnit(wiring.Component):
         with m.If(self.start):
             m.d.sync += [row.eq(self.first if self.hw.paired else 0), slot.eq(0)]
         with m.Elif(self.acc_next):
-            m.d.sync += [row.eq(row + slot), slot.eq(~slot)]
+            both = (self.command.dest == Dest.DRIVE) if self.hw.paired else 0
+            m.d.sync += [row.eq(row + (slot | both)), slot.eq(~(slot | both))]
         if self.hw.repeat:
             self._next_walk(m, row, slot)
         # Drives and targets are read in the cycle before the sum comes; behind an output register, the sum waits too.
         wait = fetched(self.hw)
         now = delay(m, Cat(self.acc_next, self.acc_next & (row < self.rows)), wait, "now")
-        self._acc = delay(m, self.acc, wait - 1, "acc")
+        self._acc, self._commands = delay(m, self.acc, wait - 1, "acc"), [self.command]
         place = Signal(self.row_bits + 1)
         m.d.comb += place.eq(Cat(sample, row))
         drive = self._drives(m, platform, place, now)
         activate = self._activation(m, drive)
-        costing = self.command.dest == Dest.COST
-        other = now
+        self._done = wait + activate.latency  # stage of activations
+        self._command(m, self._done + scaled(self.hw))
+        costing, other = self._command(m, self._done).dest == Dest.COST, now
         if self.hw.general:
             # Commands may follow each other at once: nothing of one may be taken for the next one's.
             now, other = (Mux(x, now, 0) for x in (self.command.dest[0], costing))
@@ -109,14 +112,24 @@ class RowUnit(wiring.Component):
         cost = self._cost(m, place, drive)
         late = self._ends(m, other, cost.latency if self.hw.general else max(activate.latency, cost.latency))
         ends = self._ends(m, now, activate.latency) if self.hw.general else late
+        emits = self._command(m, wait + cost.ready["y"])
         m.d.comb += [self.result.eq(cost.y),
-                     self.result_valid.eq(late[cost.ready["y"]][1] & costing & self.command.emit)]
-        at = Mux(costing, late[cost.latency], ends[activate.latency])
+                     self.result_valid.eq(late[cost.ready["y"]][1] & (emits.dest == Dest.COST) & emits.emit)]
+        costed = costed_stage(self.hw)
+        at = Mux(costing, late[costed], ends[activate.latency])
         if self.hw.learn:
-            self._learn(m, at, activate.t, cost.delta, costing)
+            self._learn(m, at, activate.t, delay(m, cost.delta, costed - cost.latency, "delta"), costing)
         else:
             self._operands(m, at, activate.t)
         return m
+
+    def _command(self, m: Module, stage: int):
+        """That of the sums whose strobe was ``stage`` cycles before."""
+        if not self.hw.paired:
+            return self.command
+        while len(self._commands) <= stage:
+            self._commands.append(data.View(Command, delay(m, self._commands[-1].as_value(), 1, "command")))
+        return self._commands[stage]
 
     def _next_walk(self, m: Module, row, slot) -> None:
         """The block's first row follows the end of its last tile."""
@@ -138,8 +151,9 @@ class RowUnit(wiring.Component):
 
     def _operands(self, m: Module, at, t) -> None:
         """Row operands without scaled twins."""
-        at, t = self._results(m, Cat(at[0] & (self.command.dest == Dest.HIDDEN), at[1]), at[1], t)
-        self._write(m, at, t, 0, 0)
+        hidden = self._command(m, self._done).dest == Dest.HIDDEN
+        at, t = self._results(m, Cat(at[0] & hidden, at[1]), at[1], t)
+        self._write(m, at, t, 0, 0, stage=self._done)
 
     def _results(self, m: Module, at, real, t):
         """Activations to the vectors; activations or a pass's results to the rows."""
@@ -151,21 +165,25 @@ class RowUnit(wiring.Component):
 
     def _drives(self, m: Module, platform, place, now):
         """Drives of both samples, kept from one drive sweep to the next."""
-        w = self.hw.width
-        depth, wait = 2 * self.hw.depths.rows, fetched(self.hw)
-        if self.hw.paired:
-            depth, place = BUFFERS * depth, Cat(place[:self.row_bits + 1], buffer(self.command))
-        m.submodules.drives = drives = make_bank(platform, latency=wait, width=w, depth=depth)
-        if self.hw.general:
-            place = Cat(place[0], (place[1:] + self.drive)[:self.row_bits])
+        w, wait, sums = self.hw.width, fetched(self.hw), [self._acc]
+        sample, place, depth = place[0], place[1:], self.hw.depths.rows
+        if self.hw.paired:  # a word has both samples'
+            sums.append(delay(m, self.acc_b, wait - 1, "acc_b"))
+            depth, place = BUFFERS * depth, Cat(place[:self.row_bits], buffer(self.command))
+        else:
+            depth, place = 2 * depth, Cat(sample, (place + (self.drive if self.hw.general else 0))[:self.row_bits])
+        m.submodules.drives = drives = make_bank(platform, latency=wait, width=w * len(sums), depth=depth)
         # Often the same register as the activation's first.
-        rounded = delay(m, arith.rnd(self._acc, self.hw.drive_shift), 1, "rounded")
+        words = [Signal(signed(w), name=f"drive_{s}") for s, _ in zip("ab", sums, strict=False)]
+        rounded = [delay(m, arith.rnd(x, self.hw.drive_shift), 1, "rounded") for x in sums]
         m.d.comb += [
             drives.r_addr.eq(place), drives.r_en.eq(1), drives.w_addr.eq(delay(m, place, wait + 1, "kept")),
-            drives.w_en.eq(delay(m, now[1], 1, "drives") & (self.command.dest == Dest.DRIVE)),
-            drives.w_data.eq(arith.sat(rounded, w)),
+            drives.w_en.eq(delay(m, now[1], 1, "drives") & (self._command(m, wait + 1).dest == Dest.DRIVE)),
+            *(part.eq(arith.sat(x, w)) for part, x in zip(words, rounded, strict=True)), drives.w_data.eq(Cat(words)),
         ]
-        return drives.r_data.as_signed()
+        if not self.hw.paired:
+            return drives.r_data.as_signed()
+        return Mux(delay(m, sample, wait, "sample"), drives.r_data[w:], drives.r_data[:w]).as_signed()
 
     def _tables(self, m: Module, pipe, first: int, count: int) -> None:
         """A pipeline's share of the tables' write port."""
@@ -202,58 +220,67 @@ class RowUnit(wiring.Component):
     def _learn(self, m: Module, at, t, delta, costing) -> None:
         """Activations: t, and in the echo t * 2^-exponent for the gradient. Cost derivatives: in the free phase with
         the slot's sign for the readout's own gradient, in the echo scaled to the wanted response."""
-        echo, w = self.command.echo, signed(self.hw.width)
+        c, behind, w = self._command(m, self._done), self._done + scaled(self.hw), signed(self.hw.width)
         early, slot = Signal(), Signal()  # whose turn it is before and behind the shifter
-        sample = slot_sample(self.command.context, early)
+        sample = slot_sample(c.context, early)
         masked = self.masked.bit_select(sample, 1)
         real = at[1] & ~(costing & masked)
         if self.hw.general:
             valid = at[0] & ((self.command.dest == Dest.HIDDEN) | costing)
         else:
-            valid = at[0] & (self.command.dest != Dest.DRIVE)
+            valid = at[0] & (c.dest != Dest.DRIVE)
         at, t = self._results(m, Cat(valid, real), real, t)
-        with m.If(self.start):
+        with m.If(self._begun(m, self._done)):
             m.d.sync += early.eq(0)
         with m.Elif(at[0]):
             m.d.sync += early.eq(~early)
         m.submodules.scale = scale = Scale(self.hw)
-        operand, other, negative = Signal(w), Signal(w), slot & costing
+        late = self._command(m, behind)
+        costed = late.dest == Dest.COST
+        operand, other, negative = Signal(w), Signal(w), slot & costed
         if self.hw.adding:  # the lanes subtract: in PAIR slot b's operands are negative, and never the least word
             negative |= slot & (self.command.context == Context.PAIR)
         m.d.comb += [
-            scale.value.eq(Mux(costing, delta, t)), scale.down.eq(~costing), scale.echo.eq(echo),
-            scale.exponent.eq(self._exponent(m, sample)), scale.gain.eq(self.gain),
-            operand.eq(Mux(costing, scale.result, scale.held)),
+            scale.value.eq(Mux(costing, delta, t)), scale.down.eq(~costing), scale.echo.eq(c.echo),
+            scale.exponent.eq(self._exponent(m, sample, c)), scale.gain.eq(self.gain),
+            operand.eq(Mux(costed, scale.result, scale.held)),
             other.eq(Mux(negative, ~(scale.result - 1), scale.result)),
         ]
-        self._write(m, delay(m, at, scaled(self.hw), "scaled"), operand, other, echo ^ costing, ~costing | echo, slot)
+        self._write(m, delay(m, at, scaled(self.hw), "scaled"), operand, other, late.echo ^ costed, ~costed | late.echo,
+                    slot, stage=behind)
         m.submodules.leading = leading = Leading(width=self.hw.width)
         m.d.comb += [
-            leading.clear.eq(self.next), leading.valid.eq(real & costing & ~echo), leading.sample.eq(sample),
+            leading.clear.eq(self.next), leading.valid.eq(real & costing & ~c.echo), leading.sample.eq(sample),
             leading.word.eq(delta), leading.range.eq(self.range), leading.gain.eq(self.gain),
             self.leading.eq(leading.magnitude),
             self.exponent_a.eq(leading.exponent_a), self.exponent_b.eq(leading.exponent_b),
         ]
 
-    def _exponent(self, m: Module, sample):
+    def _exponent(self, m: Module, sample, command):
         now = Mux(sample, self.exponent_b, self.exponent_a)
         if not self.hw.paired:
             return now
         with m.If(self.next):
             m.d.sync += [self.older_a.eq(self.exponent_a), self.older_b.eq(self.exponent_b)]
-        return Mux(older(self.command), Mux(sample, self.older_b, self.older_a), now)
+        return Mux(older(command), Mux(sample, self.older_b, self.older_a), now)
 
-    def _write(self, m: Module, at, operand, other, other_on, operand_on=1, slot=None) -> None:
+    def _begun(self, m: Module, stage: int):
+        """Strobe before the first sum of a sweep is at a stage."""
+        return delay(m, self.start, stage, "begun") if self.hw.paired else self.start
+
+    def _write(self, m: Module, at, operand, other, other_on, operand_on=1, slot=None, *, stage: int) -> None:
         """Register an operand and, a cycle behind it, its scaled twin: while slot b's operand is written, slot a's
         twin is, and the other way round. Rows beyond the block are written as 0."""
         slot = Signal() if slot is None else slot
         lane, tile = Signal.like(self.row_a.lane), Signal.like(self.row_a.tile)
         twin, pending = Signal(signed(self.hw.width)), delay(m, at[0], 1, "pending")
         # Where operands go may depend on the command, which may come with the start.
-        later = self.hw.general or self.hw.overlap
-        start, first = delay(m, self.start, 1, "begin") if later else self.start, self.tile if self.hw.general else 0
+        start, first = self._begun(m, stage), self.tile if self.hw.general else 0
         if self.hw.overlap:
-            first = first | region(self.hw, self.command) << len(tile) - 1
+            first = first | region(self.hw, self._command(m, stage - 1)) << len(tile) - 1
+        if self.hw.general:
+            start = delay(m, start, 1, "begin")
+        before = delay(m, other_on, 1, "other_on") if self.hw.paired and self.hw.learn and self.hw.cost else other_on
         with m.If(start):
             m.d.sync += [slot.eq(0), lane.eq(0), tile.eq(first)]
         with m.Elif(at[0]):
@@ -268,7 +295,7 @@ class RowUnit(wiring.Component):
             self.row_a.scaled.eq(slot), self.row_a.lane.eq(lane), self.row_a.tile.eq(tile),
             self.row_a.enable.eq(at[0] & Mux(slot, other_on, operand_on)), self.row_a.data.eq(Mux(slot, twin, kept)),
             self.row_b.scaled.eq(~slot), self.row_b.lane.eq(self.row_a.lane), self.row_b.tile.eq(self.row_a.tile),
-            self.row_b.enable.eq(Mux(slot, at[0] & operand_on, pending & other_on)),
+            self.row_b.enable.eq(Mux(slot, at[0] & operand_on, pending & before)),
             self.row_b.data.eq(Mux(slot, kept, twin)),
         ]
         if self.hw.general:

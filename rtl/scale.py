@@ -25,7 +25,7 @@ class Scale(wiring.Component):
     exponent, gain : In
         The sample's exponent, at least the gain.
     down, echo : In(1)
-        Held while values are inside.
+        Of the value; held while values are inside, but for `Hardware.paired`.
     result : Out
         If ``down``, an activation for the gradient: value * 2^(gain - exponent). Else if ``echo``, a nudge: value *
         2^(exponent - delta_shift), clipped. Else the readout's own error: value * 2^(gain - readout_shift), clipped to
@@ -53,20 +53,23 @@ class Scale(wiring.Component):
         # With one bit more, which rounds; clipped first, so that the adder is no longer than the word.
         picked, whole, rounded = Signal(signed(w + 1)), Signal(signed(w + 1)), Signal(signed(w))
         nudge, error = (_dropped(shifted, drop) for drop in (self.hw.delta_shift, self.hw.readout_shift))
-        outside, wide = Signal(), self.down | self.echo
-        with m.If(self.down):
+        of = Cat(self.down, self.echo)
+        down, echo = delay(m, of, 2, "of") if self.hw.paired else of
+        outside, wide = Signal(), down | echo
+        with m.If(down):
             m.d.comb += picked.eq(shifted >> SHIFT_LIMIT - 1)
-        with m.Elif(self.echo):
+        with m.Elif(echo):
             m.d.comb += [picked.eq(nudge), outside.eq(arith.outside(nudge, w + 1))]
         with m.Else():
             m.d.comb += [picked.eq(error), outside.eq(arith.outside(error, w))]
         word = delay(m, picked, int(deep), "picked")
         clipped, negative = (delay(m, bit, int(deep), name)
                              for bit, name in ((outside, "outside"), (shifted[-1], "negative")))
+        wide = delay(m, wide, 1, "wide") if self.hw.paired else wide
         limit = Cat((~negative).replicate(w - 1), negative ^ wide, negative).as_signed()
         m.d.comb += whole.eq(arith.rnd(Mux(clipped, limit, word), 1))
         m.d.comb += [
-            rounded.eq(Mux(self.down | self.echo, arith.sat(whole, w), arith.sat(whole, w - 1))),
+            rounded.eq(Mux(wide, arith.sat(whole, w), arith.sat(whole, w - 1))),
             self.result.eq(delay(m, rounded, int(deep), "rounded")),
             self.held.eq(delay(m, value, scaled(self.hw) - 1, "held")),
         ]

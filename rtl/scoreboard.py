@@ -6,7 +6,9 @@ from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Dest, Opcode
+from echolith.compiler.timing import tails
 from echolith.rtl.command import Command, one_tile, region
+from echolith.rtl.pipeline import delay
 
 __all__ = ["Scoreboard"]
 
@@ -36,23 +38,24 @@ class Scoreboard(wiring.Component):
         over.
     ready : Out(1)
         It may start, now or, if a sweep goes over its addresses, at the end of that.
-    still, idle : Out(1)
-        Nothing depends on settings any more; nothing is on its way.
+    still, quiet, idle : Out(1)
+        Nothing depends on settings any more; nothing is on its way but gradients in the lanes; nothing is.
     """
 
     def __init__(self, hw: Hardware, *, tail_bits: int, column_bits: int):
-        self.hw, self.tail_bits = hw, tail_bits
+        self.hw, self.tail_bits, self._settled = hw, tail_bits, tails(hw).settled
         super().__init__({
             "start": In(1), "apart": In(1), "opcode": In(4), "command": In(Command), "walking": In(1),
             "ended": In(1), "ending": In(1),
             "tail": In(tail_bits), "taken": In(1), "next_opcode": In(4), "next_command": In(Command),
             "columns": In(column_bits), "room": In(column_bits + 1),
             **({"passing": In(tail_bits), "feeding": In(tail_bits)} if hw.paired else {}),
-            "ready": Out(1), "still": Out(1), "idle": Out(1),
+            "ready": Out(1), "still": Out(1), "quiet": Out(1), "idle": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
+        self._written = Signal(2)  # regions of row operands, from the launch of their sweep on
         alone, rows, units, lanes = (_Left(name, self.tail_bits) for name in ("alone", "rows", "units", "lanes"))
         everything = ((alone, 1),)
         if self.hw.overlap:
@@ -67,8 +70,11 @@ class Scoreboard(wiring.Component):
             left.count(m, *begins)
         feed = self._feed(m)
         m.d.comb += [self.still.eq(~self.walking & alone.over),
-                     self.idle.eq(self.still & rows.over & units.over & lanes.over & feed.over),
-                     self.ready.eq(self.idle)]
+                     self.idle.eq(self.still & rows.over & units.over & lanes.over & feed.over & (self._written == 0)),
+                     self.quiet.eq(self.idle), self.ready.eq(self.idle)]
+        if self.hw.paired:
+            m.d.comb += self.quiet.eq(~(self.walking & ~going[3]) & alone.over & rows.over & units.over & feed.over
+                                      & (self._written == 0))
         if self.hw.overlap:
             there = {left: self.walking & chosen for left, chosen in everything}
             soon = [left.soon(m, there[left]) for left in (alone, units, lanes)]
@@ -101,7 +107,7 @@ class Scoreboard(wiring.Component):
         """``fits``: the row unit is done soon enough when the sweep could start; ``units``, ``lanes``, ``feed``: they
         are over; ``close``: the neuron unit nearly is."""
         c, op, after = self.next_command, self.next_opcode, region(self.hw, self.next_command)
-        moving, written = Signal(2), Signal(2)  # context in the neuron unit; regions of operands
+        moving, written = Signal(2), self._written  # context in the neuron unit
         drained, draining = Signal(), Signal()  # the region that the row unit writes, if it does
         waits = Signal(2)  # FORWARD sweeps for the row unit
         launched = self.start & waiting[1]
@@ -112,8 +118,15 @@ class Scoreboard(wiring.Component):
         if self.hw.paired:
             with m.If(self.start & self.apart & waiting[2]):
                 m.d.sync += moving.eq(c.context)
-        with m.If((rows.left == 1) & draining):
-            m.d.sync += written.bit_select(drained, 1).eq(0)
+        if self.hw.paired:
+            taken = draining & rows.over
+            with m.If(taken & ~(self.ending & going[1])):
+                m.d.sync += draining.eq(0)
+            done = delay(m, Cat(taken, drained), self._settled - 1, "done")
+        else:
+            done = Cat((rows.left == 1) & draining, drained)
+        with m.If(done[0]):
+            m.d.sync += written.bit_select(done[1], 1).eq(0)
         # All are counted where none is alone; else one is enough, and others' sums are taken too.
         m.d.sync += waits.eq(waits + launched - self.taken if self.hw.paired else launched | (waits[0] & ~self.taken))
         with m.If(launched):
@@ -125,7 +138,8 @@ class Scoreboard(wiring.Component):
         ready = Signal()
         with m.Switch(op):
             with m.Case(Opcode.FORWARD):
-                m.d.comb += ready.eq(there & (waits < 1 + self.hw.paired) & fits & Mux(_writes(c), operands, feed))
+                m.d.comb += ready.eq(there & (waits < 1 + self.hw.paired) & fits
+                                     & Mux(_writes(c), operands & ((c.dest != Dest.COST) | feed), feed))
             with m.Case(Opcode.OUTER):
                 m.d.comb += ready.eq(there & operands & lanes)
             with m.Case(Opcode.TRANSPOSED):

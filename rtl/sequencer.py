@@ -67,9 +67,9 @@ class Sequencer(wiring.Component):
         The word that waits to be carried out.
     doing, waiting : Out
         One bit for each opcode: of the sweep started last, and of the word that waits, a cycle later than that.
-    ready, still, idle : In
-        It may start, if it is a sweep, as far as results on their way are concerned; settings may change; nothing is on
-        its way.
+    ready, still, quiet, idle : In
+        It may start, if it is a sweep, as far as results on their way are concerned; settings may change; the next pair
+        may be taken; nothing is on its way.
     free : In
         The sweep engine stands still, or does so in the next cycle.
     next : Out
@@ -89,7 +89,7 @@ class Sequencer(wiring.Component):
             "go": In(1), "stop": In(1), "entry": In(pc), "pairs": In(LOOP_BITS), "guard": In(1), "busy": Out(1),
             "opcode": Out(4), "command": Out(Command), "start": Out(1), "apart": Out(1), "stopping": Out(1),
             "next_opcode": Out(4), "next_command": Out(Command), "doing": Out(16), "waiting": Out(16),
-            "ready": In(1), "still": In(1), "idle": In(1), "free": In(1),
+            "ready": In(1), "still": In(1), "quiet": In(1), "idle": In(1), "free": In(1),
             "next": Out(1),
             **{f"setting_{s.name.lower()}": Out(bits) for s, bits in self.settings.items()},
             "offset": Out(self.offset_bits), **({"offset_older": Out(self.offset_bits)} if hw.paired else {}),
@@ -135,7 +135,7 @@ class Sequencer(wiring.Component):
                 self._read(m, word, program)
                 m.next = "DECODE"
             with m.State("DECODE"):
-                go = self._may_go(m, word[28:], word[VARIANT])
+                go = self._may_go(m, word[28:], word[VARIANT], word[24:28] == Setting.LENGTH)
                 m.d.sync += quit.eq(self.stopping)
                 with m.If(word[28:] >= Opcode.FETCH):
                     m.d.sync += pc.eq(pc + 1) if self.hw.overlap else ready.eq(may)
@@ -174,16 +174,18 @@ class Sequencer(wiring.Component):
         if self.hw.overlap:
             m.d.sync += word.eq(program.r_data)
 
-    def _may_go(self, m: Module, opcode, variant):
-        """Whether the word can be carried out now."""
+    def _may_go(self, m: Module, opcode, variant, length):
+        """Whether the word can be carried out now. LENGTH is taken at the start of what has one."""
         go, paired = Signal(), self.hw.paired
         with m.Switch(opcode):
-            with m.Case(Opcode.HALT, Opcode.NEXT):
+            with m.Case(Opcode.HALT):
                 m.d.comb += go.eq(self.idle)
+            with m.Case(Opcode.NEXT):
+                m.d.comb += go.eq(self.quiet)
             with m.Case(Opcode.GUARD):
                 m.d.comb += go.eq(self.idle | (variant if paired else 0))
             with m.Case(Opcode.SET):
-                m.d.comb += go.eq(self.still)
+                m.d.comb += go.eq(self.still | (length if paired else 0))
             with m.Case(Opcode.ROW):
                 m.d.comb += go.eq(self.still | ((self.opcode != Opcode.FETCH) if paired else 0))
             with m.Default():

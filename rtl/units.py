@@ -34,7 +34,8 @@ class UnitPath(wiring.Component):
     command, sweeping : In
         Held; ``sweeping`` if the elements come with forces.
     y_valid, y_a, y_b : In
-        A column's sums: a force (``dest`` 0) or a nudge (``dest`` 1) of the next unit.
+        A column's sums: a force (``dest`` 0) or a nudge (``dest`` 1) of the next unit; with ``spread`` too, of a unit
+        that an echo starts with.
     tick : In
         The next unit without a sum. At least two cycles between ticks or sums.
     start : In
@@ -102,7 +103,7 @@ class UnitPath(wiring.Component):
             if hw.general and stage == self._kick + 1:
                 pulse = pulse & ~c.value & ~c.rows  # nothing moves, and the next command may come sooner
             self._pulses.append(delay(m, pulse, 1, f"pulse_{stage + 1}"))
-        m.d.comb += self._pulses[0].eq(self.tick | (self.y_valid & ~c.dest[0]))
+        m.d.comb += self._pulses[0].eq(self.tick | (self.y_valid & (~c.dest[0] | c.spread)))
         place = self._places(m)
         q, r = self._operands(m, place)
         y = self._sums(m)
@@ -304,7 +305,8 @@ class UnitPath(wiring.Component):
         """`arith.move` with one adder per operand: a - b is ~(~a + b), and inversions cost nothing behind an adder."""
         c, w = self.command, self.hw.width
         forward, force = ~c.reverse, self._step.force
-        change = Mux(c.force | self.sweeping, force, 0) if self.hw.general else Mux(self.sweeping, force, 0)
+        forces = c.force | self.sweeping if self.hw.general else self.sweeping & ~c.dest[0]
+        change = Mux(forces, force, 0)
         if nudge is not None:
             # In reverse: minus the nudge for slot a, plus it for slot b; the carry completes the minus.
             invert, gated = Signal(), Signal(signed(w))
