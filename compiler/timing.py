@@ -20,7 +20,7 @@ JUMP = 1  # further cycle of a word behind which another than the next is read
 
 NEXT = 2  # further cycles of NEXT: one order word a cycle
 GROUP = 8  # lanes that share a copy of the broadcast registers
-LEADING = 6  # cycles from a cost derivative to the exponent that follows from it
+LEADING = 7  # cycles from a cost derivative to the exponent that follows from it
 BURST = 2  # from a column's sums to the neuron unit's, if none wait before them
 
 
@@ -118,6 +118,7 @@ def tails(hw: Hardware) -> Tails:
     drain = far + summed(hw) + 1 + drained(hw, Dest.HIDDEN) + fetched(hw) - 1
     activated = max(map(latency, hw.activate))
     step = operand_stage(hw) + step_latency(hw)  # state read, pipeline, write
+    alone = step + hw.paired  # a pass begins a cycle behind its start
     sums = far + summed(hw) + tree_levels(hw) + second_column(hw) + (BURST if hw.burst else 0)
     # Registered result of slot b, written. A vector's gradient follows two cycles later: before any next sweep's.
     value = operand_stage(hw) + max(map(latency, hw.step)) + 2
@@ -136,9 +137,9 @@ def tails(hw: Hardware) -> Tails:
         outer=far + summed(hw) + 2,  # difference as the sum, new word, written
         nudge=sums + 3,
         step=sums + step,
-        units=step,
+        units=alone,
         update=far + updated(hw) + 3,  # written; counts of what was clipped
-        fetch=2,
+        fetch=fetched(hw) + 1,  # read, picked out of its line, written
         value=drain + activated,
         step_value=sums + value,
         step_rows=sums + value + rows + 2,  # row operand, scaled twin
@@ -400,7 +401,7 @@ class _Walk:
     def _carry_out(self, word: int, opcode: Opcode) -> None:
         decode = self.now + 1
         if opcode >= Opcode.FETCH:
-            start = max(decode + 1, self.flight.ready(word, self.settings, self.hw))
+            start = max(decode + 1 + self.hw.overlap, self.flight.ready(word, self.settings, self.hw))
             self.flight.launch(word, start, self.settings, self.hw, self.tails)
             self.now = start + 1
             return

@@ -5,6 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Design, Hardware
+from echolith.rtl.beat import Beat
 from echolith.rtl.core import Core
 from echolith.rtl.link import Link
 
@@ -34,7 +35,9 @@ class Chip(wiring.Component):
         m.submodules.link = link = Link()
         wiring.connect(m, wiring.flipped(self.rx), link.rx)
         wiring.connect(m, link.tx, wiring.flipped(self.tx))
-        wiring.connect(m, link.push, core.push)
+        m.submodules.beat = beat = Beat(32)
+        wiring.connect(m, link.push, beat.i)
+        wiring.connect(m, beat.o, core.push)
         wiring.connect(m, core.pull, link.pull)
         m.d.comb += [
             core.bus_addr.eq(link.bus_addr), core.bus_w_data.eq(link.bus_w_data), core.bus_w_stb.eq(link.bus_w_stb),

@@ -13,8 +13,8 @@ from echolith.compiler.registers import Bank as BankId
 from echolith.compiler.timing import fetched, host_read, tails
 from echolith.rtl.array import SynapseArray
 from echolith.rtl.burst import Burst
-from echolith.rtl.command import beside, buffer, older, region
-from echolith.rtl.decode import Tiles, decode_counts, decode_mode, decode_tail
+from echolith.rtl.command import buffer, older, region
+from echolith.rtl.decode import Tiles, decode_counts, decode_mode, decode_tail, forward_room
 from echolith.rtl.feed import Feed
 from echolith.rtl.memory import Bank, make_bank
 from echolith.rtl.pipeline import delay
@@ -90,10 +90,10 @@ class Core(wiring.Component):
         return m
 
     def _is(self, opcode: Opcode):
-        return self.sequencer.opcode == opcode
+        return self.sequencer.doing[opcode]
 
     def _next_is(self, opcode: Opcode):
-        return self.sequencer.next_opcode == opcode
+        return self.sequencer.waiting[opcode]
 
     def _bus(self, m: Module) -> None:
         w, s = self.window, self.sequencer
@@ -110,8 +110,8 @@ class Core(wiring.Component):
     def _sweeps(self, m: Module) -> None:
         """The sweep engine, what it tells the array, and what may start behind it."""
         s, e, a, b = self.sequencer, self.sweep, self.array, self.scoreboard
-        twice = int(self.hw.packed is not None)
-        swept, stride = decode_counts(m, self.hw, s, e), s.setting_stride if self.hw.overlap else s.setting_columns
+        decode_counts(m, self.hw, s, e)
+        twice, stride = int(self.hw.packed is not None), s.setting_stride if self.hw.overlap else s.setting_columns
         if self.hw.paired:
             self.tiles = tiles = Tiles(m, self.hw, s, e)
             m.d.sync += e.base.eq(tiles.base)
@@ -126,18 +126,20 @@ class Core(wiring.Component):
             m.d.sync += back.eq(stride - 1)
             across = Mux(e.inner_index[0], back, 1)
         decode_mode(m, s, a.mode)
-        decode_tail(m, self.hw, self.tails, s, b.tail)
+        self._tail(m)
         m.d.comb += [
-            e.start.eq(s.start & ~beside(self.hw, s.next_opcode, s.next_command)), e.stop.eq(s.stopping),
-            b.start.eq(s.start), b.opcode.eq(s.opcode), b.command.eq(s.command), b.walking.eq(e.running),
-            s.free.eq(~e.running | e.ended),
-            b.ended.eq(e.ended), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode), b.swept.eq(swept),
+            e.start.eq(s.start & ~s.apart), e.stop.eq(s.stopping),
+            b.start.eq(s.start), b.apart.eq(s.apart), b.opcode.eq(s.opcode), b.command.eq(s.command),
+            b.walking.eq(e.running),
+            s.free.eq(~e.running | e.ending),  # what may be held is waited for: see `Scoreboard`
+            b.ended.eq(e.ended), b.ending.eq(e.ending), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode),
+            b.room.eq(forward_room(m, self.hw, s)),
             b.next_command.eq(s.next_command), b.columns.eq(s.setting_columns),
             s.ready.eq(b.ready), s.still.eq(b.still), s.quiet.eq(b.quiet), s.idle.eq(b.idle),
             e.alternate.eq(self._is(Opcode.UNITS) | self._is(Opcode.UPDATE) | (self._is(Opcode.OUTER) & twice)),
             e.inner_step.eq(Mux(self._is(Opcode.TRANSPOSED), across, 1)),
             e.outer_step.eq(Mux(self._is(Opcode.TRANSPOSED), 1 + twice, stride)),
-            a.valid.eq(e.valid & (self._is(Opcode.FORWARD) | self._is(Opcode.OUTER) | self._is(Opcode.TRANSPOSED)
+            a.valid.eq(e.stepping & (self._is(Opcode.FORWARD) | self._is(Opcode.OUTER) | self._is(Opcode.TRANSPOSED)
                                   | (self._is(Opcode.UPDATE) & (s.command.kind == 0)))),
             a.first.eq(e.first), a.last.eq(e.last), a.address.eq(e.address),
             a.tile.eq(self._moved(Mux(self._is(Opcode.TRANSPOSED), e.inner_index >> twice, e.outer_index),
@@ -147,6 +149,18 @@ class Core(wiring.Component):
             a.start.eq(s.start & self._next_is(Opcode.FORWARD)),
             a.both.eq((s.command.dest == Dest.DRIVE) if self.hw.paired else 0),
         ]
+
+    def _tail(self, m: Module) -> None:
+        """The tail of the sweep that goes over its addresses, with overlap known before it starts."""
+        s, b = self.sequencer, self.scoreboard
+        if not self.hw.overlap:
+            decode_tail(m, self.hw, self.tails, s, s.opcode, s.command, b.tail)
+            return
+        tail, later = (Signal.like(b.tail, name=name) for name in ("next_tail", "tail"))
+        decode_tail(m, self.hw, self.tails, s, s.next_opcode, s.next_command, tail)
+        m.d.sync += later.eq(tail)
+        with m.If(self.sweep.start):
+            m.d.sync += b.tail.eq(later)
 
     def _moved(self, index, setting: Setting):
         """``index`` plus an offset that only general hardware has."""
@@ -200,11 +214,12 @@ class Core(wiring.Component):
             word_bits=len(w.stream.payload))
         wiring.connect(m, w.stream, f.pushed)
         m.d.comb += [
-            f.go.eq(w.go), f.first.eq(w.first if hw.overlap else 0), f.next.eq(s.next), self.rows.next.eq(s.next),
+            f.go.eq(w.go), f.first.eq(w.first if hw.overlap else 0), f.next.eq(s.next),
+            self.rows.next.eq(delay(m, s.next, 2, "next")),  # the last cost's exponent has come by then
             f.start.eq(s.start & self._next_is(Opcode.FETCH)), f.next_command.eq(s.next_command),
             f.length.eq(s.setting_length), f.offset.eq(s.offset),
             f.offset_older.eq(s.offset_older if hw.paired else 0), f.fetching.eq(self._is(Opcode.FETCH)),
-            f.command.eq(s.command), f.running.eq(e.running), f.valid.eq(e.valid), f.second.eq(e.outer_index[0]),
+            f.command.eq(s.command), f.running.eq(e.running), f.stepping.eq(e.stepping), f.second.eq(e.outer_index[0]),
             f.index.eq(e.inner_index), f.last.eq(e.last), f.streaming.eq(w.streaming), e.hold.eq(f.hold),
             self.rows.target_w_en.eq(f.found[0] & f.fetch.target), self.rows.target_w_addr.eq(f.found[1:]),
             self.rows.target_w_data.eq(f.targets),
@@ -326,8 +341,11 @@ class Core(wiring.Component):
         given = self._given(s.next_opcode, s.next_command)
         directly = s.start & ~forward & s.next_command.rows if self.hw.general else 0
         working = Signal(len(given))
-        launched = self._launched(m, s.start & forward, given)
-        m.d.comb += [mine.eq(working), r.start.eq(self.array.taken | directly), u.start.eq(s.start & moves)]
+        launched, begins = s.start & forward, s.start & moves
+        if self.hw.paired:  # the word still stands there
+            launched, begins = delay(m, launched, 1, "launched"), delay(m, begins, 1, "begins")
+        launched = self._launched(m, launched, given)
+        m.d.comb += [mine.eq(working), r.start.eq(self.array.taken | directly), u.start.eq(begins)]
         with m.If(self.array.taken):
             m.d.sync += working.eq(launched)
         with m.Elif(directly):
@@ -379,18 +397,14 @@ class Core(wiring.Component):
         m.d.comb += [u.y_valid.eq(y[0]), u.y_a.eq(y[1]), u.y_b.eq(y[2])]
         if self.hw.paired:
             m.submodules.ticks = ticks = Ticks(len(s.setting_length))
-            m.d.comb += [ticks.start.eq(s.start & self._next_is(Opcode.UNITS)), ticks.length.eq(s.setting_length),
+            m.d.comb += [ticks.start.eq(u.start & self._next_is(Opcode.UNITS)), ticks.length.eq(s.setting_length),
                          u.tick.eq(ticks.tick)]
         else:
             m.d.comb += u.tick.eq(self.sweep.valid & self._is(Opcode.UNITS))
-        updating = self._is(Opcode.UPDATE) & self.sweep.valid
+        updating, exponents = self._is(Opcode.UPDATE) & self.sweep.valid, self._exponents(m)
         for index, (bank, drifting) in enumerate(zip(self.vectors, mass(self.hw), strict=True)):
             valid, slot, sample, unit = (
                 getattr(u, f"{'mass' if drifting else 'g'}_{name}") for name in ("valid", "slot", "sample", "unit"))
-            exponent = Mux(sample, r.exponent_b, r.exponent_a)
-            if self.hw.paired:
-                exponent = Mux(older(u.command), Mux(sample, r.older_b, r.older_a), exponent)
-            exponent = (exponent - w.gain)[:EXPONENT_BITS]
             chosen = w.host_en & ((w.host_index >> u.bits) == index)
             if self.hw.adding:
                 m.d.comb += bank.g_add.eq(u.command.context == Context.PAIR)
@@ -398,7 +412,7 @@ class Core(wiring.Component):
                 bank.addr.eq(u.unit), bank.r_en.eq(u.k_en),
                 getattr(u, f"k{index}").eq(bank.k),
                 bank.g.eq(getattr(u, f"g{index}")), bank.g_valid.eq(valid), bank.g_slot.eq(slot),
-                bank.g_unit.eq(unit), bank.exponent.eq(exponent),
+                bank.g_unit.eq(unit), bank.exponent.eq(Mux(sample, *reversed(exponents))),
                 bank.update_valid.eq(updating & (s.command.kind == index + 1)), bank.update.eq(s.command.dest),
                 bank.update_addr.eq(self.sweep.address), bank.mantissa.eq(s.setting_rate[:self.hw.width].as_signed()),
                 bank.coarse.eq(s.setting_rate[22:24]),
@@ -406,6 +420,16 @@ class Core(wiring.Component):
                 bank.host_w_en.eq(w.host_w_en & chosen & (w.host_bank == BankId.VECTORS)),
                 bank.host_g_en.eq(w.host_w_en & chosen & (w.host_bank == BankId.VECTOR_GRADIENTS)),
             ]
+
+    def _exponents(self, m: Module) -> list:
+        """Of both samples, beyond the gain."""
+        r, found = self.rows, []
+        for sample in "ab":
+            exponent = getattr(r, f"exponent_{sample}")
+            if self.hw.paired:
+                exponent = Mux(older(self.units.command), getattr(r, f"older_{sample}"), exponent)
+            found.append(delay(m, (exponent - self.window.gain)[:EXPONENT_BITS], 1, f"exponent_{sample}"))
+        return found
 
     def _results(self, m: Module, platform) -> None:
         hw, r, u, w = self.hw, self.rows, self.units, self.window
@@ -436,7 +460,8 @@ class Core(wiring.Component):
             m.d.sync += [response.eq(0), leading.eq(0), w.cycles.eq(0), w.stalls.eq(0), saturated.eq(0)]
         with m.Elif(s.busy):
             m.d.sync += [
-                response.eq(response | u.response), leading.eq(leading | self.rows.leading),
+                response.eq(response | delay(m, u.response, 1, "response")),
+                leading.eq(leading | delay(m, self.rows.leading, 1, "leading")),
                 w.cycles.eq(w.cycles + 1), w.stalls.eq(w.stalls + waiting),
                 saturated.eq(saturated + a.clipped + sum(bank.clipped for bank in self.vectors)),
             ]

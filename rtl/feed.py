@@ -5,6 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
+from echolith.compiler.timing import fetched
 from echolith.rtl.command import Command, older, one_tile
 from echolith.rtl.fetch import Fetch
 from echolith.rtl.memory import Bank
@@ -24,7 +25,7 @@ class Feed(wiring.Component):
         Strobe: take the next two records of the order memory; they are there two and three cycles later.
     start, next_command, length, offset, offset_older : In
         Strobe: the FETCH that waits begins; its words and its place in the records; see `Sequencer`.
-    fetching, command, running, valid, second, index, last : In
+    fetching, command, running, stepping, second, index, last : In
         A FETCH goes over the sweep engine, and the element of this cycle.
     streaming, pushed : In
         Words come from the link.
@@ -45,7 +46,7 @@ class Feed(wiring.Component):
         super().__init__({
             "go": In(1), "first": In(self.order_bits + 1), "next": In(1), "start": In(1), "next_command": In(Command),
             "length": In(length_bits), "offset": In(offset_bits), "offset_older": In(offset_bits),
-            "fetching": In(1), "command": In(Command), "running": In(1), "valid": In(1), "second": In(1),
+            "fetching": In(1), "command": In(Command), "running": In(1), "stepping": In(1), "second": In(1),
             "index": In(index_bits), "last": In(1), "streaming": In(1), "pushed": In(stream.Signature(word_bits)),
             "hold": Out(1), "found": Out(2 + index_bits), "inputs": Out(signed(hw.input_bits)),
             "targets": Out(signed(hw.target_bits)), "fetch": Out(Command), "masked_en": Out(2), "masked": Out(1),
@@ -54,30 +55,31 @@ class Feed(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.data = data = SampleMemory(line=self.hw.data_width, depth=self.hw.depths.data)
-        m.submodules.fetch = fetch = Fetch(self.hw, offset_bits=self.offset_bits, index_bits=self.index_bits)
+        m.submodules.data = data = SampleMemory(
+            line=self.hw.data_width, depth=self.hw.depths.data, latency=fetched(self.hw))
+        m.submodules.fetch = fetch = Fetch(self.hw, offset_bits=self.offset_bits)
         wiring.connect(m, fetch.port, data.port)
         begins = self._begins(m, self._records(m))
-        going, word = self.fetching, (self.valid, self.second, self.index, self.last)
+        wanted, word = self.fetching & self.stepping, (self.second, self.index, self.last)
         if self.hw.paired:
             m.submodules.words = words = Words(len(self.length))
             m.d.comb += [words.start.eq(self.start & one_tile(self.next_command)), words.length.eq(self.length),
                          words.there.eq(fetch.there)]
             begins = self._held(m, begins, words.running | (self.fetching & self.running))
-            beside = words.valid, words.second, words.index, words.last
+            beside = words.second, words.index, words.last
             word = [Mux(words.running, x, y) for x, y in zip(beside, word, strict=True)]
-            going |= words.running
+            wanted |= words.running
         else:
             m.d.comb += self.fetch.eq(self.command)
-        valid, second, index, last = word
+        second, index, last = word
         m.d.comb += [
             fetch.start.eq(self.start), fetch.target.eq(self.fetch.target), fetch.drop.eq(self.go),
             *(port.eq(x) for port, x in zip((fetch.offset, fetch.record_a, fetch.record_b), begins, strict=True)),
-            fetch.valid.eq(going & valid), fetch.index.eq(index), fetch.last.eq(last),
+            fetch.wanted.eq(wanted), fetch.last.eq(last),
             fetch.streaming.eq(self.streaming), fetch.pushed.payload.eq(self.pushed.payload),
             fetch.pushed.valid.eq(self.pushed.valid), self.pushed.ready.eq(fetch.pushed.ready),
             self.hold.eq(self.fetching & ~fetch.there), self.inputs.eq(fetch.inputs), self.targets.eq(fetch.targets),
-            self.found.eq(delay(m, Cat(going & valid, second, index), 1, "found")),
+            self.found.eq(delay(m, Cat(fetch.taken, second, index), fetched(self.hw), "found")),
             data.w_en.eq(self.lines_w_en), data.w_addr.eq(self.w_addr), data.w_data.eq(self.w_data),
         ]
         return m

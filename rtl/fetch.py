@@ -7,6 +7,8 @@ from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.formats import field
+from echolith.compiler.timing import fetched
+from echolith.rtl.pipeline import delay
 from echolith.rtl.samples import SamplePort
 
 __all__ = ["Fetch"]
@@ -24,12 +26,12 @@ class Fetch(wiring.Component):
         Place of the row inside the records, in the narrower of the two fields.
     record_a, record_b : In
         Lines where the samples' records begin.
-    valid, index, last : In
-        A word is wanted, its number in the row, the last of it.
-    there : Out(1)
-        It can be had. Without it ``valid`` must not be raised.
+    wanted, last : In
+        The next word of the row is wanted, and the last of it.
+    there, taken : Out(1)
+        It can be had; it is taken.
     inputs, targets : Out
-        The word in the cycle after ``valid``.
+        The word, `timing.fetched` cycles after ``taken``.
     streaming, pushed : In
         Lines are taken from this stream instead; every row begins a line.
     port : `SamplePort`
@@ -37,13 +39,14 @@ class Fetch(wiring.Component):
         Strobe before a run.
     """
 
-    def __init__(self, hw: Hardware, *, offset_bits: int, index_bits: int):
+    def __init__(self, hw: Hardware, *, offset_bits: int):
         self.hw = hw
         bits, line = (hw.depths.data - 1).bit_length(), hw.data_width
         super().__init__({
             "start": In(1), "target": In(1), "offset": In(offset_bits),
-            "record_a": In(bits), "record_b": In(bits), "valid": In(1), "index": In(index_bits), "last": In(1),
-            "there": Out(1), "inputs": Out(signed(hw.input_bits)), "targets": Out(signed(hw.target_bits)),
+            "record_a": In(bits), "record_b": In(bits), "wanted": In(1), "last": In(1),
+            "there": Out(1), "taken": Out(1),
+            "inputs": Out(signed(hw.input_bits)), "targets": Out(signed(hw.target_bits)),
             "streaming": In(1), "pushed": In(stream.Signature(line)), "port": Out(SamplePort(bits, line)),
             "drop": In(1),
         })
@@ -83,15 +86,22 @@ class Fetch(wiring.Component):
         """The word out of its line, registered; the line goes with the last word that it has for this row."""
         lines, place = self.port.lines, Signal(max(self._low, 1))
         begin = Mux(self.streaming, 0, self.offset[:self._low])
-        steps = [Cat(Const(0, grain), self.index)[:self._low] for grain in self._grains]
         m.d.comb += [
-            place.eq(begin + Mux(self.target, steps[1], steps[0]) if self._low else 0),
             self.there.eq(Mux(self.streaming, self.pushed.valid, lines.valid)),
+            self.taken.eq(self.wanted & self.there),
         ]
+        if self._low:
+            step = Mux(self.target, *(1 << grain for grain in reversed(self._grains)))
+            with m.If(self.start | (self.taken & self.last)):
+                m.d.sync += place.eq(begin)
+            with m.Elif(self.taken):
+                m.d.sync += place.eq(place + step)
         words, ends = (self.inputs, self.targets), [place[grain:self._low] for grain in self._grains]
-        found, top = Mux(self.streaming, self.pushed.payload, lines.payload), self._low
+        late, top = fetched(self.hw) - 1, self._low
+        found = Mux(self.streaming, delay(m, self.pushed.payload, late, "pushed"), lines.payload)
+        there = delay(m, place, late, "place")
         for kind in sorted(range(2), key=lambda k: -fields[k]):  # the narrower field out of the wider
-            number = place[self._grains[kind]:top]
+            number = there[self._grains[kind]:top]
             if len(number):
                 begin = Cat(Const(0, (fields[kind] - 1).bit_length()), number)
                 found = found.bit_select(begin, fields[kind])
@@ -100,7 +110,7 @@ class Fetch(wiring.Component):
         full = [end.all() if len(end) else Const(1) for end in ends]
         done = Signal()
         m.d.comb += [
-            done.eq(self.valid & (self.last | Mux(self.target, full[1], full[0]))),
+            done.eq(self.taken & (self.last | Mux(self.target, full[1], full[0]))),
             lines.ready.eq(done & ~self.streaming), self.pushed.ready.eq(done & self.streaming),
         ]
         return done

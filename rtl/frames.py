@@ -9,7 +9,7 @@ from amaranth.lib.crc import catalog
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from echolith.host.frames import MAX_WORDS, Op
-from echolith.rtl.slip import Decoder, Encoder
+from echolith.rtl.slip import Decoder, Encoder, TokenRegister
 
 __all__ = ["BUFFER", "Receiver", "Sender"]
 
@@ -47,9 +47,11 @@ class Receiver(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.m_slip = m_slip = Decoder()
+        m.submodules.m_decoder = m_decoder = Decoder()
+        m.submodules.m_slip = m_slip = TokenRegister(often=True)
         m.submodules.m_crc = m_crc = _crc()
-        connect(m, flipped(self.i), m_slip.i)
+        connect(m, flipped(self.i), m_decoder.i)
+        connect(m, m_decoder.o, m_slip.i)
         r_length = Signal(range(BUFFER + 4))  # bytes so far; sticks at a length that no frame has
         r_expect = Signal(10, init=_NEVER)  # bytes the header asks for, CRC included; bit 9: an impossible count
         r_loaded = Signal()  # the op brings its words along
@@ -97,7 +99,7 @@ class Sender(wiring.Component):
     close, abort : in
         Levels, instead of ``valid``: end the frame, with its CRC or (to make the host drop it) without.
     done : out
-        Strobe: the END of a closed or aborted frame is out.
+        Strobe: the END of a closed or aborted frame is on its way.
     o : stream of 8 bits, out
     """
 
@@ -111,9 +113,11 @@ class Sender(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.m_slip = m_slip = Encoder()
+        m.submodules.m_slip = m_slip = TokenRegister(often=False)
+        m.submodules.m_encoder = m_encoder = Encoder()
         m.submodules.m_crc = m_crc = _crc()
-        connect(m, m_slip.o, flipped(self.o))
+        connect(m, m_slip.o, m_encoder.i)
+        connect(m, m_encoder.o, flipped(self.o))
         r_crc_left = Signal(2, init=2)
         s_end = self.abort | (self.close & (r_crc_left == 0))
         m.d.comb += [

@@ -1,6 +1,6 @@
 """Nudge exponents from the leading bits of the costs' derivatives."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -46,14 +46,15 @@ class Leading(wiring.Component):
                 m.d.sync += bits.eq(bits | self.magnitude)
         # One encoder for both samples, in turn.
         turn, bits, position = Signal(), Signal(self.width), Signal(range(self.width))
+        highest = Signal.like(bits)
         left = Signal(signed(len(self.range) + 1))
-        m.d.sync += [turn.eq(~turn), bits.eq(Mux(turn, seen[1], seen[0])), position.eq(0),
-                     left.eq(self.range - position)]
-        for index in range(self.width):
-            with m.If(bits[index]):
-                m.d.sync += position.eq(index)
+        backward = bits[::-1]
+        m.d.sync += [turn.eq(~turn), bits.eq(Mux(turn, seen[1], seen[0])), left.eq(self.range - position),
+                     highest.eq((backward & -backward)[:self.width][::-1])]
+        for place in range(len(position)):
+            m.d.sync += position[place].eq(Cat(highest[i] for i in range(self.width) if i >> place & 1).any())
         exponent = arith.exponent(left, 0, self.gain, SHIFT_LIMIT)
-        with m.If(~turn):  # it was the other's when the position was found
+        with m.If(turn):  # as it was when the bits were taken
             m.d.sync += self.exponent_b.eq(exponent)
         with m.Else():
             m.d.sync += self.exponent_a.eq(exponent)

@@ -72,6 +72,8 @@ class Link(wiring.Component):
         r_byte = Signal(2)
         r_read = Signal(range(BUFFER))
         r_started = Signal()  # the header has been dealt with
+        r_idle = Signal(init=1)  # state IDLE
+        m.d.comb += m_receiver.take.eq(r_idle & m_receiver.waiting)
         s_fetch, s_sent = Signal(), Signal()
         with m.If(s_fetch | s_sent):
             m.d.sync += [word.eq(Cat(word[8:], read.data)), r_byte.eq(r_byte + 1)]
@@ -89,7 +91,7 @@ class Link(wiring.Component):
             with m.State("IDLE"):
                 m.d.sync += [r_read.eq(0), r_started.eq(0)]
                 with m.If(m_receiver.waiting):
-                    m.d.comb += m_receiver.take.eq(1)
+                    m.d.sync += r_idle.eq(0)
                     m.next = "TAKEN"
             with m.State("TAKEN"):  # the read port needs a cycle in the new buffer
                 m.next = "FETCH"
@@ -100,16 +102,19 @@ class Link(wiring.Component):
                     m.next = "HEADER"
                     with m.If(r_started):
                         m.next = "STORE"
-            self._frame_states(m, m_sender, job)
+            self._frame_states(m, m_sender, job, r_idle)
             self._word_states(m, job, word, m_receiver.waiting & m_receiver.sync)
             with m.State("SEND"):
                 m.d.comb += [m_sender.valid.eq(1), s_sent.eq(m_sender.ready)]
                 with m.If(m_sender.ready & (r_byte == 3)):
                     m.next = "NEXT"
 
-    def _frame_states(self, m, m_sender, job):
+    def _frame_states(self, m, m_sender, job, r_idle):
         """From a fetched header to the first word, and from the last word to the end."""
         with m.State("HEADER"):
+            job.compare()
+            m.next = "JUDGE"
+        with m.State("JUDGE"):
             job.judge()
             m.next = "SEQ"
         with m.State("SEQ"):
@@ -123,10 +128,12 @@ class Link(wiring.Component):
         with m.State("CLOSE"):
             m.d.comb += m_sender.close.eq(1)
             with m.If(m_sender.done):
+                m.d.sync += r_idle.eq(1)
                 m.next = "IDLE"
         with m.State("ABORT"):
             m.d.comb += m_sender.abort.eq(1)
             with m.If(m_sender.done):
+                m.d.sync += r_idle.eq(1)
                 m.next = "IDLE"
 
     def _word_states(self, m, job, word, s_abort):
@@ -169,13 +176,17 @@ class _Job:
         self.inward = Signal()  # host to chip
         self.streamed = Signal()  # stream rather than registers
         self.status = Signal(Status)
+        self._next, self._again = Signal(), Signal()  # the request that follows the last one; the last one
+
+    def compare(self):
+        """In the cycle before `judge`."""
+        ahead = (self._word[:8] - self._last)[:8]
+        self._m.d.sync += [self._next.eq(self._synced & (ahead == 1)), self._again.eq(self._synced & (ahead == 0))]
 
     def judge(self):
-        """In the cycle in which ``word`` holds the header: accept, acknowledge again, or refuse."""
+        """In a cycle in which ``word`` holds the header: accept, acknowledge again, or refuse."""
         m = self._m
         seq, op, addr, count = (self._word[i : i + 8] for i in range(0, 32, 8))
-        s_ahead = Signal(8)
-        m.d.comb += s_ahead.eq(seq - self._last)
         m.d.sync += [
             self.addr.eq(addr),
             self.left.eq(0),
@@ -187,9 +198,9 @@ class _Job:
             m.d.sync += self.status.eq(Status.UNKNOWN)
         with m.Elif(op == Op.SYNC):
             m.d.sync += [self._last.eq(seq), self._synced.eq(1)]
-        with m.Elif(self._synced & (s_ahead == 1)):
+        with m.Elif(self._next):
             m.d.sync += [self._last.eq(seq), self.left.eq(count)]
-        with m.Elif(self._synced & (s_ahead == 0) & (op != Op.PULL)):
+        with m.Elif(self._again & (op != Op.PULL)):
             # A repeated PULL would bring the following words: the host sets the pointer again instead.
             with m.If(op == Op.READ):
                 m.d.sync += self.left.eq(count)

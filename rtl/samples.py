@@ -8,7 +8,7 @@ from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from echolith.rtl.memory import Bank
+from echolith.rtl.memory import make_bank
 
 __all__ = ["SampleMemory", "SamplePort"]
 
@@ -19,7 +19,7 @@ class SamplePort(wiring.Signature):
     Members
     -------
     request : Out, stream of addresses
-    lines : In, stream of lines
+    lines : In, stream of lines; the payload comes `timing.fetched` - 1 cycles later
     drop : Out(1)
         Strobe, without a request: what has been asked for is not wanted any more, no line of it may come.
     """
@@ -38,14 +38,14 @@ class SampleMemory(wiring.Component):
     w_addr, w_data, w_en : at any time, but to lines that are not being asked for
     """
 
-    def __init__(self, *, line: int, depth: int):
-        self.line, self.depth = line, depth
+    def __init__(self, *, line: int, depth: int, latency: int):
+        self.line, self.depth, self.latency = line, depth, latency
         bits = (depth - 1).bit_length()
         super().__init__({"port": In(SamplePort(bits, line)), "w_addr": In(bits), "w_data": In(line), "w_en": In(1)})
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.words = words = Bank(width=self.line, depth=self.depth)
+        m.submodules.words = words = make_bank(platform, latency=self.latency, width=self.line, depth=self.depth)
         request, lines, taken = self.port.request, self.port.lines, self.port.request.valid & self.port.request.ready
         m.d.comb += [
             request.ready.eq(~lines.valid | lines.ready),

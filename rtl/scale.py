@@ -51,21 +51,31 @@ class Scale(wiring.Component):
             shifted.eq(value << amount),
         ]
         # With one bit more, which rounds; clipped first, so that the adder is no longer than the word.
-        picked, rounded = Signal(signed(w + 1)), Signal(signed(w))
+        picked, whole, rounded = Signal(signed(w + 1)), Signal(signed(w + 1)), Signal(signed(w))
+        nudge, error = (_dropped(shifted, drop) for drop in (self.hw.delta_shift, self.hw.readout_shift))
         of = Cat(self.down, self.echo)
         down, echo = delay(m, of, 2, "of") if self.hw.paired else of
-        m.d.comb += picked.eq(Mux(down, shifted >> SHIFT_LIMIT - 1, Mux(
-            echo, _clipped(shifted, self.hw.delta_shift, w), _clipped(shifted, self.hw.readout_shift, w - 1))))
-        word = delay(m, down | echo, 1, "word") if self.hw.paired else down | echo
-        whole = arith.rnd(delay(m, picked, int(deep), "picked"), 1)
+        outside, wide = Signal(), down | echo
+        with m.If(down):
+            m.d.comb += picked.eq(shifted >> SHIFT_LIMIT - 1)
+        with m.Elif(echo):
+            m.d.comb += [picked.eq(nudge), outside.eq(arith.outside(nudge, w + 1))]
+        with m.Else():
+            m.d.comb += [picked.eq(error), outside.eq(arith.outside(error, w))]
+        word = delay(m, picked, int(deep), "picked")
+        clipped, negative = (delay(m, bit, int(deep), name)
+                             for bit, name in ((outside, "outside"), (shifted[-1], "negative")))
+        wide = delay(m, wide, 1, "wide") if self.hw.paired else wide
+        limit = Cat((~negative).replicate(w - 1), negative ^ wide, negative).as_signed()
+        m.d.comb += whole.eq(arith.rnd(Mux(clipped, limit, word), 1))
         m.d.comb += [
-            rounded.eq(Mux(word, arith.sat(whole, w), arith.sat(whole, w - 1))),
+            rounded.eq(Mux(wide, arith.sat(whole, w), arith.sat(whole, w - 1))),
             self.result.eq(delay(m, rounded, int(deep), "rounded")),
             self.held.eq(delay(m, value, scaled(self.hw) - 1, "held")),
         ]
         return m
 
 
-def _clipped(x, drop: int, width: int):
-    """The word of ``width`` bits that ``x >> drop`` is, with one bit below it."""
-    return arith.sat(x << 1 - drop if drop < 1 else x >> drop - 1, width + 1)
+def _dropped(x, drop: int):
+    """``x >> drop`` with one bit below it."""
+    return x << 1 - drop if drop < 1 else x >> drop - 1

@@ -23,16 +23,19 @@ class Scoreboard(wiring.Component):
 
     Members
     -------
-    start : In
-        Strobe: the sweep that waited goes over its addresses from the next cycle on.
-    opcode, command, walking, ended, tail : In
-        The sweep that does so, or did last; strobe in the last cycle; the cycles that its results need from there.
+    start, apart : In
+        Strobe: the sweep that waited goes over its addresses from the next cycle on; or it is `command.beside` the
+        sweep engine.
+    opcode, command, walking, ended, ending, tail : In
+        The sweep that does so, or did last; strobe in the last cycle, and the same but for holds; the cycles that its
+        results need from there.
     passing, feeding : In
         Cycles from the start of a UNITS or FETCH `command.beside` the sweep engine until all is done.
     taken : In(1)
         Strobe: the first sums of a FORWARD sweep reach the row unit.
-    next_opcode, next_command, columns, swept : In
-        The sweep that waits, the columns of a context, and those that it goes over.
+    next_opcode, next_command, columns, room : In
+        The sweep that waits, for two cycles at least, the columns of a context, and one more than those that it goes
+        over.
     ready : Out(1)
         It may start, now or, if a sweep goes over its addresses, at the end of that.
     still, quiet, idle : Out(1)
@@ -42,9 +45,10 @@ class Scoreboard(wiring.Component):
     def __init__(self, hw: Hardware, *, tail_bits: int, column_bits: int):
         self.hw, self.tail_bits, self._settled = hw, tail_bits, tails(hw).settled
         super().__init__({
-            "start": In(1), "opcode": In(4), "command": In(Command), "walking": In(1), "ended": In(1),
+            "start": In(1), "apart": In(1), "opcode": In(4), "command": In(Command), "walking": In(1),
+            "ended": In(1), "ending": In(1),
             "tail": In(tail_bits), "taken": In(1), "next_opcode": In(4), "next_command": In(Command),
-            "columns": In(column_bits), "swept": In(column_bits),
+            "columns": In(column_bits), "room": In(column_bits + 1),
             **({"passing": In(tail_bits), "feeding": In(tail_bits)} if hw.paired else {}),
             "ready": Out(1), "still": Out(1), "quiet": Out(1), "idle": Out(1),
         })
@@ -52,67 +56,77 @@ class Scoreboard(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         self._written = Signal(2)  # regions of row operands, from the launch of their sweep on
-        mine = [self._alone(self.opcode, self.command), self.opcode == Opcode.FORWARD, _moves(self.opcode)]
-        alone, rows, units, lanes = (Signal(self.tail_bits, name=name) for name in ("alone", "rows", "units", "lanes"))
-        everything = ((alone, mine[0]), (rows, ~mine[0] & mine[1]), (units, ~mine[0] & mine[2]),
-                      (lanes, ~mine[0] & (self.opcode == Opcode.OUTER)))
-        if not self.hw.overlap:
-            everything = ((alone, 1),)
-        passes = self.start & (self.next_opcode == Opcode.UNITS)
-        apart = self._alone(self.next_opcode, self.next_command)
+        alone, rows, units, lanes = (_Left(name, self.tail_bits) for name in ("alone", "rows", "units", "lanes"))
+        everything = ((alone, 1),)
+        if self.hw.overlap:
+            waiting, going = self._kinds(m)
+            everything = tuple(zip((alone, rows, units, lanes), going, strict=True))
+        passes = self.start & self.apart & (self.next_opcode == Opcode.UNITS)
         for left, chosen in everything:
-            with m.If(self.ended & chosen):
-                m.d.sync += left.eq(self.tail)
+            # Only what is alone may be held.
+            begins = (((self.ended if left is alone else self.ending) & chosen, self.tail),)
             if self.hw.paired and (left is alone or left is units):
-                with m.Elif(passes & (apart if left is alone else ~apart)):
-                    m.d.sync += left.eq(self.passing)
-            with m.Elif(left != 0):
-                m.d.sync += left.eq(left - 1)
+                begins += ((passes & (waiting[0] if left is alone else ~waiting[0]), self.passing),)
+            left.count(m, *begins)
         feed = self._feed(m)
-        m.d.comb += [self.still.eq(~self.walking & (alone == 0)),
-                     self.idle.eq(self.still & (rows == 0) & (units == 0) & (lanes == 0) & (feed == 0)
-                                  & (self._written == 0)),
+        m.d.comb += [self.still.eq(~self.walking & alone.over),
+                     self.idle.eq(self.still & rows.over & units.over & lanes.over & feed.over & (self._written == 0)),
                      self.quiet.eq(self.idle), self.ready.eq(self.idle)]
         if self.hw.paired:
-            m.d.comb += self.quiet.eq(~(self.walking & (self.opcode != Opcode.OUTER)) & (alone == 0) & (rows == 0)
-                                      & (units == 0) & (feed == 0) & (self._written == 0))
+            m.d.comb += self.quiet.eq(~(self.walking & ~going[3]) & alone.over & rows.over & units.over & feed.over
+                                      & (self._written == 0))
         if self.hw.overlap:
-            soon = [Mux(self.walking & chosen, self.tail, left) for left, chosen in everything]
-            m.d.comb += self.ready.eq((soon[0] == 0) & self._may_start(m, *soon[1:], feed, rows, everything[1][1]))
+            there = {left: self.walking & chosen for left, chosen in everything}
+            soon = [left.soon(m, there[left]) for left in (alone, units, lanes)]
+            fits = rows.below(m, there[rows], self.tail, self.room)
+            # Positions are read in the order in which they are moved: a sweep may follow closely. A read-out may have
+            # one column more than there are units.
+            biased = (self.next_opcode == Opcode.OUTER) | (self.next_command.dest == Dest.COST)
+            close = 0 if self.hw.general else units.below(m, there[units], self.tail, self.columns - biased)
+            may = self._may_start(m, fits, *soon[1:], close, feed.over, rows, waiting, going)
+            m.d.comb += self.ready.eq(Mux(waiting[0], self.idle, soon[0] & may))
         return m
+
+    def _kinds(self, m: Module):
+        """Whether a sweep is alone, or else FORWARD, one that moves units, OUTER: the one that waits, and the one that
+        goes over its addresses."""
+        alone, op = self._alone(self.next_opcode, self.next_command), self.next_opcode
+        waiting, going = Signal(4, name="waiting"), Signal(4, name="going")
+        m.d.sync += waiting.eq(Cat(alone, Cat(op == Opcode.FORWARD, _moves(op), op == Opcode.OUTER)
+                                   & (~alone).replicate(3)))
+        with m.If(self.start & ~self.apart):
+            m.d.sync += going.eq(waiting)
+        return waiting, going
 
     def _feed(self, m: Module):
         """Cycles that a FETCH beside other sweeps takes yet."""
-        if not self.hw.paired:
-            return 0
-        feed = Signal(self.tail_bits)
-        with m.If(self.start & (self.next_opcode == Opcode.FETCH) & one_tile(self.next_command)):
-            m.d.sync += feed.eq(self.feeding)
-        with m.Elif(feed != 0):
-            m.d.sync += feed.eq(feed - 1)
+        feed = _Left("feed", self.tail_bits)
+        if self.hw.paired:
+            feed.count(m, (self.start & (self.next_opcode == Opcode.FETCH) & one_tile(self.next_command), self.feeding))
         return feed
 
-    def _may_start(self, m: Module, rows, units, lanes, feed, rows_now, forward):
-        """``rows``, ``units``, ``lanes``: cycles that are left when the sweep could start."""
+    def _may_start(self, m: Module, fits, units, lanes, close, feed, rows, waiting, going):
+        """``fits``: the row unit is done soon enough when the sweep could start; ``units``, ``lanes``, ``feed``: they
+        are over; ``close``: the neuron unit nearly is."""
         c, op, after = self.next_command, self.next_opcode, region(self.hw, self.next_command)
         moving, written = Signal(2), self._written  # context in the neuron unit
         drained, draining = Signal(), Signal()  # the region that the row unit writes, if it does
         waits = Signal(2)  # FORWARD sweeps for the row unit
-        launched = self.start & (op == Opcode.FORWARD) & ~self._alone(op, c)
-        with m.If(self.ended & forward):
+        launched = self.start & waiting[1]
+        with m.If(self.ending & going[1]):
             m.d.sync += [drained.eq(region(self.hw, self.command)), draining.eq(_writes(self.command))]
-        with m.If(self.ended & _moves(self.opcode)):
+        with m.If(self.ending & going[2]):
             m.d.sync += moving.eq(self.command.context)
         if self.hw.paired:
-            with m.If(self.start & (op == Opcode.UNITS)):
+            with m.If(self.start & self.apart & waiting[2]):
                 m.d.sync += moving.eq(c.context)
         if self.hw.paired:
-            taken = draining & (rows_now == 0)
-            with m.If(taken & ~(self.ended & forward)):
+            taken = draining & rows.over
+            with m.If(taken & ~(self.ending & going[1])):
                 m.d.sync += draining.eq(0)
             done = delay(m, Cat(taken, drained), self._settled - 1, "done")
         else:
-            done = Cat((rows_now == 1) & draining, drained)
+            done = Cat((rows.left == 1) & draining, drained)
         with m.If(done[0]):
             m.d.sync += written.bit_select(done[1], 1).eq(0)
         # All are counted where none is alone; else one is enough, and others' sums are taken too.
@@ -120,27 +134,23 @@ class Scoreboard(wiring.Component):
         with m.If(launched):
             with m.If(_writes(c)):
                 m.d.sync += written.bit_select(after, 1).eq(1)
-        # Positions are read in the order in which they are moved: a sweep may follow closely. A read-out may have one
-        # column more than there are units.
-        biased = (op == Opcode.OUTER) | (c.dest == Dest.COST)
-        close = 0 if self.hw.general else units + biased < self.columns
-        mover = Mux(self.walking & _moves(self.opcode), self.command.context, moving)
-        there = c.source | (units == 0) | (c.context != mover) | close
+        mover = Mux(self.walking & going[2], self.command.context, moving)
+        there = c.source | units | (c.context != mover) | close
         operands = ~written.bit_select(after, 1)
         ready = Signal()
         with m.Switch(op):
             with m.Case(Opcode.FORWARD):
-                m.d.comb += ready.eq(there & (waits < 1 + self.hw.paired) & (rows <= self.swept)
-                                     & Mux(_writes(c), operands & ((c.dest != Dest.COST) | (feed == 0)), feed == 0))
+                m.d.comb += ready.eq(there & (waits < 1 + self.hw.paired) & fits
+                                     & Mux(_writes(c), operands & ((c.dest != Dest.COST) | feed), feed))
             with m.Case(Opcode.OUTER):
-                m.d.comb += ready.eq(there & operands & (lanes == 0))
+                m.d.comb += ready.eq(there & operands & lanes)
             with m.Case(Opcode.TRANSPOSED):
-                m.d.comb += ready.eq(operands & (units == 0))
+                m.d.comb += ready.eq(operands & units)
             with m.Case(Opcode.UNITS):
-                m.d.comb += ready.eq(units == 0)
+                m.d.comb += ready.eq(units)
             with m.Case(Opcode.FETCH):
-                m.d.comb += ready.eq(feed == 0)
-        return Mux(self._alone(op, c), self.idle, ready)
+                m.d.comb += ready.eq(feed)
+        return ready
 
     def _alone(self, opcode, command):
         fetch, ends = opcode == Opcode.FETCH, command.emit | command.check
@@ -155,6 +165,34 @@ class Scoreboard(wiring.Component):
         if self.hw.depths.index:  # one memory says where both the array and the neuron unit read
             found |= command.gather | (_moves(opcode) & command.gather_second)
         return found
+
+
+class _Left:
+    """Cycles that are ``left``, and registers for what is asked of them, so that nothing waits for a comparison. What
+    may come yet counts by its tail; a question has its answer two cycles after the word that asks."""
+
+    def __init__(self, name: str, bits: int):
+        self.name, self.left, self.over = name, Signal(bits, name=name), Signal(name=f"{name}_over", init=1)
+
+    def count(self, m: Module, *begins) -> None:
+        """Down from the amount of the ``begins``, pairs of strobe and amount, that comes."""
+        with m.If(~self.over):
+            m.d.sync += [self.left.eq(self.left - 1), self.over.eq(self.left[1:] == 0)]
+        for strobe, amount in reversed(begins):
+            with m.If(strobe):
+                m.d.sync += [self.left.eq(amount), self.over.eq(0)]
+
+    def soon(self, m: Module, coming):
+        """Nothing is left in this cycle, and nothing is ``coming``."""
+        soon = Signal(name=f"{self.name}_soon")
+        m.d.sync += soon.eq(~coming & (self.over | (self.left[1:] == 0)))
+        return soon
+
+    def below(self, m: Module, coming, tail, limit):
+        """Fewer than ``limit`` cycles are left, or will be of what is ``coming``."""
+        below = Signal(name=f"{self.name}_below")
+        m.d.sync += below.eq(Mux(coming, tail < limit, self.over | (self.left <= limit)))
+        return below
 
 
 def _moves(opcode):

@@ -1,5 +1,6 @@
-"""The sequencer: three cycles per program word, a fourth after a jump; counted loops. It reads ahead of the sweep that
-runs and waits where the `Scoreboard` says so; the next sweep starts in the last cycle of the one before."""
+"""The sequencer: three cycles per program word, a fourth after a jump and, with overlap, before a sweep; counted loops.
+It reads ahead of the sweep that runs and waits where the `Scoreboard` says so; the next sweep starts in the last cycle
+of the one before."""
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
@@ -57,12 +58,15 @@ class Sequencer(wiring.Component):
     busy : Out
     opcode, command : Out
         The sweep started last, held until the next; `Hardware.paired`: but for what runs `command.beside` it.
-    start : Out
-        Strobe: the sweep in ``next_opcode`` and ``next_command`` begins with the next cycle.
+    start, apart : Out
+        Strobe: the sweep in ``next_opcode`` and ``next_command`` begins with the next cycle; whether it is one that
+        runs `command.beside` the sweep engine.
     stopping : Out
         A stop has come and the run is not over yet: sweeps end early.
     next_opcode, next_command : Out
         The word that waits to be carried out.
+    doing, waiting : Out
+        One bit for each opcode: of the sweep started last, and of the word that waits, a cycle later than that.
     ready, still, quiet, idle : In
         It may start, if it is a sweep, as far as results on their way are concerned; settings may change; the next pair
         may be taken; nothing is on its way.
@@ -83,10 +87,9 @@ class Sequencer(wiring.Component):
         self.settings = setting_bits(hw)
         super().__init__({
             "go": In(1), "stop": In(1), "entry": In(pc), "pairs": In(LOOP_BITS), "guard": In(1), "busy": Out(1),
-            "opcode": Out(4), "command": Out(Command), "start": Out(1), "stopping": Out(1),
-            "next_opcode": Out(4), "next_command": Out(Command), "ready": In(1), "still": In(1), "quiet": In(1),
-            "idle": In(1),
-            "free": In(1),
+            "opcode": Out(4), "command": Out(Command), "start": Out(1), "apart": Out(1), "stopping": Out(1),
+            "next_opcode": Out(4), "next_command": Out(Command), "doing": Out(16), "waiting": Out(16),
+            "ready": In(1), "still": In(1), "quiet": In(1), "idle": In(1), "free": In(1),
             "next": Out(1),
             **{f"setting_{s.name.lower()}": Out(bits) for s, bits in self.settings.items()},
             "offset": Out(self.offset_bits), **({"offset_older": Out(self.offset_bits)} if hw.paired else {}),
@@ -97,7 +100,9 @@ class Sequencer(wiring.Component):
         m = Module()
         m.submodules.program = program = Bank(width=32, depth=self.hw.depths.program)
         self._left = [Signal(LOOP_BITS, name=f"left_{i}") for i in range(STACK)]
-        pc, quit, ready = Signal(self.pc_bits), Signal(), Signal()
+        pc, quit = Signal(self.pc_bits), Signal()
+        ready = Signal()  # a sweep waits for the sweep engine only: results on their way get fewer
+        self._final = Signal()  # the innermost loop's last round
         # The memory's output stays until the word is carried out; a register makes it faster.
         word = Signal(32, reset_less=True) if self.hw.overlap else program.r_data
         m.d.comb += [
@@ -106,7 +111,13 @@ class Sequencer(wiring.Component):
             program.w_en.eq(self.program_w_en), self.program_r_data.eq(program.r_data),
             self.next_opcode.eq(word[28:]), self.next_command.eq(word[:28]),
         ]
-        m.d.sync += ready.eq(self.ready)  # once so, it stays so: results on their way only get fewer
+        self._sets = Signal(16)  # the setting that a SET in ``word`` writes
+        m.d.sync += self._sets.eq(Mux(word[28:] == Opcode.SET, 1 << word[24:28], 0))
+        m.d.sync += [ready.eq(0), self.waiting.eq(1 << word[28:]),
+                     self.apart.eq(beside(self.hw, self.next_opcode, self.next_command)),
+                     self._final.eq(self._left[0] == 1)]
+        m.d.comb += self.start.eq(ready & (self.free | self.apart))
+        may = self.ready & ~self.stopping
         with m.If(self.stop):
             m.d.sync += self.stopping.eq(1)
         with m.FSM():
@@ -127,22 +138,23 @@ class Sequencer(wiring.Component):
                 go = self._may_go(m, word[28:], word[VARIANT], word[24:28] == Setting.LENGTH)
                 m.d.sync += quit.eq(self.stopping)
                 with m.If(word[28:] >= Opcode.FETCH):
-                    if self.hw.overlap:
-                        m.d.sync += pc.eq(pc + 1)
-                    m.next = "WAIT"
+                    m.d.sync += pc.eq(pc + 1) if self.hw.overlap else ready.eq(may)
+                    m.next = "CONSIDER" if self.hw.overlap else "WAIT"
                 with m.Elif(go):
                     m.d.sync += pc.eq(pc + 1)
                     m.next = "EXECUTE"
+            with m.State("CONSIDER"):  # the scoreboard compares what is on its way with the word
+                m.d.sync += ready.eq(may)
+                m.next = "WAIT"
             with m.State("WAIT"):
-                apart = beside(self.hw, self.next_opcode, self.next_command)
-                with m.If(self.stopping):
-                    with m.If(self.idle):
+                with m.If(~self.start):
+                    m.d.sync += ready.eq(may)
+                    with m.If(self.stopping & self.idle):
                         m.d.sync += self.busy.eq(0)
                         m.next = "IDLE"
-                with m.Elif(ready & (self.free | apart)):
-                    m.d.comb += self.start.eq(1)
-                    with m.If(~apart):
-                        m.d.sync += [self.command.eq(word[:28]), self.opcode.eq(word[28:])]
+                with m.Else():
+                    with m.If(~self.apart):
+                        m.d.sync += [self.command.eq(word[:28]), self.opcode.eq(word[28:]), self.doing.eq(self.waiting)]
                     if not self.hw.overlap:  # the word is the memory's output
                         m.d.sync += pc.eq(pc + 1)
                     m.next = "READ"
@@ -186,10 +198,6 @@ class Sequencer(wiring.Component):
             with m.Case(Opcode.HALT):
                 m.d.sync += self.busy.eq(0)
                 m.next = "IDLE"
-            with m.Case(Opcode.SET):
-                for setting in self.settings:
-                    with m.If(word[24:28] == setting):
-                        m.d.sync += getattr(self, f"setting_{setting.name.lower()}").eq(value)
             with m.Case(Opcode.NEXT):
                 m.d.comb += self.next.eq(1)
                 m.next = "NEXT"
@@ -200,9 +208,12 @@ class Sequencer(wiring.Component):
                 with m.If(~word[VARIANT] if self.hw.paired else 1):
                     m.d.sync += self.offset.eq(self.offset + value)
             with m.Case(Opcode.GUARD):
-                with m.If(Mux(word[VARIANT], self._left[0] == 1, self.guard) if self.hw.paired else self.guard):
+                with m.If(Mux(word[VARIANT], self._final, self.guard) if self.hw.paired else self.guard):
                     m.d.sync += pc.eq(value)
                     m.next = "FETCH"
+        for setting in self.settings:
+            with m.If(self._sets[setting]):
+                m.d.sync += getattr(self, f"setting_{setting.name.lower()}").eq(value)
         self._loops(m, opcode, value, pc)
         with m.If(quit):
             m.d.sync += self.busy.eq(0)
@@ -215,7 +226,7 @@ class Sequencer(wiring.Component):
             m.d.sync += [left[0].eq(Mux(opcode == Opcode.PAIRS, self.pairs, value)),
                          *(below.eq(above) for above, below in zip(left, left[1:], strict=False))]
         with m.Elif(opcode == Opcode.END):
-            with m.If(left[0] == 1):
+            with m.If(self._final):
                 m.d.sync += [above.eq(below) for above, below in zip(left, left[1:], strict=False)]
             with m.Else():
                 m.d.sync += [left[0].eq(left[0] - 1), pc.eq(value)]

@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Decoder", "Encoder", "Token"]
+__all__ = ["Decoder", "Encoder", "Token", "TokenRegister"]
 
 _END, _ESC, _ESC_END, _ESC_ESC = 0xC0, 0xDB, 0xDC, 0xDD
 
@@ -14,6 +14,36 @@ class Token(data.Struct):
 
     data: 8
     end: 1
+
+
+class TokenRegister(wiring.Component):
+    """A register on the way of tokens.
+
+    Parameters
+    ----------
+    often : bool
+        They may come in every cycle, not only in every second one; whether they may then waits for ``o.ready``.
+
+    Attributes
+    ----------
+    i, o : stream of Token, in, out
+    """
+
+    i: In(stream.Signature(Token))
+    o: Out(stream.Signature(Token))
+
+    def __init__(self, *, often: bool):
+        self._often = often
+        super().__init__()
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += self.i.ready.eq(~self.o.valid | (self.o.ready if self._often else 0))
+        with m.If(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+        with m.If(self.i.ready):
+            m.d.sync += [self.o.valid.eq(self.i.valid), self.o.payload.eq(self.i.payload)]
+        return m
 
 
 class Decoder(wiring.Component):

@@ -4,6 +4,8 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from echolith.rtl.ticks import Countdown
+
 __all__ = ["Sweep"]
 
 
@@ -22,7 +24,7 @@ class Sweep(wiring.Component):
     alternate : In(1)
         Only even cycles are valid (an element takes two).
     base, inner_step, outer_step : In
-        Address of the first element and its growth per valid cycle and per round.
+        Address of the first element and its growth per stepping cycle and per round; none of a sweep that is held.
     stop : In(1)
         End here.
     hold : In(1)
@@ -31,6 +33,8 @@ class Sweep(wiring.Component):
         The element of this cycle; ``first`` and ``last`` of its round.
     running, ended : Out(1)
         From the cycle after ``start`` on, outer * period cycles; strobe in the last of them.
+    stepping, ending : Out(1)
+        ``valid`` and ``ended`` of sweeps that are never held.
 
     With ``repeat_bits``, the whole walk is done over and over:
 
@@ -51,34 +55,37 @@ class Sweep(wiring.Component):
             "short": In(1), "alternate": In(1), "base": In(address_bits), "inner_step": In(address_bits),
             "outer_step": In(address_bits), "stop": In(1), "hold": In(1),
             "valid": Out(1), "first": Out(1), "last": Out(1), "inner_index": Out(inner_bits),
-            "outer_index": Out(outer_bits), "address": Out(address_bits), "running": Out(1), "ended": Out(1), **repeats,
+            "outer_index": Out(outer_bits), "address": Out(address_bits), "running": Out(1), "ended": Out(1),
+            "stepping": Out(1), "ending": Out(1), **repeats,
         })
 
     def elaborate(self, platform):
         m = Module()
         live, row = Signal(), Signal(self.address_bits)
         going, sweep_end, next_row = Signal(), Signal(), Signal(self.address_bits)
-        period, active, rounds = (_Countdown(name, total) for name, total in (
+        period, active, rounds = (Countdown(name, total) for name, total in (
             ("period", self.period), ("active", self.active), ("rounds", self.outer)))
         last_walk = self._last(m)
         m.d.comb += [
             going.eq(self.running & ~self.hold),
             sweep_end.eq((period.last | (self.short & active.last)) & rounds.last & last_walk),
             next_row.eq(row + self.outer_step),
-            self.valid.eq(live & ~self.hold & ~(self.alternate & self.inner_index[0])), self.last.eq(active.last),
+            self.stepping.eq(live & ~(self.alternate & self.inner_index[0])), self.last.eq(active.last),
+            self.valid.eq(self.stepping & ~self.hold), self.ending.eq(self.running & (self.stop | sweep_end)),
             self.ended.eq(self.running & (self.stop | (sweep_end & ~self.hold))),
         ]
         with m.If(going):
             m.d.sync += [self.inner_index.eq(self.inner_index + 1), self.first.eq(period.last),
                          live.eq(live & ~self.last)]
-            with m.If(self.valid):
-                m.d.sync += self.address.eq(self.address + self.inner_step)
             period.count(m, period.last)
             active.count(m, period.last)
             with m.If(period.last):
                 rounds.count(m, rounds.last)
-                m.d.sync += [self.inner_index.eq(0), self.outer_index.eq(self.outer_index + 1), live.eq(~sweep_end),
-                             row.eq(next_row), self.address.eq(next_row)]
+                m.d.sync += [self.inner_index.eq(0), self.outer_index.eq(self.outer_index + 1), live.eq(~sweep_end)]
+        with m.If(self.stepping):
+            m.d.sync += self.address.eq(self.address + self.inner_step)
+        with m.If(self.running & period.last):
+            m.d.sync += [row.eq(next_row), self.address.eq(next_row)]
         if self.repeat_bits:
             m.d.comb += [self.again.eq(going & period.last & rounds.last & ~last_walk),
                          self.next_index.eq(Mux(period.last, 0, self.inner_index + 1))]
@@ -103,24 +110,3 @@ class Sweep(wiring.Component):
         with m.Elif(self.again):
             m.d.sync += walk.eq(walk + 1)
         return walk == self.repeat
-
-
-class _Countdown:
-    """Counts ``total`` cycles: ``last`` is a register that is set in the last of them, so that nothing waits for a
-    comparison."""
-
-    def __init__(self, name: str, total):
-        self._total = total
-        self._full, self._left = (Signal(len(total), name=f"{name}_{part}") for part in ("full", "left"))
-        self._one, self.last = Signal(name=f"{name}_one"), Signal(name=f"{name}_last")
-
-    def start(self, m: Module) -> None:
-        """The next cycle is the first."""
-        total = self._total
-        m.d.sync += [self._full.eq(total - 1), self._left.eq(total - 1), self._one.eq(total == 1),
-                     self.last.eq(total == 1)]
-
-    def count(self, m: Module, again) -> None:
-        """A cycle passes; ``again`` from the beginning."""
-        m.d.sync += [self._left.eq(Mux(again, self._full, self._left - 1)),
-                     self.last.eq(Mux(again, self._one, self._left == 1))]

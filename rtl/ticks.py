@@ -1,10 +1,31 @@
-"""Time for what goes on while the array is busy with something else."""
+"""Counters of cycles, elements and words."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Ticks", "Words"]
+__all__ = ["Countdown", "Ticks", "Words"]
+
+
+class Countdown:
+    """Counts ``total`` cycles: ``last`` is a register that is set in the last of them, so that nothing waits for a
+    comparison."""
+
+    def __init__(self, name: str, total):
+        self._total = total
+        self._full, self._left = (Signal(len(total), name=f"{name}_{part}") for part in ("full", "left"))
+        self._one, self.last = Signal(name=f"{name}_one"), Signal(name=f"{name}_last")
+
+    def start(self, m: Module) -> None:
+        """The next cycle is the first."""
+        total = self._total
+        m.d.sync += [self._full.eq(total - 1), self._left.eq(total - 1), self._one.eq(total == 1),
+                     self.last.eq(total == 1)]
+
+    def count(self, m: Module, again) -> None:
+        """A cycle passes; ``again`` from the beginning."""
+        m.d.sync += [self._left.eq(Mux(again, self._full, self._left - 1)),
+                     self.last.eq(Mux(again, self._one, self._left == 1))]
 
 
 class Ticks(wiring.Component):
@@ -41,11 +62,13 @@ class Words(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        length = Signal.like(self.length)
-        m.d.comb += [self.valid.eq(self.running & self.there), self.last.eq(self.index + 1 == length)]
+        words = Countdown("words", self.length)
+        m.d.comb += [self.valid.eq(self.running & self.there), self.last.eq(words.last)]
         with m.If(self.start):
-            m.d.sync += [self.running.eq(1), length.eq(self.length), self.index.eq(0), self.second.eq(0)]
+            words.start(m)
+            m.d.sync += [self.running.eq(1), self.index.eq(0), self.second.eq(0)]
         with m.Elif(self.valid):
+            words.count(m, self.last)
             m.d.sync += self.index.eq(self.index + 1)
             with m.If(self.last):
                 m.d.sync += [self.index.eq(0), self.second.eq(1), self.running.eq(~self.second)]

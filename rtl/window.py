@@ -68,14 +68,14 @@ class Window(wiring.Component):
         with m.If(control & self.bus_w_data[0]):
             m.d.sync += self.streaming.eq(self.bus_w_data[2])
         fixed = {"magic": MAGIC, "abi": ABI, "hardware": self.hardware_id}
-        with m.If(self.bus_r_stb):
-            m.d.sync += self.bus_r_data.eq(0)
-            with m.Switch(self.bus_addr):
-                for index, register in enumerate(REGISTERS):
-                    if register.access != "w":
-                        with m.Case(index):
-                            value = fixed.get(register.name)
-                            m.d.sync += self.bus_r_data.eq(getattr(self, register.name) if value is None else value)
+        with m.Switch(self.bus_addr):
+            for index, register in enumerate(REGISTERS):
+                if register.access != "w":
+                    with m.Case(index):
+                        value = fixed.get(register.name)
+                        m.d.sync += self.bus_r_data.eq(getattr(self, register.name) if value is None else value)
+            with m.Default():
+                m.d.sync += self.bus_r_data.eq(0)
         moved = Signal()
         self._streams(m, bank, pointer, moved)
         with m.If(self.bus_w_stb):
@@ -92,8 +92,12 @@ class Window(wiring.Component):
         """Push writes one entry per word (wide banks: per two); pull reads ahead by one word."""
         wide = Signal()
         low = Signal(32)
-        streamed, busy = bank == Bank.STREAM, Signal()
-        kept, done = ((bank == Bank.ORDER) | (bank == Bank.DATA), bank == Bank.RESULTS) if self.halves else (0, 0)
+        streamed, kept, done, busy = (Signal(name=name) for name in ("streamed", "kept", "done", "blocked"))
+        with m.If(self.bus_w_stb & (self.bus_addr == address("bank"))):  # beside the bank itself
+            for flag, banks in ((wide, self.wide), (streamed, (Bank.STREAM,)),
+                                (kept, (Bank.ORDER, Bank.DATA) if self.halves else ()),
+                                (done, (Bank.RESULTS,) if self.halves else ())):
+                m.d.sync += flag.eq(Cat(self.bus_w_data[:len(bank)] == b for b in banks).any())
         stored = self.push.valid & self.push.ready & ~streamed
         access = {
             "bank": bank, "index": Mux(wide, pointer >> 1, pointer), "en": ~self.busy,
@@ -104,7 +108,6 @@ class Window(wiring.Component):
                      for name, value in access.items()]
         m.d.comb += busy.eq(self.busy & ~done)
         m.d.comb += [
-            wide.eq(Cat(bank == b for b in self.wide).any() if self.wide else 0),
             self.stream.payload.eq(self.push.payload), self.stream.valid.eq(self.push.valid & streamed),
             self.push.ready.eq(Mux(streamed, self.stream.ready, ~self.busy | kept)),
         ]
