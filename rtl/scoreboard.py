@@ -106,13 +106,8 @@ class Scoreboard(wiring.Component):
         if self.hw.paired:
             with m.If(self.start & (op == Opcode.UNITS)):
                 m.d.sync += moving.eq(c.context)
-        if self.hw.paired:
-            taken = draining & (rows_now == 0)
-            with m.If(taken & ~(self.ended & forward)):
-                m.d.sync += draining.eq(0)
-            done = delay(m, Cat(taken, drained), self._settled - 1, "done")
-        else:
-            done = Cat((rows_now == 1) & draining, drained)
+        # Another sweep may end in this very cycle.
+        done = delay(m, Cat((rows_now == 1) & draining, drained), self._settled, "done")
         with m.If(done[0]):
             m.d.sync += written.bit_select(done[1], 1).eq(0)
         # All are counted where none is alone; else one is enough, and others' sums are taken too.
