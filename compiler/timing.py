@@ -296,7 +296,7 @@ class _Flight:
         there = 0
         if not word >> Field.SOURCE & 1 and context == self.moving:
             biased = opcode == Opcode.OUTER or word >> Field.DEST & 3 == Dest.COST
-            there = self.units.below(0 if hw.general else s[Setting.COLUMNS] - 1 - biased)
+            there = self.units.below(0 if hw.general else max(s[Setting.COLUMNS] - 1 - biased, 0))
         operands = self.written[_region(word, hw)] + 1
         if opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.DRIVE:
             operands = self.feed.below(0)

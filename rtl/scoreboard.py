@@ -120,13 +120,8 @@ class Scoreboard(wiring.Component):
         if self.hw.paired:
             with m.If(self.start & self.apart & waiting[2]):
                 m.d.sync += moving.eq(c.context)
-        if self.hw.paired:
-            taken = draining & rows.over
-            with m.If(taken & ~(self.ending & going[1])):
-                m.d.sync += draining.eq(0)
-            done = delay(m, Cat(taken, drained), self._settled - 1, "done")
-        else:
-            done = Cat((rows.left == 1) & draining, drained)
+        # Another sweep may end in this very cycle.
+        done = delay(m, Cat((rows.left == 1) & draining, drained), self._settled, "done")
         with m.If(done[0]):
             m.d.sync += written.bit_select(done[1], 1).eq(0)
         # All are counted where none is alone; else one is enough, and others' sums are taken too.
