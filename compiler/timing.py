@@ -16,6 +16,7 @@ __all__ = [
 ]
 
 EXECUTE = 2  # cycles from a word's decoding to the next one's reading
+DECIDE = 1  # cycle from the decision that a sweep may start to the start
 JUMP = 1  # further cycle of a word behind which another than the next is read
 
 NEXT = 2  # further cycles of NEXT: one order word a cycle
@@ -287,12 +288,12 @@ class _Flight:
     def ready(self, word: int, s: list[int], hw: Hardware) -> int:
         """First cycle in which the sequencer may start a sweep."""
         if not hw.overlap or _alone(word, hw):
-            return self.idle + 1
+            return DECIDE + self.idle + 1
         if word >> 28 == Opcode.FETCH:
-            return max(self.alone.below(0), self.feed.below(0))
+            return DECIDE + max(self.alone.below(0), self.feed.below(0))
         opcode, context = word >> 28, word & 3
         if opcode == Opcode.UNITS and hw.paired:
-            return max(self.alone.below(0), self.units.below(0))
+            return DECIDE + max(self.alone.below(0), self.units.below(0))
         there = 0
         if not word >> Field.SOURCE & 1 and context == self.moving:
             biased = opcode == Opcode.OUTER or word >> Field.DEST & 3 == Dest.COST
@@ -302,10 +303,10 @@ class _Flight:
             operands = self.feed.below(0)
         if opcode == Opcode.FORWARD and word >> Field.DEST & 3 == Dest.COST:
             operands = max(operands, self.feed.below(0))
-        return max(self.walk - 1, self.alone.below(0), *{
+        return max(self.walk - 1, DECIDE + self.alone.below(0), *(DECIDE + cycle for cycle in {
             Opcode.FORWARD: (there, operands, self.taken[not hw.paired] + 1, self.rows.below(_columns(word, s, hw))),
             Opcode.OUTER: (there, operands, self.lanes.below(0)),
-            Opcode.TRANSPOSED: (operands, self.units.below(0)), Opcode.UNITS: (self.units.below(0),)}[Opcode(opcode)])
+            Opcode.TRANSPOSED: (operands, self.units.below(0)), Opcode.UNITS: (self.units.below(0),)}[Opcode(opcode)]))
 
     def launch(self, word: int, start: int, s: list[int], hw: Hardware, t: Tails) -> None:
         """A sweep starts: the strobe is in cycle ``start``."""
@@ -401,18 +402,18 @@ class _Walk:
     def _carry_out(self, word: int, opcode: Opcode) -> None:
         decode = self.now + 1
         if opcode >= Opcode.FETCH:
-            start = max(decode + 1 + self.hw.overlap, self.flight.ready(word, self.settings, self.hw))
+            start = max(decode + 1 + self.hw.overlap + DECIDE, self.flight.ready(word, self.settings, self.hw))
             self.flight.launch(word, start, self.settings, self.hw, self.tails)
             self.now = start + 1
             return
         if opcode == Opcode.NEXT and self.hw.paired:
-            decode = max(decode, self.flight.quiet)
+            decode = max(decode, self.flight.quiet + 1)
         elif opcode in (Opcode.HALT, Opcode.NEXT) or (opcode == Opcode.GUARD and not word >> VARIANT & 1):
-            decode = max(decode, self.flight.idle)
+            decode = max(decode, self.flight.idle + 1)
         elif opcode == Opcode.SET and self.hw.paired and word >> 24 & 15 == Setting.LENGTH:
             pass
         elif opcode == Opcode.SET or (opcode == Opcode.ROW and (self.flight.fetching or not self.hw.paired)):
-            decode = max(decode, self.flight.still)
+            decode = max(decode, self.flight.still + 1)
         self.now = decode + EXECUTE + (NEXT if opcode == Opcode.NEXT else 0)
 
     def _loop(self, pc: int, count: int, pairs: bool) -> int:

@@ -131,7 +131,7 @@ class Core(wiring.Component):
             e.start.eq(s.start & ~s.apart), e.stop.eq(s.stopping),
             b.start.eq(s.start), b.apart.eq(s.apart), b.opcode.eq(s.opcode), b.command.eq(s.command),
             b.walking.eq(e.running),
-            s.free.eq(~e.running | e.ending),  # what may be held is waited for: see `Scoreboard`
+            s.free.eq(~e.running | e.closing),  # what may be held is waited for: see `Scoreboard`
             b.ended.eq(e.ended), b.ending.eq(e.ending), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode),
             b.room.eq(forward_room(m, self.hw, s)),
             b.next_command.eq(s.next_command), b.columns.eq(s.setting_columns),

@@ -39,7 +39,8 @@ class Scoreboard(wiring.Component):
     ready : Out(1)
         It may start, now or, if a sweep goes over its addresses, at the end of that.
     still, quiet, idle : Out(1)
-        Nothing depends on settings any more; nothing is on its way but gradients in the lanes; nothing is.
+        Nothing depends on settings any more; nothing is on its way but gradients in the lanes; nothing is. A cycle
+        later, so that they hold from the second cycle after a start.
     """
 
     def __init__(self, hw: Hardware, *, tail_bits: int, column_bits: int):
@@ -69,12 +70,14 @@ class Scoreboard(wiring.Component):
                 begins += ((passes & (waiting[0] if left is alone else ~waiting[0]), self.passing),)
             left.count(m, *begins)
         feed = self._feed(m)
-        m.d.comb += [self.still.eq(~self.walking & alone.over),
-                     self.idle.eq(self.still & rows.over & units.over & lanes.over & feed.over & (self._written == 0)),
-                     self.quiet.eq(self.idle), self.ready.eq(self.idle)]
+        still, idle, quiet = (Signal(name=f"{name}_now") for name in ("still", "idle", "quiet"))
+        m.d.comb += [still.eq(~self.walking & alone.over),
+                     idle.eq(still & rows.over & units.over & lanes.over & feed.over & (self._written == 0)),
+                     quiet.eq(idle), self.ready.eq(idle)]
+        m.d.sync += [self.still.eq(still), self.idle.eq(idle), self.quiet.eq(quiet)]
         if self.hw.paired:
-            m.d.comb += self.quiet.eq(~(self.walking & ~going[3]) & alone.over & rows.over & units.over & feed.over
-                                      & (self._written == 0))
+            m.d.comb += quiet.eq(~(self.walking & ~going[3]) & alone.over & rows.over & units.over & feed.over
+                                 & (self._written == 0))
         if self.hw.overlap:
             there = {left: self.walking & chosen for left, chosen in everything}
             soon = [left.soon(m, there[left]) for left in (alone, units, lanes)]
@@ -84,7 +87,7 @@ class Scoreboard(wiring.Component):
             biased = (self.next_opcode == Opcode.OUTER) | (self.next_command.dest == Dest.COST)
             close = 0 if self.hw.general else units.below(m, there[units], self.tail, self.columns - biased)
             may = self._may_start(m, fits, *soon[1:], close, feed.over, rows, waiting, going)
-            m.d.comb += self.ready.eq(Mux(waiting[0], self.idle, soon[0] & may))
+            m.d.comb += self.ready.eq(Mux(waiting[0], idle, soon[0] & may))
         return m
 
     def _kinds(self, m: Module):

@@ -1,6 +1,6 @@
 """The sequencer: three cycles per program word, a fourth after a jump and, with overlap, before a sweep; counted loops.
 It reads ahead of the sweep that runs and waits where the `Scoreboard` says so; the next sweep starts in the last cycle
-of the one before."""
+of the one before, which it is told a cycle earlier."""
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
@@ -71,7 +71,7 @@ class Sequencer(wiring.Component):
         It may start, if it is a sweep, as far as results on their way are concerned; settings may change; the next pair
         may be taken; nothing is on its way.
     free : In
-        The sweep engine stands still, or does so in the next cycle.
+        The sweep engine stands still in the cycle after the next.
     next : Out
         Strobe: take the next pair of the order memory (two more cycles).
     setting_* : Out
@@ -113,10 +113,9 @@ class Sequencer(wiring.Component):
         ]
         self._sets = Signal(16)  # the setting that a SET in ``word`` writes
         m.d.sync += self._sets.eq(Mux(word[28:] == Opcode.SET, 1 << word[24:28], 0))
-        m.d.sync += [ready.eq(0), self.waiting.eq(1 << word[28:]),
+        m.d.sync += [ready.eq(0), self.start.eq(0), self.waiting.eq(1 << word[28:]),
                      self.apart.eq(beside(self.hw, self.next_opcode, self.next_command)),
                      self._final.eq(self._left[0] == 1)]
-        m.d.comb += self.start.eq(ready & (self.free | self.apart))
         may = self.ready & ~self.stopping
         with m.If(self.stop):
             m.d.sync += self.stopping.eq(1)
@@ -147,17 +146,20 @@ class Sequencer(wiring.Component):
                 m.d.sync += ready.eq(may)
                 m.next = "WAIT"
             with m.State("WAIT"):
-                with m.If(~self.start):
+                with m.If(ready & (self.free | self.apart)):
+                    m.d.sync += self.start.eq(1)
+                    m.next = "START"
+                with m.Else():
                     m.d.sync += ready.eq(may)
                     with m.If(self.stopping & self.idle):
                         m.d.sync += self.busy.eq(0)
                         m.next = "IDLE"
-                with m.Else():
-                    with m.If(~self.apart):
-                        m.d.sync += [self.command.eq(word[:28]), self.opcode.eq(word[28:]), self.doing.eq(self.waiting)]
-                    if not self.hw.overlap:  # the word is the memory's output
-                        m.d.sync += pc.eq(pc + 1)
-                    m.next = "READ"
+            with m.State("START"):
+                with m.If(~self.apart):
+                    m.d.sync += [self.command.eq(word[:28]), self.opcode.eq(word[28:]), self.doing.eq(self.waiting)]
+                if not self.hw.overlap:  # the word is the memory's output
+                    m.d.sync += pc.eq(pc + 1)
+                m.next = "READ"
             with m.State("EXECUTE"):
                 m.next = "READ"
                 self._execute(m, word, quit, pc)

@@ -33,8 +33,8 @@ class Sweep(wiring.Component):
         The element of this cycle; ``first`` and ``last`` of its round.
     running, ended : Out(1)
         From the cycle after ``start`` on, outer * period cycles; strobe in the last of them.
-    stepping, ending : Out(1)
-        ``valid`` and ``ended`` of sweeps that are never held.
+    stepping, ending, closing : Out(1)
+        ``valid`` and ``ended`` of sweeps that are never held; the latter, or a cycle before it.
 
     With ``repeat_bits``, the whole walk is done over and over:
 
@@ -56,7 +56,7 @@ class Sweep(wiring.Component):
             "outer_step": In(address_bits), "stop": In(1), "hold": In(1),
             "valid": Out(1), "first": Out(1), "last": Out(1), "inner_index": Out(inner_bits),
             "outer_index": Out(outer_bits), "address": Out(address_bits), "running": Out(1), "ended": Out(1),
-            "stepping": Out(1), "ending": Out(1), **repeats,
+            "stepping": Out(1), "ending": Out(1), "closing": Out(1), **repeats,
         })
 
     def elaborate(self, platform):
@@ -65,7 +65,8 @@ class Sweep(wiring.Component):
         going, sweep_end, next_row = Signal(), Signal(), Signal(self.address_bits)
         period, active, rounds = (Countdown(name, total) for name, total in (
             ("period", self.period), ("active", self.active), ("rounds", self.outer)))
-        last_walk = self._last(m)
+        last_walk, last_next = self._last(m)
+        rounds_next = Mux(period.last, rounds.next(rounds.last), rounds.last)
         m.d.comb += [
             going.eq(self.running & ~self.hold),
             sweep_end.eq((period.last | (self.short & active.last)) & rounds.last & last_walk),
@@ -73,6 +74,8 @@ class Sweep(wiring.Component):
             self.stepping.eq(live & ~(self.alternate & self.inner_index[0])), self.last.eq(active.last),
             self.valid.eq(self.stepping & ~self.hold), self.ending.eq(self.running & (self.stop | sweep_end)),
             self.ended.eq(self.running & (self.stop | (sweep_end & ~self.hold))),
+            self.closing.eq(self.ending | (self.running & rounds_next & last_next & (
+                period.next(period.last) | (self.short & active.next(period.last))))),
         ]
         with m.If(going):
             m.d.sync += [self.inner_index.eq(self.inner_index + 1), self.first.eq(period.last),
@@ -101,12 +104,13 @@ class Sweep(wiring.Component):
         return m
 
     def _last(self, m: Module):
-        """Whether no walk follows this one."""
+        """Whether no walk follows this one, or that of the next cycle."""
         if not self.repeat_bits:
-            return 1
+            return 1, 1
         walk = Signal(self.repeat_bits)
         with m.If(self.start):
             m.d.sync += walk.eq(0)
         with m.Elif(self.again):
             m.d.sync += walk.eq(walk + 1)
-        return walk == self.repeat
+        last = walk == self.repeat
+        return last, last | (self.again & (walk + 1 == self.repeat))

@@ -9,23 +9,28 @@ __all__ = ["Countdown", "Ticks", "Words"]
 
 class Countdown:
     """Counts ``total`` cycles: ``last`` is a register that is set in the last of them, so that nothing waits for a
-    comparison."""
+    comparison; what comes `next` follows from registers too."""
 
     def __init__(self, name: str, total):
         self._total = total
         self._full, self._left = (Signal(len(total), name=f"{name}_{part}") for part in ("full", "left"))
-        self._one, self.last = Signal(name=f"{name}_one"), Signal(name=f"{name}_last")
+        self._one, self._two, self._near, self.last = (
+            Signal(name=f"{name}_{part}") for part in ("one", "two", "near", "last"))
 
     def start(self, m: Module) -> None:
         """The next cycle is the first."""
         total = self._total
         m.d.sync += [self._full.eq(total - 1), self._left.eq(total - 1), self._one.eq(total == 1),
-                     self.last.eq(total == 1)]
+                     self._two.eq(total == 2), self.last.eq(total == 1), self._near.eq(total == 2)]
 
     def count(self, m: Module, again) -> None:
         """A cycle passes; ``again`` from the beginning."""
-        m.d.sync += [self._left.eq(Mux(again, self._full, self._left - 1)),
-                     self.last.eq(Mux(again, self._one, self._left == 1))]
+        m.d.sync += [self._left.eq(Mux(again, self._full, self._left - 1)), self.last.eq(self.next(again)),
+                     self._near.eq(Mux(again, self._two, self._left == 2))]
+
+    def next(self, again):
+        """``last`` of the next cycle, if this one is counted."""
+        return Mux(again, self._one, self._near)
 
 
 class Ticks(wiring.Component):
