@@ -6,11 +6,14 @@ Nothing here knows which link carries it. Addresses count 32-bit words.
 from dataclasses import dataclass
 from enum import IntEnum
 
-__all__ = ["ABI", "BANKS", "ERRORS", "LARGE_BITS", "MAGIC", "REGISTERS", "Bank", "Flag", "Register", "address"]
+__all__ = [
+    "ABI", "BANKS", "ERRORS", "LARGE_BITS", "MAGIC", "READ_CYCLES", "REGISTERS", "Bank", "Flag", "Register", "address",
+]
 
 MAGIC = 0x4543484F  # "ECHO"
 LARGE_BITS = 4
 ERRORS = 0b111  # mask of the flags that discard a batch
+READ_CYCLES = 3  # from a read strobe to the register, as long as the address stands
 ABI = 2  # raised by every incompatible change of the register map, the program words or the frames
 
 

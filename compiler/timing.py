@@ -17,7 +17,6 @@ __all__ = [
 
 EXECUTE = 2  # cycles from a word's decoding to the next one's reading
 DECIDE = 1  # cycle from the decision that a sweep may start to the start
-JUMP = 1  # further cycle of a word behind which another than the next is read
 
 NEXT = 2  # further cycles of NEXT: one order word a cycle
 GROUP = 8  # lanes that share a copy of the broadcast registers
@@ -288,7 +287,7 @@ class _Flight:
     def ready(self, word: int, s: list[int], hw: Hardware) -> int:
         """First cycle in which the sequencer may start a sweep."""
         if not hw.overlap or _alone(word, hw):
-            return DECIDE + self.idle + 1
+            return DECIDE + self.idle + 2
         if word >> 28 == Opcode.FETCH:
             return DECIDE + max(self.alone.below(0), self.feed.below(0))
         opcode, context = word >> 28, word & 3
@@ -377,7 +376,7 @@ class _Walk:
 
     def __init__(self, program: tuple[int, ...], hw: Hardware, pairs: int):
         self.program, self.hw, self.pairs, self.tails = program, hw, pairs, tails(hw)
-        self.settings, self.flight, self.now = [0] * len(Setting), _Flight(), 1
+        self.settings, self.flight, self.now = [0] * len(Setting), _Flight(), fetched(hw)
         self.last = False  # of the pairs
 
     def run(self, pc: int) -> int:
@@ -389,7 +388,7 @@ class _Walk:
             if opcode in (Opcode.HALT, Opcode.END):
                 return pc
             if opcode == Opcode.GUARD and word >> VARIANT & 1 and self.last:
-                self.now += JUMP
+                self.now += fetched(self.hw)
                 return self.run(value)
             if opcode in (Opcode.LOOP, Opcode.PAIRS):
                 pc = self._loop(pc + 1, value, opcode == Opcode.PAIRS)
@@ -431,9 +430,9 @@ class _Walk:
             end, before = self.run(pc), state
             if self.program[end] >> 28 == Opcode.HALT:
                 return end
-            self.now += JUMP
+            self.now += fetched(self.hw)
             spent, count = self.now - begun, count - 1
-        self.now -= JUMP  # the last round goes on behind its END
+        self.now -= fetched(self.hw)  # the last round goes on behind its END
         return end
 
     def _skip(self, cycles: int) -> None:

@@ -8,8 +8,8 @@ __all__ = ["Beat"]
 
 
 class Beat(wiring.Component):
-    """A word every third cycle at most. It is not kept: the payload is that of ``i``, which stands until the cycle
-    after ``o`` has taken it."""
+    """A word every third cycle at most. It is not kept: ``i`` stands until the cycle after ``o`` has taken it, or is
+    withdrawn, and ``o`` is a cycle later."""
 
     def __init__(self, bits: int):
         super().__init__({"i": In(stream.Signature(bits)), "o": Out(stream.Signature(bits))})
@@ -17,6 +17,6 @@ class Beat(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         i, o = self.i, self.o
-        m.d.comb += o.payload.eq(i.payload)
-        m.d.sync += [o.valid.eq(i.valid & ~i.ready & ~(o.valid & o.ready)), i.ready.eq(o.valid & o.ready)]
+        taken = o.valid & o.ready
+        m.d.sync += [o.payload.eq(i.payload), o.valid.eq(i.valid & ~i.ready & ~taken), i.ready.eq(taken)]
         return m

@@ -10,6 +10,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from echolith.compiler.registers import READ_CYCLES
 from echolith.host.frames import MAX_WORDS, Op, Status
 from echolith.rtl.frames import BUFFER, Receiver, Sender
 
@@ -27,13 +28,13 @@ class Link(wiring.Component):
     rx, tx : stream of 8 bits, in, out
         Bytes from and to the host. ``rx`` is held up for single cycles only.
     bus_addr : out
-        Register, in words; stable from a strobe until the cycle after it.
+        Register, in words; stable from a strobe until `READ_CYCLES` after it.
     bus_w_data, bus_w_stb : out
         Write strobe with its data.
     bus_r_stb : out
         Read strobe.
     bus_r_data : in
-        The register, one cycle after the read strobe.
+        The register, `READ_CYCLES` after the read strobe.
     push : stream of 32 bits, out
     pull : stream of 32 bits, in
     """
@@ -139,13 +140,16 @@ class Link(wiring.Component):
     def _word_states(self, m, job, word, s_abort):
         """One word: from ``word`` to where it belongs (STORE), or from there into ``word`` (LOAD)."""
         with m.State("NEXT"):
-            m.next = "LOAD"
-            with m.If(job.left == 0):
+            m.next = "READ_1"
+            with m.If(job.none):
                 m.next = "CLOSE"
             with m.Elif(job.inward):
                 m.next = "FETCH"
             with m.Else():
                 m.d.comb += self.bus_r_stb.eq(~job.streamed)
+        for cycle in range(1, READ_CYCLES):
+            with m.State(f"READ_{cycle}"):
+                m.next = f"READ_{cycle + 1}" if cycle + 1 < READ_CYCLES else "LOAD"
         with m.State("STORE"):
             m.d.comb += [self.bus_w_stb.eq(~job.streamed), self.push.valid.eq(job.streamed)]
             with m.If(~job.streamed | self.push.ready):
@@ -173,40 +177,45 @@ class _Job:
         self._synced = Signal()  # cleared by reset only: a host that missed the reset is refused
         self.addr = Signal(8)
         self.left = Signal(range(MAX_WORDS + 1))  # words still to transfer
+        self.none = Signal()  # left is 0
         self.inward = Signal()  # host to chip
         self.streamed = Signal()  # stream rather than registers
         self.status = Signal(Status)
         self._next, self._again = Signal(), Signal()  # the request that follows the last one; the last one
+        self._op = Signal(8)  # one bit per `Op`, none of an unknown one
+        m.d.sync += self.none.eq(self.left == 0)
 
     def compare(self):
         """In the cycle before `judge`."""
         ahead = (self._word[:8] - self._last)[:8]
-        self._m.d.sync += [self._next.eq(self._synced & (ahead == 1)), self._again.eq(self._synced & (ahead == 0))]
+        self._m.d.sync += [self._next.eq(self._synced & (ahead == 1)), self._again.eq(self._synced & (ahead == 0)),
+                           *(self._op[op].eq(self._word[8:16] == op) for op in Op)]
 
     def judge(self):
         """In a cycle in which ``word`` holds the header: accept, acknowledge again, or refuse."""
         m = self._m
-        seq, op, addr, count = (self._word[i : i + 8] for i in range(0, 32, 8))
+        seq, _, addr, count = (self._word[i : i + 8] for i in range(0, 32, 8))
+        op = self._op
         m.d.sync += [
             self.addr.eq(addr),
             self.left.eq(0),
-            self.inward.eq((op == Op.WRITE) | (op == Op.PUSH)),
-            self.streamed.eq((op == Op.PUSH) | (op == Op.PULL)),
+            self.inward.eq(op[Op.WRITE] | op[Op.PUSH]),
+            self.streamed.eq(op[Op.PUSH] | op[Op.PULL]),
             self.status.eq(Status.OK),
         ]
-        with m.If(op > max(Op)):
+        with m.If(op == 0):
             m.d.sync += self.status.eq(Status.UNKNOWN)
-        with m.Elif(op == Op.SYNC):
+        with m.Elif(op[Op.SYNC]):
             m.d.sync += [self._last.eq(seq), self._synced.eq(1)]
         with m.Elif(self._next):
             m.d.sync += [self._last.eq(seq), self.left.eq(count)]
-        with m.Elif(self._again & (op != Op.PULL)):
+        with m.Elif(self._again & ~op[Op.PULL]):
             # A repeated PULL would bring the following words: the host sets the pointer again instead.
-            with m.If(op == Op.READ):
+            with m.If(op[Op.READ]):
                 m.d.sync += self.left.eq(count)
         with m.Else():
             m.d.sync += self.status.eq(Status.REFUSED)
 
     def count(self):
         """One word is done."""
-        self._m.d.sync += [self.left.eq(self.left - 1), self.addr.eq(self.addr + 1)]
+        self._m.d.sync += [self.left.eq(self.left - 1), self.none.eq(self.left == 1), self.addr.eq(self.addr + 1)]

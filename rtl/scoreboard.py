@@ -73,7 +73,7 @@ class Scoreboard(wiring.Component):
         still, idle, quiet = (Signal(name=f"{name}_now") for name in ("still", "idle", "quiet"))
         m.d.comb += [still.eq(~self.walking & alone.over),
                      idle.eq(still & rows.over & units.over & lanes.over & feed.over & (self._written == 0)),
-                     quiet.eq(idle), self.ready.eq(idle)]
+                     quiet.eq(idle), self.ready.eq(self.idle)]
         m.d.sync += [self.still.eq(still), self.idle.eq(idle), self.quiet.eq(quiet)]
         if self.hw.paired:
             m.d.comb += quiet.eq(~(self.walking & ~going[3]) & alone.over & rows.over & units.over & feed.over
@@ -85,9 +85,12 @@ class Scoreboard(wiring.Component):
             # Positions are read in the order in which they are moved: a sweep may follow closely. A read-out may have
             # one column more than there are units.
             biased = (self.next_opcode == Opcode.OUTER) | (self.next_command.dest == Dest.COST)
-            close = 0 if self.hw.general else units.below(m, there[units], self.tail, self.columns - biased)
+            close = 0
+            if not self.hw.general:
+                closes = [units.below(m, there[units], self.tail, self.columns - less, f"_{less}") for less in range(2)]
+                close = Mux(delay(m, biased, 1, "biased"), closes[1], closes[0])
             may = self._may_start(m, fits, *soon[1:], close, feed.over, rows, waiting, going)
-            m.d.comb += self.ready.eq(Mux(waiting[0], idle, soon[0] & may))
+            m.d.comb += self.ready.eq(Mux(waiting[0], self.idle, soon[0] & may))
         return m
 
     def _kinds(self, m: Module):
@@ -133,22 +136,16 @@ class Scoreboard(wiring.Component):
             with m.If(_writes(c)):
                 m.d.sync += written.bit_select(after, 1).eq(1)
         mover = Mux(self.walking & going[2], self.command.context, moving)
-        there = c.source | units | (c.context != mover) | close
-        operands = ~written.bit_select(after, 1)
-        ready = Signal()
-        with m.Switch(op):
-            with m.Case(Opcode.FORWARD):
-                m.d.comb += ready.eq(there & (waits < 1 + self.hw.paired) & fits
-                                     & Mux(_writes(c), operands & ((c.dest != Dest.COST) | feed), feed))
-            with m.Case(Opcode.OUTER):
-                m.d.comb += ready.eq(there & operands & lanes)
-            with m.Case(Opcode.TRANSPOSED):
-                m.d.comb += ready.eq(operands & units)
-            with m.Case(Opcode.UNITS):
-                m.d.comb += ready.eq(units)
-            with m.Case(Opcode.FETCH):
-                m.d.comb += ready.eq(feed)
-        return ready
+        # What the word asks is known a cycle later.
+        forward, outer = op == Opcode.FORWARD, op == Opcode.OUTER
+        moved, into, fed, reads, outer, forward, moves = delay(m, Cat(
+            c.source | (c.context != mover) | ~(forward | outer), after,
+            ~((forward & (~_writes(c) | (c.dest == Dest.COST))) | (op == Opcode.FETCH)),
+            (forward & _writes(c)) | outer | (op == Opcode.TRANSPOSED), outer, forward,
+            _moves(op)), 1, "asks")
+        there, operands = moved | units | close, ~written.bit_select(into, 1) | ~reads
+        return (there & operands & (fed | feed) & (~moves | units) & (~outer | lanes)
+                & (~forward | ((waits < 1 + self.hw.paired) & fits)))
 
     def _alone(self, opcode, command):
         fetch, ends = opcode == Opcode.FETCH, command.emit | command.check
@@ -186,9 +183,9 @@ class _Left:
         m.d.sync += soon.eq(~coming & (self.over | (self.left[1:] == 0)))
         return soon
 
-    def below(self, m: Module, coming, tail, limit):
+    def below(self, m: Module, coming, tail, limit, name: str = ""):
         """Fewer than ``limit`` cycles are left, or will be of what is ``coming``."""
-        below = Signal(name=f"{self.name}_below")
+        below = Signal(name=f"{self.name}_below{name}")
         m.d.sync += below.eq(Mux(coming, tail < limit, self.over | (self.left <= limit)))
         return below
 

@@ -1,4 +1,4 @@
-"""The sequencer: three cycles per program word, a fourth after a jump and, with overlap, before a sweep; counted loops.
+"""The sequencer: three cycles per program word, more after a jump and before a sweep; counted loops.
 It reads ahead of the sweep that runs and waits where the `Scoreboard` says so; the next sweep starts in the last cycle
 of the one before, which it is told a cycle earlier."""
 
@@ -9,8 +9,9 @@ from amaranth.lib.wiring import In, Out
 from echolith.compiler.design import Hardware
 from echolith.compiler.formats import field
 from echolith.compiler.isa import LOOP_BITS, VARIANT, Opcode, Setting
+from echolith.compiler.timing import fetched
 from echolith.rtl.command import Command, beside
-from echolith.rtl.memory import Bank
+from echolith.rtl.memory import make_bank
 
 __all__ = ["STACK", "Sequencer", "offset_bits", "setting_bits"]
 
@@ -98,7 +99,8 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.program = program = Bank(width=32, depth=self.hw.depths.program)
+        m.submodules.program = program = make_bank(
+            platform, latency=fetched(self.hw), width=32, depth=self.hw.depths.program)
         self._left = [Signal(LOOP_BITS, name=f"left_{i}") for i in range(STACK)]
         pc, quit = Signal(self.pc_bits), Signal()
         ready = Signal()  # a sweep waits for the sweep engine only: results on their way get fewer
@@ -129,18 +131,24 @@ class Sequencer(wiring.Component):
                                  for s in _OFFSETS if s in self.settings]
                     m.next = "FETCH"
             with m.State("FETCH"):
-                m.next = "READ"
+                m.next = "FETCH_2" if self.hw.overlap else "READ"
+            if self.hw.overlap:
+                with m.State("FETCH_2"):
+                    m.next = "READ"
             with m.State("READ"):
-                self._read(m, word, program)
+                if self.hw.overlap:
+                    m.d.sync += [word.eq(program.r_data), pc.eq(pc + 1)]
                 m.next = "DECODE"
             with m.State("DECODE"):
                 go = self._may_go(m, word[28:], word[VARIANT], word[24:28] == Setting.LENGTH)
                 m.d.sync += quit.eq(self.stopping)
                 with m.If(word[28:] >= Opcode.FETCH):
-                    m.d.sync += pc.eq(pc + 1) if self.hw.overlap else ready.eq(may)
+                    if not self.hw.overlap:
+                        m.d.sync += ready.eq(may)
                     m.next = "CONSIDER" if self.hw.overlap else "WAIT"
                 with m.Elif(go):
-                    m.d.sync += pc.eq(pc + 1)
+                    if not self.hw.overlap:
+                        m.d.sync += pc.eq(pc + 1)
                     m.next = "EXECUTE"
             with m.State("CONSIDER"):  # the scoreboard compares what is on its way with the word
                 m.d.sync += ready.eq(may)
@@ -171,10 +179,6 @@ class Sequencer(wiring.Component):
                     m.d.sync += self.offset_older.eq(self.offset)
                 m.next = "READ"
         return m
-
-    def _read(self, m: Module, word, program: Bank) -> None:
-        if self.hw.overlap:
-            m.d.sync += word.eq(program.r_data)
 
     def _may_go(self, m: Module, opcode, variant, length):
         """Whether the word can be carried out now. LENGTH is taken at the start of what has one."""

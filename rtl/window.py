@@ -25,14 +25,14 @@ class Window(wiring.Component):
     read_cycles : int
         Of the slowest bank.
     far : bool
-        Accesses go through registers on their way to the memories.
+        Accesses go through registers on their way to the memories, and the bus through some of its own.
     halves : bool
         Order and data may be written, and results read, while the core is busy.
 
     Members
     -------
     bus_* : In, Out
-        The register window; ``bus_r_data`` is valid the cycle after ``bus_r_stb``.
+        The register window; ``bus_r_data`` is valid `READ_CYCLES` after ``bus_r_stb``, as long as the address stands.
     push, pull : the word streams
     go, stop, streaming : Out
     <register> : values of w and rw registers out, of r registers in
@@ -63,53 +63,64 @@ class Window(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         bank, pointer = Signal(4), Signal(self.index_bits + bool(self.wide))
-        control = self.bus_w_stb & (self.bus_addr == address("control"))
-        m.d.sync += [self.go.eq(control & self.bus_w_data[0]), self.stop.eq(control & self.bus_w_data[1])]
-        with m.If(control & self.bus_w_data[0]):
-            m.d.sync += self.streaming.eq(self.bus_w_data[2])
-        fixed = {"magic": MAGIC, "abi": ABI, "hardware": self.hardware_id}
-        with m.Switch(self.bus_addr):
-            for index, register in enumerate(REGISTERS):
-                if register.access != "w":
-                    with m.Case(index):
-                        value = fixed.get(register.name)
-                        m.d.sync += self.bus_r_data.eq(getattr(self, register.name) if value is None else value)
-            with m.Default():
-                m.d.sync += self.bus_r_data.eq(0)
+        self._addr, self._w_data, self._w_stb = (
+            delay(m, getattr(self, f"bus_{name}"), int(self.far), name) for name in ("addr", "w_data", "w_stb"))
+        control = self._w_stb & (self._addr == address("control"))
+        m.d.sync += [self.go.eq(control & self._w_data[0]), self.stop.eq(control & self._w_data[1])]
+        with m.If(control & self._w_data[0]):
+            m.d.sync += self.streaming.eq(self._w_data[2])
+        self._read(m)
         moved = Signal()
         self._streams(m, bank, pointer, moved)
-        with m.If(self.bus_w_stb):
-            with m.Switch(self.bus_addr):
+        with m.If(self._w_stb):
+            with m.Switch(self._addr):
                 for index, register in enumerate(REGISTERS):
                     if register.access != "r" and register.name != "control":
                         target = {"bank": bank, "pointer": pointer}.get(register.name)
                         with m.Case(index):
-                            m.d.sync += (getattr(self, register.name) if target is None else target).eq(self.bus_w_data)
+                            m.d.sync += (getattr(self, register.name) if target is None else target).eq(self._w_data)
                             m.d.comb += moved.eq(register.name in ("bank", "pointer"))
         return m
+
+    def _read(self, m: Module) -> None:
+        """Registers in groups that share the upper bits of their address, then one of those."""
+        fixed, low = {"magic": MAGIC, "abi": ABI, "hardware": self.hardware_id}, 2
+        groups = [Signal(32, name=f"group_{i}") for i in range((len(REGISTERS) - 1 >> low) + 1)]
+        for index, register in enumerate(REGISTERS):
+            if register.access != "w":
+                value = fixed.get(register.name)
+                with m.If(self._addr[:low] == index % (1 << low)):
+                    m.d.comb += groups[index >> low].eq(getattr(self, register.name) if value is None else value)
+        with m.Switch(self._addr[low:]):
+            for index, group in enumerate(groups):
+                with m.Case(index):
+                    m.d.sync += self.bus_r_data.eq(delay(m, group, int(self.far), "group"))
+            with m.Default():
+                m.d.sync += self.bus_r_data.eq(0)
 
     def _streams(self, m: Module, bank, pointer, moved) -> None:
         """Push writes one entry per word (wide banks: per two); pull reads ahead by one word."""
         wide = Signal()
         low = Signal(32)
         streamed, kept, done, busy = (Signal(name=name) for name in ("streamed", "kept", "done", "blocked"))
-        with m.If(self.bus_w_stb & (self.bus_addr == address("bank"))):  # beside the bank itself
+        with m.If(self._w_stb & (self._addr == address("bank"))):  # beside the bank itself
             for flag, banks in ((wide, self.wide), (streamed, (Bank.STREAM,)),
                                 (kept, (Bank.ORDER, Bank.DATA) if self.halves else ()),
                                 (done, (Bank.RESULTS,) if self.halves else ())):
-                m.d.sync += flag.eq(Cat(self.bus_w_data[:len(bank)] == b for b in banks).any())
+                m.d.sync += flag.eq(Cat(self._w_data[:len(bank)] == b for b in banks).any())
+        running = delay(m, self.busy, int(self.far), "running")
         stored = self.push.valid & self.push.ready & ~streamed
         access = {
-            "bank": bank, "index": Mux(wide, pointer >> 1, pointer), "en": ~self.busy,
+            "bank": bank, "index": Mux(wide, pointer >> 1, pointer), "en": ~running,
             "data": Mux(wide, Cat(low, self.push.payload), self.push.payload),
             "w_en": stored & (~wide | pointer[0]),
         }
         m.d.comb += [getattr(self, f"host_{name}").eq(delay(m, value, int(self.far), f"host_{name}"))
                      for name, value in access.items()]
-        m.d.comb += busy.eq(self.busy & ~done)
+        m.d.comb += busy.eq(running & ~done)
         m.d.comb += [
             self.stream.payload.eq(self.push.payload), self.stream.valid.eq(self.push.valid & streamed),
-            self.push.ready.eq(Mux(streamed, self.stream.ready, ~self.busy | kept)),
+            self.push.ready.eq(Mux(streamed, self.stream.ready, ~running | kept)),
         ]
         with m.If(stored):
             m.d.sync += [low.eq(self.push.payload), pointer.eq(pointer + 1)]

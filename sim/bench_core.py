@@ -4,6 +4,7 @@ import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, RisingEdge
 
+from echolith.compiler.registers import READ_CYCLES
 from echolith.sim.bench_chip import golden, replay
 
 __all__ = ["Window"]
@@ -29,8 +30,9 @@ class Window:
         dut, words = self.dut, []
         for index in range(addr, addr + count):
             dut.bus_addr.value, dut.bus_r_stb.value = index, 1
-            await RisingEdge(dut.clk)
-            dut.bus_r_stb.value = 0
+            for _ in range(READ_CYCLES):
+                await RisingEdge(dut.clk)
+                dut.bus_r_stb.value = 0
             await FallingEdge(dut.clk)
             words.append(int(dut.bus_r_data.value))
             await RisingEdge(dut.clk)
@@ -42,7 +44,8 @@ class Window:
             dut.bus_addr.value, dut.bus_w_data.value, dut.bus_w_stb.value = addr + index, word, 1
             await RisingEdge(dut.clk)
         dut.bus_w_stb.value = 0
-        await RisingEdge(dut.clk)  # go raises busy a cycle later
+        for _ in range(3):  # until go raises busy
+            await RisingEdge(dut.clk)
         await FallingEdge(dut.clk)
         await RisingEdge(dut.clk)
 

@@ -4,7 +4,7 @@ import dataclasses
 
 from amaranth.sim import Simulator
 
-from echolith.compiler.registers import Bank, address
+from echolith.compiler.registers import READ_CYCLES, Bank, address
 from echolith.compiler.timing import cycles
 from echolith.rtl.core import Core
 from echolith.sim.bench_network import design
@@ -28,8 +28,9 @@ class Bus:
     async def read(self, name):
         self.ctx.set(self.core.bus_addr, address(name))
         self.ctx.set(self.core.bus_r_stb, 1)
-        await self.ctx.tick()
-        self.ctx.set(self.core.bus_r_stb, 0)
+        for _ in range(READ_CYCLES):
+            await self.ctx.tick()
+            self.ctx.set(self.core.bus_r_stb, 0)
         return self.ctx.get(self.core.bus_r_data)
 
     async def fill(self, bank, words):
