@@ -20,7 +20,7 @@ DECIDE = 1  # cycle from the decision that a sweep may start to the start
 
 NEXT = 2  # further cycles of NEXT: one order word a cycle
 GROUP = 8  # lanes that share a copy of the broadcast registers
-LEADING = 7  # cycles from a cost derivative to the exponent that follows from it
+LEADING = 9  # cycles from a cost derivative to the exponent that follows from it
 BURST = 2  # from a column's sums to the neuron unit's, if none wait before them
 
 

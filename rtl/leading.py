@@ -53,9 +53,12 @@ class Leading(wiring.Component):
                      highest.eq((backward & -backward)[:self.width][::-1])]
         for place in range(len(position)):
             m.d.sync += position[place].eq(Cat(highest[i] for i in range(self.width) if i >> place & 1).any())
-        exponent = arith.exponent(left, 0, self.gain, SHIFT_LIMIT)
-        with m.If(turn):  # as it was when the bits were taken
-            m.d.sync += self.exponent_b.eq(exponent)
-        with m.Else():
+        # At most the limit, then at least the gain.
+        few = Signal(signed(EXPONENT_BITS + 1))
+        m.d.sync += few.eq(Mux(left > SHIFT_LIMIT, SHIFT_LIMIT, Mux(left < 0, 0, left)))
+        exponent = arith.exponent(few, 0, self.gain, SHIFT_LIMIT)
+        with m.If(turn):
             m.d.sync += self.exponent_a.eq(exponent)
+        with m.Else():  # as it was when the bits were taken
+            m.d.sync += self.exponent_b.eq(exponent)
         return m

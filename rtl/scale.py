@@ -10,20 +10,26 @@ from echolith.rtl.pipeline import delay
 from echolith.sim import arith
 from echolith.sim.model import SHIFT_LIMIT
 
-__all__ = ["EXPONENT_BITS", "Scale"]
+__all__ = ["EXPONENT_BITS", "Scale", "shift_amount"]
 
 EXPONENT_BITS = SHIFT_LIMIT.bit_length()
 
 
+def shift_amount(down, echo, exponent, gain):
+    """How far `Scale` shifts a word of a sample: ``exponent`` is the sample's, at least the gain."""
+    # A shift right by s is one left by limit - s before dropping limit bits; the limit is all ones.
+    return Mux(down, gain + ~exponent, Mux(echo, exponent, gain))[:EXPONENT_BITS]
+
+
 class Scale(wiring.Component):
-    """Results come `timing.scaled` cycles after the value, the amount is chosen with it.
+    """Results come `timing.scaled` cycles after the value.
 
     Members
     -------
     value, held : In, Out
         ``held`` is the value beside its result.
-    exponent, gain : In
-        The sample's exponent, at least the gain.
+    amount : In
+        `shift_amount`.
     down, echo : In(1)
         Of the value; held while values are inside, but for `Hardware.paired`.
     result : Out
@@ -36,8 +42,7 @@ class Scale(wiring.Component):
         self.hw = hw
         word = signed(hw.width)
         super().__init__({
-            "value": In(word), "held": Out(word), "exponent": In(EXPONENT_BITS), "gain": In(EXPONENT_BITS),
-            "down": In(1), "echo": In(1), "result": Out(word),
+            "value": In(word), "held": Out(word), "amount": In(EXPONENT_BITS), "down": In(1), "echo": In(1), "result": Out(word),
         })
 
     def elaborate(self, platform):
@@ -45,27 +50,19 @@ class Scale(wiring.Component):
         w, deep = self.hw.width, scaled(self.hw) > 2
         amount, shifted = Signal(EXPONENT_BITS), Signal(signed(w + SHIFT_LIMIT), reset_less=True)
         value = delay(m, self.value, 1, "value")
-        m.d.sync += [
-            # A shift right by s is one left by limit - s before dropping limit bits; the limit is all ones.
-            amount.eq(Mux(self.down, self.gain + ~self.exponent, Mux(self.echo, self.exponent, self.gain))),
-            shifted.eq(value << amount),
-        ]
+        m.d.sync += [amount.eq(self.amount), shifted.eq(value << amount)]
         # With one bit more, which rounds; clipped first, so that the adder is no longer than the word.
-        picked, whole, rounded = Signal(signed(w + 1)), Signal(signed(w + 1)), Signal(signed(w))
+        whole, rounded = Signal(signed(w + 1)), Signal(signed(w))
         nudge, error = (_dropped(shifted, drop) for drop in (self.hw.delta_shift, self.hw.readout_shift))
         of = Cat(self.down, self.echo)
         down, echo = delay(m, of, 2, "of") if self.hw.paired else of
-        outside, wide = Signal(), down | echo
-        with m.If(down):
-            m.d.comb += picked.eq(shifted >> SHIFT_LIMIT - 1)
-        with m.Elif(echo):
-            m.d.comb += [picked.eq(nudge), outside.eq(arith.outside(nudge, w + 1))]
-        with m.Else():
-            m.d.comb += [picked.eq(error), outside.eq(arith.outside(error, w))]
-        word = delay(m, picked, int(deep), "picked")
-        clipped, negative = (delay(m, bit, int(deep), name)
-                             for bit, name in ((outside, "outside"), (shifted[-1], "negative")))
-        wide = delay(m, wide, 1, "wide") if self.hw.paired else wide
+        wide = down | echo
+        picked = Mux(down, shifted >> SHIFT_LIMIT - 1, Mux(echo, nudge, error))
+        out = Cat(~down & echo & arith.outside(nudge, w + 1), ~down & ~echo & arith.outside(error, w))
+        word = delay(m, picked[:w + 1].as_signed(), int(deep), "picked")
+        outside, negative = (delay(m, bit, int(deep), name)
+                             for bit, name in ((out, "outside"), (shifted[-1], "negative")))
+        clipped, wide = outside.any(), delay(m, wide, 1, "wide") if self.hw.paired else wide
         limit = Cat((~negative).replicate(w - 1), negative ^ wide, negative).as_signed()
         m.d.comb += whole.eq(arith.rnd(Mux(clipped, limit, word), 1))
         m.d.comb += [

@@ -106,8 +106,8 @@ class UnitPath(wiring.Component):
         m.d.comb += self._pulses[0].eq(self.tick | (self.y_valid & (~c.dest[0] | c.spread)))
         place = self._places(m)
         q, r = self._operands(m, place)
-        y = self._sums(m)
-        nudge = self._nudges(m, platform, y)
+        y, following = self._sums(m)
+        nudge = self._nudges(m, platform, following)
         self._forces(m, q, r, y)
         self._move(m, q, nudge)
         if hw.general:
@@ -199,13 +199,14 @@ class UnitPath(wiring.Component):
         return q, r
 
     def _sums(self, m: Module):
-        """The column's sums at stage 1: slot a's, then slot b's."""
+        """The column's sums at stage 1, slot a's, then slot b's; and as they come into that register."""
         now, after = (Signal(signed(self.hw.accumulator), name=f"sum_{name}", reset_less=True)
                       for name in ("now", "after"))
-        m.d.sync += [now.eq(Mux(self.y_valid, self.y_a, after)), after.eq(self.y_b)]
-        return now
+        following = Mux(self.y_valid, self.y_a, after)
+        m.d.sync += [now.eq(following), after.eq(self.y_b)]
+        return now, following
 
-    def _nudges(self, m: Module, platform, y):
+    def _nudges(self, m: Module, platform, following):
         """Nudges of both samples wait in memory between their sweep and the kick, where they are read beside the
         momenta."""
         w, c = self.hw.width, self.command
@@ -223,7 +224,7 @@ class UnitPath(wiring.Component):
         m.d.comb += [
             nudges.r_addr.eq(Cat(sample, unit)), nudges.r_en.eq(1), nudges.w_en.eq(first | second),
             nudges.w_addr.eq(Cat(second, self._count(m, second))),
-            nudges.w_data.eq(arith.sat(arith.rnd(y, self.hw.nudge_shift), w)),
+            nudges.w_data.eq(arith.sat(delay(m, arith.rnd(following, self.hw.nudge_shift), 1, "nudge"), w)),
         ]
         return nudges.r_data.as_signed()
 
@@ -247,7 +248,7 @@ class UnitPath(wiring.Component):
         c, w = self.command, self.hw.width
         kick = self._kicked_momentum(m, nudge)
         p_sum = Signal(signed(len(kick)), reset_less=True)
-        p = arith.wrap(p_sum, w)
+        p = arith.wrap(_turned(p_sum, ~c.reverse & ~c.clear), w)
         self._drifting(m, p)
         d, late = self._drift.d, delay(m, q, self._moved - 2 - self._operand, "q")
         x = delay(m, _turned(late, c.reverse), 1, "q_turned")
@@ -264,16 +265,18 @@ class UnitPath(wiring.Component):
         kicked, moved = self._valid(self._kicked) & writes, self._valid(self._moved) & writes
         if self.hw.depths.index:
             moved &= ~c.gather  # the position that was read is not the element's own
-        element = self._momentum(m, self._pulses[self._kicked + 1])
+        element, astray = self._momentum(m, self._pulses[self._kicked + 1]), Signal(2)
         m.d.comb += [
             self.p_w_en.eq(kicked), self.p_w_data.eq(p),
             self.p_w_addr.eq(Cat(self._slot(self._kicked), element, c.context)),
             self.q_w_en.eq(moved), self.q_w_slot.eq(self._slot(self._moved)), self.q_w_data.eq(arith.wrap(q_sum, w)),
             self.q_w_addr.eq(Cat(self._element(m, self._pulses[self._moved + 1]), c.context)),
             self.wrapped.eq((kicked & arith.outside(p_sum, w)) | (moved & arith.outside(q_sum, w))),
-            self.moved.eq(c.check & ((self._valid(self._operand) & (q != 0))
-                                     | (self._valid(self._kick + self._fetched - 1) & (self.p != 0)))),
         ]
+        # A register each: their sweep goes on for longer.
+        m.d.sync += [away.eq(c.check & self._valid(stage) & (word != 0)) for away, stage, word in (
+            (astray[0], self._operand, q), (astray[1], self._kick + self._fetched - 1, self.p))]
+        m.d.comb += self.moved.eq(astray.any())
         self._respond(m, arith.wrap(q_sum, w), moved)
 
     @property
@@ -302,7 +305,8 @@ class UnitPath(wiring.Component):
                      self.mass_unit.eq(self._count(m, self._pulses[at + 1]))]
 
     def _kicked_momentum(self, m: Module, nudge):
-        """`arith.move` with one adder per operand: a - b is ~(~a + b), and inversions cost nothing behind an adder."""
+        """`arith.move` with one adder per operand: a - b is ~(~a + b). The last inversion, of all but reversed ones, is
+        left to who takes the sum."""
         c, w = self.command, self.hw.width
         forward, force = ~c.reverse, self._step.force
         forces = c.force | self.sweeping if self.hw.general else self.sweeping & ~c.dest[0]
@@ -314,7 +318,7 @@ class UnitPath(wiring.Component):
                          gated.eq(Mux(c.nudge & c.reverse, nudge, 0))]
             change = (Cat(1, change).as_signed() + Cat(invert, _turned(gated, invert)).as_signed()) >> 1
         change = delay(m, change.as_signed(), 1, "change")
-        return _turned(_turned(delay(m, self.p, 2 - self._fetched, "p_read"), forward) + change, forward)
+        return _turned(delay(m, self.p, 2 - self._fetched, "p_read"), forward) + change
 
     def _respond(self, m: Module, q, moved) -> None:
         """How far slot b's position is from slot a's, which came a cycle earlier."""
