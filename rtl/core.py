@@ -12,6 +12,7 @@ from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.registers import Bank as BankId
 from echolith.compiler.timing import fetched, host_read, tails
 from echolith.rtl.array import SynapseArray
+from echolith.rtl.beat import Beat
 from echolith.rtl.burst import Burst
 from echolith.rtl.command import buffer, older, region
 from echolith.rtl.decode import Tiles, decode_counts, decode_mode, decode_tail, forward_room
@@ -212,7 +213,12 @@ class Core(wiring.Component):
         m.submodules.feed = self.feed = f = Feed(
             hw, length_bits=len(s.setting_length), offset_bits=len(s.offset), index_bits=len(e.inner_index),
             word_bits=len(w.stream.payload))
-        wiring.connect(m, w.stream, f.pushed)
+        if hw.overlap:
+            m.submodules.beat = beat = Beat(len(w.stream.payload))
+            wiring.connect(m, w.stream, beat.i)
+            wiring.connect(m, beat.o, f.pushed)
+        else:
+            wiring.connect(m, w.stream, f.pushed)
         m.d.comb += [
             f.go.eq(w.go), f.first.eq(w.first if hw.overlap else 0), f.next.eq(s.next),
             self.rows.next.eq(delay(m, s.next, 2, "next")),  # the last cost's exponent has come by then

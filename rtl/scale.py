@@ -42,7 +42,8 @@ class Scale(wiring.Component):
         self.hw = hw
         word = signed(hw.width)
         super().__init__({
-            "value": In(word), "held": Out(word), "amount": In(EXPONENT_BITS), "down": In(1), "echo": In(1), "result": Out(word),
+            "value": In(word), "held": Out(word), "amount": In(EXPONENT_BITS),
+            "down": In(1), "echo": In(1), "result": Out(word),
         })
 
     def elaborate(self, platform):
