@@ -16,6 +16,7 @@ __all__ = [
 ]
 
 EXECUTE = 2  # cycles from a word's decoding to the next one's reading
+FETCHING = 2  # further cycles of FETCH: a line is asked for a cycle after the start, and between the samples
 DECIDE = 1  # cycle from the decision that a sweep may start to the start
 
 NEXT = 2  # further cycles of NEXT: one order word a cycle
@@ -180,6 +181,8 @@ def _walk(word: int, s: list[int], hw: Hardware) -> int:
     if opcode == Opcode.TRANSPOSED:
         columns -= columns % 2 if hw.packed else 0
         return walks * columns * (tiles if hw.burst else max(tiles, 2))
+    if opcode == Opcode.FETCH:
+        return 2 * length + FETCHING
     return 2 * length * (tiles if opcode == Opcode.UPDATE else 1)
 
 
@@ -251,7 +254,6 @@ class _Flight:
     taken: tuple[int, int] = (0, 0)  # the row unit has the FORWARD sweep before the last, the last
     moving: int = 0  # context in the neuron unit
     written: tuple[int, int] = (0, 0)  # the regions of row operands
-    fetching: bool = False  # the last sweep is a FETCH
 
     @property
     def idle(self) -> int:
@@ -273,8 +275,7 @@ class _Flight:
         units = self.units.after(now)
         return _Flight(left(self.walk), self.alone.after(now), self.rows.after(now), units, self.lanes.after(now),
                        self.feed.after(now), (left(self.taken[0]), left(self.taken[1])),
-                       self.moving if units.end else 0, (left(self.written[0]), left(self.written[1])),
-                       self.fetching and self.still > now)
+                       self.moving if units.end else 0, (left(self.written[0]), left(self.written[1])))
 
     def later(self, cycles: int) -> "_Flight":
         def moved(x: _Left) -> _Left:
@@ -282,7 +283,7 @@ class _Flight:
 
         return _Flight(self.walk + cycles, moved(self.alone), moved(self.rows), moved(self.units), moved(self.lanes),
                        moved(self.feed), (self.taken[0] + cycles, self.taken[1] + cycles), self.moving,
-                       (self.written[0] + cycles, self.written[1] + cycles), self.fetching)
+                       (self.written[0] + cycles, self.written[1] + cycles))
 
     def ready(self, word: int, s: list[int], hw: Hardware) -> int:
         """First cycle in which the sequencer may start a sweep."""
@@ -314,19 +315,17 @@ class _Flight:
             left = _Left(start + _walk(word, s, hw) + 1 + _tail(word, t), _walk(word, s, hw) + _tail(word, t))
             if opcode == Opcode.FETCH:
                 self.feed = left
-                return
             if _alone(word, hw):
                 self.alone = left
-            else:
+            elif opcode == Opcode.UNITS:
                 self.units = left
-            self.moving = context
+            self.moving = context if opcode == Opcode.UNITS else self.moving
             return
         self.walk = start + _walk(word, s, hw) + 1
         tail = _tail(word, t)
         if opcode == Opcode.TRANSPOSED and hw.burst and s[Setting.TILES] == 1:
             tail += s[Setting.COLUMNS] - 1
         left = _Left(self.walk + tail, tail)
-        self.fetching = opcode == Opcode.FETCH
         if opcode == Opcode.FORWARD:
             self.taken = self.taken[1], start + _columns(word, s, hw) + handed(hw)
         if not hw.overlap or _alone(word, hw):
@@ -362,13 +361,13 @@ def _alone(word: int, hw: Hardware) -> bool:
         return True
     if hw.depths.index and opcode in (Opcode.TRANSPOSED, Opcode.UNITS) and word >> Field.GATHER & 3:
         return True
-    return opcode == Opcode.UPDATE or (opcode == Opcode.FETCH and not _beside(word, hw))
+    return opcode == Opcode.UPDATE or (opcode == Opcode.FETCH and not (hw.paired and word >> Pairing.TILE & 1))
 
 
 def _beside(word: int, hw: Hardware) -> bool:
     """Whether the sweep engine has no part in it."""
     opcode = word >> 28
-    return hw.paired and (opcode == Opcode.UNITS or (opcode == Opcode.FETCH and bool(word >> Pairing.TILE & 1)))
+    return opcode == Opcode.FETCH or (hw.paired and opcode == Opcode.UNITS)
 
 
 class _Walk:
@@ -411,7 +410,7 @@ class _Walk:
             decode = max(decode, self.flight.idle + 1)
         elif opcode == Opcode.SET and self.hw.paired and word >> 24 & 15 == Setting.LENGTH:
             pass
-        elif opcode == Opcode.SET or (opcode == Opcode.ROW and (self.flight.fetching or not self.hw.paired)):
+        elif opcode == Opcode.SET or (opcode == Opcode.ROW and not self.hw.paired):
             decode = max(decode, self.flight.still + 1)
         self.now = decode + EXECUTE + (NEXT if opcode == Opcode.NEXT else 0)
 

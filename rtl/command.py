@@ -1,6 +1,5 @@
 """An execution word as a struct; the layout is that of `compiler.isa.Field`."""
 
-from amaranth.hdl import Const
 from amaranth.lib import data
 
 from echolith.compiler.design import Hardware
@@ -65,11 +64,9 @@ def first_tile(command):
     return _bits(command, Pairing.FIRST)
 
 
-def beside(hw: Hardware, opcode, command):
+def beside(hw: Hardware, opcode):
     """Whether the sweep engine has no part in it."""
-    if not hw.paired:
-        return Const(0)
-    return (opcode == Opcode.UNITS) | ((opcode == Opcode.FETCH) & one_tile(command))
+    return (opcode == Opcode.FETCH) | ((opcode == Opcode.UNITS) if hw.paired else 0)
 
 
 def region(hw: Hardware, command):

@@ -117,8 +117,7 @@ class Core(wiring.Component):
             self.tiles = tiles = Tiles(m, self.hw, s, e)
             m.d.sync += e.base.eq(tiles.base)
             m.d.comb += [e.short.eq(self._is(Opcode.FORWARD))]
-            m.d.sync += [b.passing.eq((s.setting_length << 1) + self.tails.units),
-                         b.feeding.eq((s.setting_length << 1) + self.tails.fetch)]
+            m.d.sync += b.passing.eq((s.setting_length << 1) + self.tails.units)
         else:
             m.d.comb += e.base.eq(s.setting_base)
         across = stride  # from a tile's column to the next tile's
@@ -129,25 +128,25 @@ class Core(wiring.Component):
         decode_mode(m, s, a.mode)
         self._tail(m)
         m.d.comb += [
-            e.start.eq(s.start & ~s.apart), e.stop.eq(s.stopping),
+            e.start.eq(s.walks), e.stop.eq(s.stopping),
             b.start.eq(s.start), b.apart.eq(s.apart), b.opcode.eq(s.opcode), b.command.eq(s.command),
             b.walking.eq(e.running),
-            s.free.eq(~e.running | e.closing),  # what may be held is waited for: see `Scoreboard`
-            b.ended.eq(e.ended), b.ending.eq(e.ending), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode),
+            s.free.eq(~e.running | e.closing),
+            b.ended.eq(e.ended), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode),
             b.room.eq(forward_room(m, self.hw, s)),
             b.next_command.eq(s.next_command), b.columns.eq(s.setting_columns),
             s.ready.eq(b.ready), s.still.eq(b.still), s.quiet.eq(b.quiet), s.idle.eq(b.idle),
             e.alternate.eq(self._is(Opcode.UNITS) | self._is(Opcode.UPDATE) | (self._is(Opcode.OUTER) & twice)),
             e.inner_step.eq(Mux(self._is(Opcode.TRANSPOSED), across, 1)),
             e.outer_step.eq(Mux(self._is(Opcode.TRANSPOSED), 1 + twice, stride)),
-            a.valid.eq(e.stepping & (self._is(Opcode.FORWARD) | self._is(Opcode.OUTER) | self._is(Opcode.TRANSPOSED)
-                                  | (self._is(Opcode.UPDATE) & (s.command.kind == 0)))),
+            a.valid.eq(e.valid & (self._is(Opcode.FORWARD) | self._is(Opcode.OUTER) | self._is(Opcode.TRANSPOSED)
+                                 | (self._is(Opcode.UPDATE) & (s.command.kind == 0)))),
             a.first.eq(e.first), a.last.eq(e.last), a.address.eq(e.address),
             a.tile.eq(self._moved(Mux(self._is(Opcode.TRANSPOSED), e.inner_index >> twice, e.outer_index),
                                   Setting.TILE)),
             *([a.second.eq(e.inner_index[0])] if twice else []),
             a.coarse.eq(s.setting_rate[22:24]), a.update.eq(s.command.dest), a.region.eq(region(self.hw, s.command)),
-            a.start.eq(s.start & self._next_is(Opcode.FORWARD)),
+            a.start.eq(s.starts[Opcode.FORWARD]),
             a.both.eq((s.command.dest == Dest.DRIVE) if self.hw.paired else 0),
         ]
 
@@ -209,9 +208,9 @@ class Core(wiring.Component):
 
     def _samples(self, m: Module) -> None:
         """Rows of a pair's records to the inputs or to the targets."""
-        hw, s, e, w = self.hw, self.sequencer, self.sweep, self.window
+        hw, s, w = self.hw, self.sequencer, self.window
         m.submodules.feed = self.feed = f = Feed(
-            hw, length_bits=len(s.setting_length), offset_bits=len(s.offset), index_bits=len(e.inner_index),
+            hw, length_bits=len(s.setting_length), offset_bits=len(s.offset),
             word_bits=len(w.stream.payload))
         if hw.overlap:
             m.submodules.beat = beat = Beat(len(w.stream.payload))
@@ -222,11 +221,10 @@ class Core(wiring.Component):
         m.d.comb += [
             f.go.eq(w.go), f.first.eq(w.first if hw.overlap else 0), f.next.eq(s.next),
             self.rows.next.eq(delay(m, s.next, 2, "next")),  # the last cost's exponent has come by then
-            f.start.eq(s.start & self._next_is(Opcode.FETCH)), f.next_command.eq(s.next_command),
+            f.start.eq(s.starts[Opcode.FETCH]), f.next_command.eq(s.next_command),
             f.length.eq(s.setting_length), f.offset.eq(s.offset),
-            f.offset_older.eq(s.offset_older if hw.paired else 0), f.fetching.eq(self._is(Opcode.FETCH)),
-            f.command.eq(s.command), f.running.eq(e.running), f.stepping.eq(e.stepping), f.second.eq(e.outer_index[0]),
-            f.index.eq(e.inner_index), f.last.eq(e.last), f.streaming.eq(w.streaming), e.hold.eq(f.hold),
+            f.offset_older.eq(s.offset_older if hw.paired else 0), f.stop.eq(s.stopping), f.streaming.eq(w.streaming),
+            self.scoreboard.fed.eq(f.ended),
             self.rows.target_w_en.eq(f.found[0] & f.fetch.target), self.rows.target_w_addr.eq(f.found[1:]),
             self.rows.target_w_data.eq(f.targets),
         ]
@@ -260,14 +258,14 @@ class Core(wiring.Component):
         place_of = Mux(s.command.source, Context.INPUT, s.command.context)
         swept = self._is(Opcode.FORWARD) | self._is(Opcode.OUTER)
         input_write = self.feed.found[0] & ~self.feed.fetch.target
-        host, fetching = w.host_bank == BankId.POSITIONS, self._is(Opcode.FETCH)
+        host = w.host_bank == BankId.POSITIONS
         self.host_word = Signal(signed(2 * hw.width))
         m.d.comb += self.host_word.eq(Mux(w.host_en, w.host_data, 0))
         if hw.paired:
             context = w.host_index[1 + bits:4 + bits]
             place_of = s.command.context
             self._inputs(m, platform, input_write, host & (context >= Context.INPUT))
-            host, input_write, fetching = host & (context < Context.INPUT), 0, 0
+            host, input_write = host & (context < Context.INPUT), 0
         for slot in range(2):
             moved, place, word = u.q_w_en & (u.q_w_slot == slot), u.q_w_addr, u.q_w_data
             if hw.general:
@@ -287,7 +285,7 @@ class Core(wiring.Component):
                 q[slot].w_addr.eq(Mux(s.busy, Mux(input_write, self.feed.found[2:2 + bits] | Context.INPUT << bits,
                                                   place), w.host_index[1:])),
                 # Only one of them is not zero.
-                q[slot].w_data.eq(word | Mux(fetching, self.feed.inputs << hw.input_shift, 0) | self.host_word),
+                q[slot].w_data.eq(word | Mux(input_write, self.feed.inputs << hw.input_shift, 0) | self.host_word),
             ]
         source = self._from_inputs if hw.paired else s.command.source
         sample = [Mux(source, s.command.context == 2, 0), Mux(source & (s.command.context == 1), 0, 1)]
@@ -459,7 +457,7 @@ class Core(wiring.Component):
         words = hw.lanes * hw.depths.weights + len(hw.vectors) * hw.depths.units
         response, leading = Signal(hw.width), Signal(hw.width)
         saturated = Signal(range(words + 1))  # every word is clipped once at most
-        waiting = self.sweep.running & self.sweep.hold
+        waiting = self.feed.waiting
         m.d.comb += [w.status.eq(Cat(s.busy | w.go, waiting)), w.response.eq(response),
                      w.leading.eq(leading), w.saturated.eq(saturated)]
         with m.If(w.go):

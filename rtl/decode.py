@@ -50,11 +50,9 @@ def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> None:
         with m.Case(Opcode.TRANSPOSED):
             each = tiles if hw.burst else Mux(tiles == 1, 2, tiles)
             m.d.comb += [outer.eq(s.setting_columns >> twice), period.eq(each << twice), active.eq(tiles << twice)]
-        with m.Case(Opcode.UNITS, Opcode.UPDATE):
+        with m.Default():  # UNITS, UPDATE
             m.d.comb += [outer.eq(Mux(s.next_opcode == Opcode.UNITS, 1, s.setting_tiles)),
                          period.eq(s.setting_length << 1), active.eq(s.setting_length << 1)]
-        with m.Default():
-            m.d.comb += [outer.eq(2), period.eq(s.setting_length), active.eq(s.setting_length)]
     m.d.sync += [e.outer.eq(outer), e.period.eq(period), e.active.eq(active)]
 
 
@@ -119,6 +117,6 @@ def decode_tail(m: Module, hw: Hardware, t: Tails, s: Sequencer, opcode, command
             m.d.comb += tail.eq(Mux(nudges, t.nudge, result(t.step, t.step_value, t.step_rows)) + backlog)
         with m.Case(Opcode.UNITS):
             m.d.comb += tail.eq(result(t.units, t.units_value, t.units_rows))
-        for opcode, cycles in ((Opcode.OUTER, t.outer), (Opcode.UPDATE, t.update), (Opcode.FETCH, t.fetch)):
+        for opcode, cycles in ((Opcode.OUTER, t.outer), (Opcode.UPDATE, t.update)):
             with m.Case(opcode):
                 m.d.comb += tail.eq(cycles)

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.timing import fetched
-from echolith.rtl.command import Command, older, one_tile
+from echolith.rtl.command import Command, older
 from echolith.rtl.fetch import Fetch
 from echolith.rtl.memory import Bank
 from echolith.rtl.pipeline import delay
@@ -24,13 +24,16 @@ class Feed(wiring.Component):
     next : In(1)
         Strobe: take the next two records of the order memory; they are there two and three cycles later.
     start, next_command, length, offset, offset_older : In
-        Strobe: the FETCH that waits begins; its words and its place in the records; see `Sequencer`.
-    fetching, command, running, stepping, second, index, last : In
-        A FETCH goes over the sweep engine, and the element of this cycle.
+        Strobe: the FETCH that waits begins; its words and its place in the records, which stand until it is over or,
+        if `Hardware.paired`, until the next cycle; see `Sequencer`.
+    stop : In(1)
+        End here.
     streaming, pushed : In
         Words come from the link.
-    hold : Out(1)
-        The sweep engine must wait for a word.
+    running, ended : Out(1)
+        From the cycle after ``start`` on; strobe with the last word.
+    waiting : Out(1)
+        For a word of the link.
     found, inputs, targets : Out
         A word: whether it is one, its slot, its number in the row; its value as the one or the other.
     fetch : Out(Command)
@@ -40,15 +43,14 @@ class Feed(wiring.Component):
     order_w_en, lines_w_en, w_addr, w_data : writes, at any time
     """
 
-    def __init__(self, hw: Hardware, *, length_bits: int, offset_bits: int, index_bits: int, word_bits: int):
-        self.hw, self.offset_bits, self.index_bits = hw, offset_bits, index_bits
+    def __init__(self, hw: Hardware, *, length_bits: int, offset_bits: int, word_bits: int):
+        self.hw, self.offset_bits = hw, offset_bits
         self.bits, self.order_bits = ((depth - 1).bit_length() for depth in (hw.depths.data, hw.depths.order))
         super().__init__({
             "go": In(1), "first": In(self.order_bits + 1), "next": In(1), "start": In(1), "next_command": In(Command),
             "length": In(length_bits), "offset": In(offset_bits), "offset_older": In(offset_bits),
-            "fetching": In(1), "command": In(Command), "running": In(1), "stepping": In(1), "second": In(1),
-            "index": In(index_bits), "last": In(1), "streaming": In(1), "pushed": In(stream.Signature(word_bits)),
-            "hold": Out(1), "found": Out(2 + index_bits), "inputs": Out(signed(hw.input_bits)),
+            "stop": In(1), "streaming": In(1), "pushed": In(stream.Signature(word_bits)),
+            "running": Out(1), "ended": Out(1), "waiting": Out(1), "found": Out(2 + length_bits), "inputs": Out(signed(hw.input_bits)),
             "targets": Out(signed(hw.target_bits)), "fetch": Out(Command), "masked_en": Out(2), "masked": Out(1),
             "order_w_en": In(1), "lines_w_en": In(1), "w_addr": In(max(self.bits, self.order_bits)), "w_data": In(32),
         })
@@ -59,27 +61,22 @@ class Feed(wiring.Component):
             line=self.hw.data_width, depth=self.hw.depths.data, latency=fetched(self.hw))
         m.submodules.fetch = fetch = Fetch(self.hw, offset_bits=self.offset_bits)
         wiring.connect(m, fetch.port, data.port)
+        m.submodules.words = words = Words(len(self.length))
         begins = self._begins(m, self._records(m))
-        wanted, word = self.fetching & self.stepping, (self.second, self.index, self.last)
+        with m.If(self.start):
+            m.d.sync += self.fetch.eq(self.next_command)
         if self.hw.paired:
-            m.submodules.words = words = Words(len(self.length))
-            m.d.comb += [words.start.eq(self.start & one_tile(self.next_command)), words.length.eq(self.length),
-                         words.there.eq(fetch.there)]
-            begins = self._held(m, begins, words.running | (self.fetching & self.running))
-            beside = words.second, words.index, words.last
-            word = [Mux(words.running, x, y) for x, y in zip(beside, word, strict=True)]
-            wanted |= words.running
-        else:
-            m.d.comb += self.fetch.eq(self.command)
-        second, index, last = word
+            begins = self._held(m, begins, words.running)
         m.d.comb += [
+            words.start.eq(self.start), words.length.eq(self.length), words.there.eq(fetch.there),
+            words.stop.eq(self.stop), self.running.eq(words.running), self.ended.eq(words.ended),
             fetch.start.eq(self.start), fetch.target.eq(self.fetch.target), fetch.drop.eq(self.go),
             *(port.eq(x) for port, x in zip((fetch.offset, fetch.record_a, fetch.record_b), begins, strict=True)),
-            fetch.wanted.eq(wanted), fetch.last.eq(last),
+            fetch.wanted.eq(words.running), fetch.second.eq(words.second), fetch.last.eq(words.last),
             fetch.streaming.eq(self.streaming), fetch.pushed.payload.eq(self.pushed.payload),
             fetch.pushed.valid.eq(self.pushed.valid), self.pushed.ready.eq(fetch.pushed.ready),
-            self.hold.eq(self.fetching & ~fetch.there), self.inputs.eq(fetch.inputs), self.targets.eq(fetch.targets),
-            self.found.eq(delay(m, Cat(fetch.taken, second, index), fetched(self.hw), "found")),
+            self.waiting.eq(words.running & fetch.waiting), self.inputs.eq(fetch.inputs), self.targets.eq(fetch.targets),
+            self.found.eq(delay(m, Cat(fetch.taken, words.second, words.index), fetched(self.hw), "found")),
             data.w_en.eq(self.lines_w_en), data.w_addr.eq(self.w_addr), data.w_data.eq(self.w_data),
         ]
         return m
@@ -113,13 +110,11 @@ class Feed(wiring.Component):
         return [Mux(of, x, y) for x, y in zip((self.offset_older, *before), (self.offset, *records), strict=True)]
 
     def _held(self, m: Module, begins: list, running) -> list:
-        """They, as they were at the start while a FETCH runs beside other words; its command too."""
+        """They, as they were at the start while a FETCH is ``running``: other words may follow at once."""
         held = []
         for index, value in enumerate(begins):
             kept = Signal.like(value, name=f"begin_{index}")
             with m.If(self.start):
                 m.d.sync += kept.eq(value)
             held.append(Mux(running, kept, value))
-        with m.If(self.start):
-            m.d.sync += self.fetch.eq(self.next_command)
         return held

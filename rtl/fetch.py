@@ -18,18 +18,19 @@ class Fetch(wiring.Component):
     """Members
     -------
     start : In(1)
-        Strobe: a row begins; ``target``, ``offset`` and ``record_*`` are held until it ends, the latter from a cycle
-        before on.
+        Strobe: a row begins, with its first word in the cycle after the next at the earliest; there is one more cycle
+        between the two samples. ``offset`` and ``record_*`` are held until it ends, from a cycle before on, ``target``
+        from the next cycle on.
     target : In(1)
         Words are targets.
     offset : In
         Place of the row inside the records, in the narrower of the two fields.
     record_a, record_b : In
         Lines where the samples' records begin.
-    wanted, last : In
-        The next word of the row is wanted, and the last of it.
-    there, taken : Out(1)
-        It can be had; it is taken.
+    wanted, second, last : In
+        The next word of the row is wanted, of sample b, the last of it.
+    there, taken, waiting : Out(1)
+        It can be had; it is taken; it could be had if the stream had one.
     inputs, targets : Out
         The word, `timing.fetched` cycles after ``taken``.
     streaming, pushed : In
@@ -44,8 +45,8 @@ class Fetch(wiring.Component):
         bits, line = (hw.depths.data - 1).bit_length(), hw.data_width
         super().__init__({
             "start": In(1), "target": In(1), "offset": In(offset_bits),
-            "record_a": In(bits), "record_b": In(bits), "wanted": In(1), "last": In(1),
-            "there": Out(1), "taken": Out(1),
+            "record_a": In(bits), "record_b": In(bits), "wanted": In(1), "second": In(1), "last": In(1),
+            "there": Out(1), "taken": Out(1), "waiting": Out(1),
             "inputs": Out(signed(hw.input_bits)), "targets": Out(signed(hw.target_bits)),
             "streaming": In(1), "pushed": In(stream.Signature(line)), "port": Out(SamplePort(bits, line)),
             "drop": In(1),
@@ -57,37 +58,37 @@ class Fetch(wiring.Component):
         unit = min(fields)
         self._low = (self.hw.data_width // unit - 1).bit_length()  # bits of a place inside a line
         self._grains = [(width // unit - 1).bit_length() for width in fields]
+        self._going = Signal()  # a sample's first line has not been asked for yet
         done = self._take(m, fields)
         self._ask(m, done)
         return m
 
     def _ask(self, m: Module, done: Value) -> None:
-        """The first line with the start, every other with the last word of the one before."""
-        request = self.port.request
+        """A sample's first line in the cycle after the start, or after the other's last word; every other with the last
+        word of the one before."""
+        request, going = self.port.request, self._going
         first = [Signal.like(request.payload, name=f"first_{x}") for x in "ab"]
-        address, second, going, now = Signal.like(request.payload), Signal(), Signal(), Signal.like(request.payload)
+        address, again = Signal.like(request.payload), done & self.last & ~self.second
         m.d.sync += [place.eq(record + (self.offset >> self._low))
                      for place, record in zip(first, (self.record_a, self.record_b), strict=True)]
         m.d.comb += [
-            now.eq(Mux(self.start, first[0], Mux(done & self.last, first[1], address))),
-            request.payload.eq(now), self.port.drop.eq(self.drop),
-            request.valid.eq((self.start | going | (done & ~(self.last & second))) & ~self.streaming & ~self.drop),
+            request.payload.eq(address), self.port.drop.eq(self.drop),
+            request.valid.eq((going | (done & ~self.last)) & ~self.streaming & ~self.drop),
         ]
-        with m.If(self.start):
-            m.d.sync += second.eq(0)
-        with m.Elif(done & self.last):
-            m.d.sync += second.eq(1)
-        with m.If(request.valid):
-            m.d.sync += [going.eq(~request.ready), address.eq(now + request.ready)]
-        with m.If(self.drop):
-            m.d.sync += going.eq(0)
+        with m.If(request.valid & request.ready):
+            m.d.sync += address.eq(address + 1)
+        with m.If(self.start | again):
+            m.d.sync += [going.eq(1), address.eq(Mux(self.start, first[0], first[1]))]
+        with m.Else():
+            m.d.sync += going.eq(request.valid & ~request.ready)
 
     def _take(self, m: Module, fields: list[int]) -> Value:
         """The word out of its line, registered; the line goes with the last word that it has for this row."""
         lines, place = self.port.lines, Signal(max(self._low, 1))
         begin = Mux(self.streaming, 0, self.offset[:self._low])
         m.d.comb += [
-            self.there.eq(Mux(self.streaming, self.pushed.valid, lines.valid)),
+            self.there.eq(Mux(self.streaming, self.pushed.valid & ~self._going, lines.valid)),
+            self.waiting.eq(self.streaming & ~self.pushed.valid & ~self._going),
             self.taken.eq(self.wanted & self.there),
         ]
         if self._low:

@@ -1,6 +1,6 @@
 """What is still on its way, and whether the next sweep may start."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -26,11 +26,12 @@ class Scoreboard(wiring.Component):
     start, apart : In
         Strobe: the sweep that waited goes over its addresses from the next cycle on; or it is `command.beside` the
         sweep engine.
-    opcode, command, walking, ended, ending, tail : In
-        The sweep that does so, or did last; strobe in the last cycle, and the same but for holds; the cycles that its
-        results need from there.
-    passing, feeding : In
-        Cycles from the start of a UNITS or FETCH `command.beside` the sweep engine until all is done.
+    opcode, command, walking, ended, tail : In
+        The sweep that does so, or did last; strobe in the last cycle; the cycles that its results need from there.
+    passing : In
+        Cycles from the start of a UNITS `command.beside` the sweep engine until all is done.
+    fed : In
+        Strobe: a FETCH has its last word.
     taken : In(1)
         Strobe: the first sums of a FORWARD sweep reach the row unit.
     next_opcode, next_command, columns, room : In
@@ -47,10 +48,9 @@ class Scoreboard(wiring.Component):
         self.hw, self.tail_bits, self._settled = hw, tail_bits, tails(hw).settled
         super().__init__({
             "start": In(1), "apart": In(1), "opcode": In(4), "command": In(Command), "walking": In(1),
-            "ended": In(1), "ending": In(1),
-            "tail": In(tail_bits), "taken": In(1), "next_opcode": In(4), "next_command": In(Command),
+            "ended": In(1), "fed": In(1), "tail": In(tail_bits), "taken": In(1), "next_opcode": In(4), "next_command": In(Command),
             "columns": In(column_bits), "room": In(column_bits + 1),
-            **({"passing": In(tail_bits), "feeding": In(tail_bits)} if hw.paired else {}),
+            **({"passing": In(tail_bits)} if hw.paired else {}),
             "ready": Out(1), "still": Out(1), "quiet": Out(1), "idle": Out(1),
         })
 
@@ -63,20 +63,20 @@ class Scoreboard(wiring.Component):
             waiting, going = self._kinds(m)
             everything = tuple(zip((alone, rows, units, lanes), going, strict=True))
         passes = self.start & self.apart & (self.next_opcode == Opcode.UNITS)
+        feed, single = self._feed(m)
         for left, chosen in everything:
-            # Only what is alone may be held.
-            begins = (((self.ended if left is alone else self.ending) & chosen, self.tail),)
+            begins = ((self.ended & chosen, self.tail),)
             if self.hw.paired and (left is alone or left is units):
                 begins += ((passes & (waiting[0] if left is alone else ~waiting[0]), self.passing),)
             left.count(m, *begins)
-        feed = self._feed(m)
         still, idle, quiet = (Signal(name=f"{name}_now") for name in ("still", "idle", "quiet"))
-        m.d.comb += [still.eq(~self.walking & alone.over),
-                     idle.eq(still & rows.over & units.over & lanes.over & feed.over & (self._written == 0)),
+        nothing = Signal()  # that is alone
+        m.d.comb += [nothing.eq(alone.over & (feed | ~single)), still.eq(~self.walking & nothing),
+                     idle.eq(still & rows.over & units.over & lanes.over & feed & (self._written == 0)),
                      quiet.eq(idle), self.ready.eq(self.idle)]
         m.d.sync += [self.still.eq(still), self.idle.eq(idle), self.quiet.eq(quiet)]
         if self.hw.paired:
-            m.d.comb += quiet.eq(~(self.walking & ~going[3]) & alone.over & rows.over & units.over & feed.over
+            m.d.comb += quiet.eq(~(self.walking & ~going[3]) & alone.over & rows.over & units.over & feed
                                  & (self._written == 0))
         if self.hw.overlap:
             there = {left: self.walking & chosen for left, chosen in everything}
@@ -89,8 +89,8 @@ class Scoreboard(wiring.Component):
             if not self.hw.general:
                 closes = [units.below(m, there[units], self.tail, self.columns - less, f"_{less}") for less in range(2)]
                 close = Mux(delay(m, biased, 1, "biased"), closes[1], closes[0])
-            may = self._may_start(m, fits, *soon[1:], close, feed.over, rows, waiting, going)
-            m.d.comb += self.ready.eq(Mux(waiting[0], self.idle, soon[0] & may))
+            may = self._may_start(m, fits, *soon[1:], close, feed, rows, waiting, going)
+            m.d.comb += self.ready.eq(Mux(waiting[0], self.idle, soon[0] & (feed | ~single) & may))
         return m
 
     def _kinds(self, m: Module):
@@ -105,11 +105,16 @@ class Scoreboard(wiring.Component):
         return waiting, going
 
     def _feed(self, m: Module):
-        """Cycles that a FETCH beside other sweeps takes yet."""
-        feed = _Left("feed", self.tail_bits)
-        if self.hw.paired:
-            feed.count(m, (self.start & (self.next_opcode == Opcode.FETCH) & one_tile(self.next_command), self.feeding))
-        return feed
+        """Whether the last FETCH is over, and whether it is alone."""
+        feed, feeding, single = _Left("feed", self.tail_bits), Signal(), Signal(init=1)
+        feed.count(m, (self.fed, Const(tails(self.hw).fetch)))
+        with m.If(self.start & (self.next_opcode == Opcode.FETCH)):
+            m.d.sync += feeding.eq(1)
+            if self.hw.paired:
+                m.d.sync += single.eq(~one_tile(self.next_command))
+        with m.Elif(self.fed):
+            m.d.sync += feeding.eq(0)
+        return feed.over & ~feeding, single
 
     def _may_start(self, m: Module, fits, units, lanes, close, feed, rows, waiting, going):
         """``fits``: the row unit is done soon enough when the sweep could start; ``units``, ``lanes``, ``feed``: they
@@ -119,9 +124,9 @@ class Scoreboard(wiring.Component):
         drained, draining = Signal(), Signal()  # the region that the row unit writes, if it does
         waits = Signal(2)  # FORWARD sweeps for the row unit
         launched = self.start & waiting[1]
-        with m.If(self.ending & going[1]):
+        with m.If(self.ended & going[1]):
             m.d.sync += [drained.eq(region(self.hw, self.command)), draining.eq(_writes(self.command))]
-        with m.If(self.ending & going[2]):
+        with m.If(self.ended & going[2]):
             m.d.sync += moving.eq(self.command.context)
         if self.hw.paired:
             with m.If(self.start & self.apart & waiting[2]):

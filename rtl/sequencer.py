@@ -62,6 +62,8 @@ class Sequencer(wiring.Component):
     start, apart : Out
         Strobe: the sweep in ``next_opcode`` and ``next_command`` begins with the next cycle; whether it is one that
         runs `command.beside` the sweep engine.
+    starts, walks : Out
+        ``start`` of each opcode, one bit each; that of a sweep which is not `command.beside` the sweep engine.
     stopping : Out
         A stop has come and the run is not over yet: sweeps end early.
     next_opcode, next_command : Out
@@ -88,7 +90,8 @@ class Sequencer(wiring.Component):
         self.settings = setting_bits(hw)
         super().__init__({
             "go": In(1), "stop": In(1), "entry": In(pc), "pairs": In(LOOP_BITS), "guard": In(1), "busy": Out(1),
-            "opcode": Out(4), "command": Out(Command), "start": Out(1), "apart": Out(1), "stopping": Out(1),
+            "opcode": Out(4), "command": Out(Command), "start": Out(1), "apart": Out(1),
+            "starts": Out(16), "walks": Out(1), "stopping": Out(1),
             "next_opcode": Out(4), "next_command": Out(Command), "doing": Out(16), "waiting": Out(16),
             "ready": In(1), "still": In(1), "quiet": In(1), "idle": In(1), "free": In(1),
             "next": Out(1),
@@ -115,8 +118,8 @@ class Sequencer(wiring.Component):
         ]
         self._sets = Signal(16)  # the setting that a SET in ``word`` writes
         m.d.sync += self._sets.eq(Mux(word[28:] == Opcode.SET, 1 << word[24:28], 0))
-        m.d.sync += [ready.eq(0), self.start.eq(0), self.waiting.eq(1 << word[28:]),
-                     self.apart.eq(beside(self.hw, self.next_opcode, self.next_command)),
+        m.d.sync += [ready.eq(0), self.start.eq(0), self.starts.eq(0), self.walks.eq(0), self.waiting.eq(1 << word[28:]),
+                     self.apart.eq(beside(self.hw, self.next_opcode)),
                      self._final.eq(self._left[0] == 1)]
         may = self.ready & ~self.stopping
         with m.If(self.stop):
@@ -155,7 +158,7 @@ class Sequencer(wiring.Component):
                 m.next = "WAIT"
             with m.State("WAIT"):
                 with m.If(ready & (self.free | self.apart)):
-                    m.d.sync += self.start.eq(1)
+                    m.d.sync += [self.start.eq(1), self.starts.eq(self.waiting), self.walks.eq(~self.apart)]
                     m.next = "START"
                 with m.Else():
                     m.d.sync += ready.eq(may)
@@ -193,7 +196,7 @@ class Sequencer(wiring.Component):
             with m.Case(Opcode.SET):
                 m.d.comb += go.eq(self.still | (length if paired else 0))
             with m.Case(Opcode.ROW):
-                m.d.comb += go.eq(self.still | ((self.opcode != Opcode.FETCH) if paired else 0))
+                m.d.comb += go.eq(1 if paired else self.still)
             with m.Default():
                 m.d.comb += go.eq(1)
         return Mux(self.stopping, self.idle, go)

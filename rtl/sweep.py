@@ -24,17 +24,13 @@ class Sweep(wiring.Component):
     alternate : In(1)
         Only even cycles are valid (an element takes two).
     base, inner_step, outer_step : In
-        Address of the first element and its growth per stepping cycle and per round; none of a sweep that is held.
+        Address of the first element and its growth per valid cycle and per round.
     stop : In(1)
         End here.
-    hold : In(1)
-        Freeze the counters (waiting for input).
     valid, first, last, inner_index, outer_index, address : Out
         The element of this cycle; ``first`` and ``last`` of its round.
-    running, ended : Out(1)
-        From the cycle after ``start`` on, outer * period cycles; strobe in the last of them.
-    stepping, ending, closing : Out(1)
-        ``valid`` and ``ended`` of sweeps that are never held; the latter, or a cycle before it.
+    running, ended, closing : Out(1)
+        From the cycle after ``start`` on, outer * period cycles; strobe in the last of them; from a cycle before it on.
 
     With ``repeat_bits``, the whole walk is done over and over:
 
@@ -53,31 +49,29 @@ class Sweep(wiring.Component):
         super().__init__({
             "start": In(1), "outer": In(outer_bits), "period": In(inner_bits), "active": In(inner_bits),
             "short": In(1), "alternate": In(1), "base": In(address_bits), "inner_step": In(address_bits),
-            "outer_step": In(address_bits), "stop": In(1), "hold": In(1),
+            "outer_step": In(address_bits), "stop": In(1),
             "valid": Out(1), "first": Out(1), "last": Out(1), "inner_index": Out(inner_bits),
             "outer_index": Out(outer_bits), "address": Out(address_bits), "running": Out(1), "ended": Out(1),
-            "stepping": Out(1), "ending": Out(1), "closing": Out(1), **repeats,
+            "closing": Out(1), **repeats,
         })
 
     def elaborate(self, platform):
         m = Module()
         live, row = Signal(), Signal(self.address_bits)
-        going, sweep_end, next_row = Signal(), Signal(), Signal(self.address_bits)
+        sweep_end, next_row = Signal(), Signal(self.address_bits)
         period, active, rounds = (Countdown(name, total) for name, total in (
             ("period", self.period), ("active", self.active), ("rounds", self.outer)))
         last_walk, last_next = self._last(m)
         rounds_next = Mux(period.last, rounds.next(rounds.last), rounds.last)
         m.d.comb += [
-            going.eq(self.running & ~self.hold),
             sweep_end.eq((period.last | (self.short & active.last)) & rounds.last & last_walk),
             next_row.eq(row + self.outer_step),
-            self.stepping.eq(live & ~(self.alternate & self.inner_index[0])), self.last.eq(active.last),
-            self.valid.eq(self.stepping & ~self.hold), self.ending.eq(self.running & (self.stop | sweep_end)),
-            self.ended.eq(self.running & (self.stop | (sweep_end & ~self.hold))),
-            self.closing.eq(self.ending | (self.running & rounds_next & last_next & (
+            self.valid.eq(live & ~(self.alternate & self.inner_index[0])), self.last.eq(active.last),
+            self.ended.eq(self.running & (self.stop | sweep_end)),
+            self.closing.eq(self.ended | (self.running & rounds_next & last_next & (
                 period.next(period.last) | (self.short & active.next(period.last))))),
         ]
-        with m.If(going):
+        with m.If(self.running):
             m.d.sync += [self.inner_index.eq(self.inner_index + 1), self.first.eq(period.last),
                          live.eq(live & ~self.last)]
             period.count(m, period.last)
@@ -85,12 +79,12 @@ class Sweep(wiring.Component):
             with m.If(period.last):
                 rounds.count(m, rounds.last)
                 m.d.sync += [self.inner_index.eq(0), self.outer_index.eq(self.outer_index + 1), live.eq(~sweep_end)]
-        with m.If(self.stepping):
+        with m.If(self.valid):
             m.d.sync += self.address.eq(self.address + self.inner_step)
         with m.If(self.running & period.last):
             m.d.sync += [row.eq(next_row), self.address.eq(next_row)]
         if self.repeat_bits:
-            m.d.comb += [self.again.eq(going & period.last & rounds.last & ~last_walk),
+            m.d.comb += [self.again.eq(self.running & period.last & rounds.last & ~last_walk),
                          self.next_index.eq(Mux(period.last, 0, self.inner_index + 1))]
             with m.If(self.again):
                 m.d.sync += [self.outer_index.eq(0), row.eq(self.base), self.address.eq(self.base)]

@@ -55,26 +55,32 @@ class Words(wiring.Component):
 
     Members
     -------
-    running : Out(1)
-        From the cycle after ``start`` on.
-    valid, index, second, last : Out
-        The word taken in this cycle, its slot, and whether it is that slot's last.
+    stop : In(1)
+        End here.
+    running, ended : Out(1)
+        From the cycle after ``start`` on; strobe in the last cycle.
+    index, second, last : Out
+        The word taken next, its slot, and whether it is that slot's last.
     """
 
     def __init__(self, bits: int):
-        super().__init__({"start": In(1), "length": In(bits), "there": In(1), "running": Out(1), "valid": Out(1),
-                          "index": Out(bits), "second": Out(1), "last": Out(1)})
+        super().__init__({"start": In(1), "length": In(bits), "there": In(1), "stop": In(1), "running": Out(1),
+                          "ended": Out(1), "index": Out(bits), "second": Out(1), "last": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
         words = Countdown("words", self.length)
-        m.d.comb += [self.valid.eq(self.running & self.there), self.last.eq(words.last)]
+        taken = self.running & self.there
+        m.d.comb += [self.ended.eq((self.running & self.stop) | (taken & self.last & self.second)),
+                     self.last.eq(words.last)]
         with m.If(self.start):
             words.start(m)
             m.d.sync += [self.running.eq(1), self.index.eq(0), self.second.eq(0)]
-        with m.Elif(self.valid):
+        with m.Elif(taken):
             words.count(m, self.last)
             m.d.sync += self.index.eq(self.index + 1)
             with m.If(self.last):
-                m.d.sync += [self.index.eq(0), self.second.eq(1), self.running.eq(~self.second)]
+                m.d.sync += [self.index.eq(0), self.second.eq(1)]
+        with m.If(self.ended):
+            m.d.sync += self.running.eq(0)
         return m
