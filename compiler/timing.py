@@ -19,9 +19,8 @@ EXECUTE = 2  # cycles from a word's decoding to the next one's reading
 FETCHING = 2  # further cycles of FETCH: a line is asked for a cycle after the start, and between the samples
 DECIDE = 1  # cycle from the decision that a sweep may start to the start
 
-NEXT = 2  # further cycles of NEXT: one order word a cycle
 GROUP = 8  # lanes that share a copy of the broadcast registers
-LEADING = 9  # cycles from a cost derivative to the exponent that follows from it
+LEADING = 10  # cycles from a cost derivative to the exponent that follows from it
 BURST = 2  # from a column's sums to the neuron unit's, if none wait before them
 
 
@@ -412,7 +411,7 @@ class _Walk:
             pass
         elif opcode == Opcode.SET or (opcode == Opcode.ROW and not self.hw.paired):
             decode = max(decode, self.flight.still + 1)
-        self.now = decode + EXECUTE + (NEXT if opcode == Opcode.NEXT else 0)
+        self.now = decode + EXECUTE + (1 + fetched(self.hw) if opcode == Opcode.NEXT else 0)
 
     def _loop(self, pc: int, count: int, pairs: bool) -> int:
         """As many rounds as it takes to find what all others take: settings inside a loop are constants, and what is

@@ -1,8 +1,10 @@
 """The core: array, neuron unit, sequencer and memories, connected. Reached through the register window only."""
 
 import dataclasses
+from functools import reduce
+from operator import or_
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -129,7 +131,7 @@ class Core(wiring.Component):
         self._tail(m)
         m.d.comb += [
             e.start.eq(s.walks), e.stop.eq(s.stopping),
-            b.start.eq(s.start), b.apart.eq(s.apart), b.opcode.eq(s.opcode), b.command.eq(s.command),
+            b.starts.eq(s.starts), b.walks.eq(s.walks), b.opcode.eq(s.opcode), b.command.eq(s.command),
             b.walking.eq(e.running),
             s.free.eq(~e.running | e.closing),
             b.ended.eq(e.ended), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode),
@@ -220,7 +222,7 @@ class Core(wiring.Component):
             wiring.connect(m, w.stream, f.pushed)
         m.d.comb += [
             f.go.eq(w.go), f.first.eq(w.first if hw.overlap else 0), f.next.eq(s.next),
-            self.rows.next.eq(delay(m, s.next, 2, "next")),  # the last cost's exponent has come by then
+            self.rows.next.eq(delay(m, s.next, 1 + fetched(hw), "next")),  # the last cost's exponent has come by then
             f.start.eq(s.starts[Opcode.FETCH]), f.next_command.eq(s.next_command),
             f.length.eq(s.setting_length), f.offset.eq(s.offset),
             f.offset_older.eq(s.offset_older if hw.paired else 0), f.stop.eq(s.stopping), f.streaming.eq(w.streaming),
@@ -345,7 +347,7 @@ class Core(wiring.Component):
         given = self._given(s.next_opcode, s.next_command)
         directly = s.start & ~forward & s.next_command.rows if self.hw.general else 0
         working = Signal(len(given))
-        launched, begins = s.start & forward, s.start & moves
+        launched, begins = s.starts[Opcode.FORWARD], s.start & moves
         if self.hw.paired:  # the word still stands there
             launched, begins = delay(m, launched, 1, "launched"), delay(m, begins, 1, "begins")
         launched = self._launched(m, launched, given)
@@ -508,16 +510,13 @@ class Core(wiring.Component):
                 BankId.RESULTS: self.results.r_data,
                 BankId.POSITIONS: Mux(w.host_index[0], self.q[1].r_data, self.q[0].r_data),
                 BankId.MOMENTA: self.p.r_data}
-        with m.Switch(banks):
-            for bank, value in read.items():
-                with m.Case(bank):
-                    m.d.sync += w.host_read.eq(value)
-            for bank, port in ((BankId.VECTORS, "host_w_data"), (BankId.VECTOR_GRADIENTS, "host_g_data")):
-                with m.Case(bank):
-                    with m.Switch(w.host_index >> u.bits):
-                        for index, vector in enumerate(self.vectors):
-                            with m.Case(index):
-                                m.d.sync += w.host_read.eq(getattr(vector, port))
+        for bank, port in ((BankId.VECTORS, "host_w_data"), (BankId.VECTOR_GRADIENTS, "host_g_data")):
+            if self.vectors:
+                found = Array([getattr(vector, port) for vector in self.vectors])[w.host_index >> u.bits]
+                read[bank] = delay(m, found, int(hw.overlap), "vector")
+        m.d.sync += w.host_read.eq(reduce(or_, (
+            Mux(delay(m, banks == bank, int(hw.overlap), "reads"), value, 0).as_signed()
+            for bank, value in read.items())))
 
 
 def _index_bits(hw: Hardware) -> int:

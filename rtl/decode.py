@@ -2,8 +2,10 @@
 scoreboard."""
 
 from collections.abc import Callable
+from functools import reduce
+from operator import or_
 
-from amaranth.hdl import Const, Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Signal, Value
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Dest, Opcode
@@ -34,32 +36,37 @@ class Tiles:
 
 def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> None:
     """The counts of the sweep that waits."""
-    outer, period, active = (Signal.like(x, name=f"next_{name}") for name, x in (
-        ("outer", e.outer), ("period", e.period), ("active", e.active)))
-    columns, tiles = Signal.like(period, name="swept"), s.setting_tiles
-    twice = int(hw.packed is not None)  # two columns at once in TRANSPOSED, one lane after the other in OUTER
-    m.d.comb += columns.eq(_forward_columns(hw, s))
-    with m.Switch(s.next_opcode):
-        with m.Case(Opcode.FORWARD):
-            m.d.comb += [outer.eq(Mux(one_tile(s.next_command), 1, tiles) if hw.paired else tiles),
-                         period.eq(_most(columns, _drained(hw, s.next_command))), active.eq(columns)]
-        with m.Case(Opcode.OUTER):
-            cycles = _outer_columns(m, hw, s) << twice
-            m.d.comb += [outer.eq(tiles), period.eq(_most(cycles, reuse(hw)) if hw.repeat else cycles),
-                         active.eq(cycles)]
-        with m.Case(Opcode.TRANSPOSED):
-            each = tiles if hw.burst else Mux(tiles == 1, 2, tiles)
-            m.d.comb += [outer.eq(s.setting_columns >> twice), period.eq(each << twice), active.eq(tiles << twice)]
-        with m.Default():  # UNITS, UPDATE
-            m.d.comb += [outer.eq(Mux(s.next_opcode == Opcode.UNITS, 1, s.setting_tiles)),
-                         period.eq(s.setting_length << 1), active.eq(s.setting_length << 1)]
-    m.d.sync += [e.outer.eq(outer), e.period.eq(period), e.active.eq(active)]
+    tiles, twice = s.setting_tiles, int(hw.packed is not None)  # two columns in TRANSPOSED, one lane, then one in OUTER
+    columns, least = _later(m, hw, _forward_columns(hw, s)), _later(m, hw, _drained(hw, s.next_command))
+    cycles, each = _later(m, hw, _outer_columns(m, hw, s)) << twice, tiles if hw.burst else Mux(tiles == 1, 2, tiles)
+    forward, outer, transposed = (s.waiting[opcode] for opcode in (Opcode.FORWARD, Opcode.OUTER, Opcode.TRANSPOSED))
+    rounds = Mux(one_tile(s.next_command), 1, tiles) if hw.paired else tiles
+    elements, passes = s.setting_length << 1, ~(forward | outer | transposed)
+    m.d.sync += [
+        e.outer.eq(_chosen((forward, rounds), (outer, tiles), (transposed, s.setting_columns >> twice),
+                           (passes, Mux(s.waiting[Opcode.UNITS], 1, tiles)))),
+        e.period.eq(_chosen((forward, _later(m, hw, Mux(columns < least, least, columns))),
+                            (outer, Mux(cycles < reuse(hw), reuse(hw), cycles) if hw.repeat else cycles),
+                            (transposed, each << twice), (passes, elements))),
+        e.active.eq(_chosen((forward, _later(m, hw, columns)), (outer, cycles), (transposed, tiles << twice),
+                            (passes, elements))),
+    ]
+
+
+def _later(m: Module, hw: Hardware, value):
+    """With overlap a word waits for a cycle or two longer."""
+    return delay(m, Value.cast(value), int(hw.overlap), "counted")
+
+
+def _chosen(*choices):
+    """The value of the one condition that holds."""
+    return reduce(or_, (Mux(condition, value, 0) for condition, value in choices))
 
 
 def _drained(hw: Hardware, command):
     """See `timing.drained`."""
-    drive, other = (drained(hw, dest) for dest in (Dest.DRIVE, Dest.HIDDEN))
-    return other if drive == other else Mux(command.dest == Dest.DRIVE, drive, other)
+    drive, other = (Const(drained(hw, dest)) for dest in (Dest.DRIVE, Dest.HIDDEN))
+    return other if drive.value == other.value else Mux(command.dest == Dest.DRIVE, drive, other)
 
 
 def _forward_columns(hw: Hardware, s: Sequencer, more: Callable = lambda columns: columns):
@@ -81,10 +88,6 @@ def _outer_columns(m: Module, hw: Hardware, s: Sequencer):
     both = Signal(len(s.setting_columns) + 1)
     m.d.sync += both.eq(s.setting_columns + s.setting_extra)
     return Mux(s.next_command.source, both, s.setting_columns)
-
-
-def _most(a, least: int):
-    return Mux(a < least, least, a)
 
 
 def decode_mode(m: Module, s: Sequencer, mode) -> None:

@@ -8,7 +8,7 @@ from echolith.compiler.design import Hardware
 from echolith.compiler.timing import fetched
 from echolith.rtl.command import Command, older
 from echolith.rtl.fetch import Fetch
-from echolith.rtl.memory import Bank
+from echolith.rtl.memory import make_bank
 from echolith.rtl.pipeline import delay
 from echolith.rtl.samples import SampleMemory
 from echolith.rtl.ticks import Words
@@ -22,7 +22,7 @@ class Feed(wiring.Component):
     go, first : In
         Strobe before a run, and the place of its first pair in the order memory (0 without `Hardware.overlap`).
     next : In(1)
-        Strobe: take the next two records of the order memory; they are there two and three cycles later.
+        Strobe: take the next two records of the order memory; they are there `fetched` + 1 and + 2 cycles later.
     start, next_command, length, offset, offset_older : In
         Strobe: the FETCH that waits begins; its words and its place in the records, which stand until it is over or,
         if `Hardware.paired`, until the next cycle; see `Sequencer`.
@@ -50,7 +50,8 @@ class Feed(wiring.Component):
             "go": In(1), "first": In(self.order_bits + 1), "next": In(1), "start": In(1), "next_command": In(Command),
             "length": In(length_bits), "offset": In(offset_bits), "offset_older": In(offset_bits),
             "stop": In(1), "streaming": In(1), "pushed": In(stream.Signature(word_bits)),
-            "running": Out(1), "ended": Out(1), "waiting": Out(1), "found": Out(2 + length_bits), "inputs": Out(signed(hw.input_bits)),
+            "running": Out(1), "ended": Out(1), "waiting": Out(1),
+            "found": Out(2 + length_bits), "inputs": Out(signed(hw.input_bits)),
             "targets": Out(signed(hw.target_bits)), "fetch": Out(Command), "masked_en": Out(2), "masked": Out(1),
             "order_w_en": In(1), "lines_w_en": In(1), "w_addr": In(max(self.bits, self.order_bits)), "w_data": In(32),
         })
@@ -62,7 +63,7 @@ class Feed(wiring.Component):
         m.submodules.fetch = fetch = Fetch(self.hw, offset_bits=self.offset_bits)
         wiring.connect(m, fetch.port, data.port)
         m.submodules.words = words = Words(len(self.length))
-        begins = self._begins(m, self._records(m))
+        begins = self._begins(m, self._records(m, platform))
         with m.If(self.start):
             m.d.sync += self.fetch.eq(self.next_command)
         if self.hw.paired:
@@ -75,20 +76,23 @@ class Feed(wiring.Component):
             fetch.wanted.eq(words.running), fetch.second.eq(words.second), fetch.last.eq(words.last),
             fetch.streaming.eq(self.streaming), fetch.pushed.payload.eq(self.pushed.payload),
             fetch.pushed.valid.eq(self.pushed.valid), self.pushed.ready.eq(fetch.pushed.ready),
-            self.waiting.eq(words.running & fetch.waiting), self.inputs.eq(fetch.inputs), self.targets.eq(fetch.targets),
+            self.waiting.eq(words.running & fetch.waiting),
+            self.inputs.eq(fetch.inputs), self.targets.eq(fetch.targets),
             self.found.eq(delay(m, Cat(fetch.taken, words.second, words.index), fetched(self.hw), "found")),
             data.w_en.eq(self.lines_w_en), data.w_addr.eq(self.w_addr), data.w_data.eq(self.w_data),
         ]
         return m
 
-    def _records(self, m: Module) -> list:
+    def _records(self, m: Module, platform) -> list:
         """Lines where the records of the pair begin."""
-        m.submodules.order = order = Bank(width=self.bits + 1, depth=self.hw.depths.order)
+        late = fetched(self.hw)
+        m.submodules.order = order = make_bank(platform, latency=late, width=self.bits + 1, depth=self.hw.depths.order)
         place, records = Signal(self.order_bits + 1), [Signal(self.bits, name=f"record_{x}") for x in "ab"]
-        taken = delay(m, self.next, 1, "next"), delay(m, self.next, 2, "next2")
+        again = delay(m, self.next, 1, "next")
+        taken = delay(m, again, late - 1, "next_a"), delay(m, again, late, "next_b")
         with m.If(self.go):
             m.d.sync += place.eq(self.first)
-        with m.Elif(self.next | taken[0]):
+        with m.Elif(self.next | again):
             m.d.sync += place.eq(place + 1)
         for index in range(2):
             with m.If(taken[index]):

@@ -67,12 +67,7 @@ class Receiver(wiring.Component):
             self.w_addr.eq(r_length),
             self.w_data.eq(s_data),
         ]
-        with m.If(self.take):
-            m.d.sync += self.waiting.eq(0)
-        with m.Elif(s_byte):
-            m.d.sync += self.waiting.eq(0)
-            with m.If(r_length != BUFFER + 3):
-                m.d.sync += r_length.eq(r_length + 1)
+        with m.If(m_slip.o.valid & ~m_slip.o.p.end):  # perhaps twice, if the byte has to wait
             with m.Switch(r_length):
                 with m.Case(1):
                     m.d.sync += self.sync.eq(s_data == Op.SYNC)
@@ -80,6 +75,12 @@ class Receiver(wiring.Component):
                 with m.Case(3):
                     m.d.sync += r_expect[:9].eq(Mux(r_loaded, (s_data[:6] << 2) + 6, 6))
                     m.d.sync += r_expect[9].eq(s_data[6:].any())
+        with m.If(self.take):
+            m.d.sync += self.waiting.eq(0)
+        with m.Elif(s_byte):
+            m.d.sync += self.waiting.eq(0)
+            with m.If(r_length != BUFFER + 3):
+                m.d.sync += r_length.eq(r_length + 1)
         with m.Elif(m_slip.o.valid):
             m.d.comb += m_crc.start.eq(1)
             m.d.sync += r_length.eq(0)

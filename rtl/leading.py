@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from echolith.rtl.pipeline import delay
 from echolith.rtl.scale import EXPONENT_BITS
 from echolith.sim import arith
 from echolith.sim.model import SHIFT_LIMIT
@@ -21,13 +22,13 @@ class Leading(wiring.Component):
     range, gain : In
         Response exponent R; the least exponent.
     magnitude : Out
-        Of this cycle's word, 0 if none.
+        Of the word ``early`` cycles before, 0 if none.
     exponent_a, exponent_b : Out
         R - leading bit, clamped; follow within `timing.LEADING` cycles.
     """
 
-    def __init__(self, *, width: int):
-        self.width = width
+    def __init__(self, *, width: int, early: int):
+        self.width, self.early = width, early
         super().__init__({
             "clear": In(1), "valid": In(1), "sample": In(1), "word": In(signed(width)), "range": In(8),
             "gain": In(EXPONENT_BITS), "magnitude": Out(width), "exponent_a": Out(EXPONENT_BITS),
@@ -36,13 +37,14 @@ class Leading(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        with m.If(self.valid):
-            m.d.comb += self.magnitude.eq(arith.abs_bits(self.word))
+        valid, of, word = (delay(m, x, self.early, "word") for x in (self.valid, self.sample, self.word))
+        with m.If(valid):
+            m.d.comb += self.magnitude.eq(arith.abs_bits(word))
         seen = [Signal(self.width, name=f"seen_{s}") for s in "ab"]
         for sample, bits in enumerate(seen):
             with m.If(self.clear):
                 m.d.sync += bits.eq(0)
-            with m.Elif(self.sample == sample):
+            with m.Elif(of == sample):
                 m.d.sync += bits.eq(bits | self.magnitude)
         # One encoder for both samples, in turn.
         turn, bits, position = Signal(), Signal(self.width), Signal(range(self.width))

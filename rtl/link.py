@@ -75,12 +75,13 @@ class Link(wiring.Component):
         r_started = Signal()  # the header has been dealt with
         r_idle = Signal(init=1)  # state IDLE
         m.d.comb += m_receiver.take.eq(r_idle & m_receiver.waiting)
-        s_fetch, s_sent = Signal(), Signal()
+        s_fetch, s_sent, s_ahead, byte = Signal(), Signal(), Signal(), Signal(8)
         with m.If(s_fetch | s_sent):
-            m.d.sync += [word.eq(Cat(word[8:], read.data)), r_byte.eq(r_byte + 1)]
-        # The read port is always one byte ahead of the shift register.
-        m.d.comb += read.addr.eq(Cat((r_read + s_fetch)[:8], r_buffer))
-        m.d.sync += r_read.eq(r_read + s_fetch)
+            m.d.sync += [word.eq(Cat(word[8:], byte)), r_byte.eq(r_byte + 1)]
+        # The next byte waits in a register, the one behind it in the read port.
+        m.d.comb += [read.addr.eq(Cat(r_read, r_buffer)), read.en.eq(s_fetch | s_ahead)]
+        with m.If(read.en):
+            m.d.sync += [r_read.eq(r_read + 1), byte.eq(read.data)]
         job = _Job(m, word)
         m.d.comb += [
             self.bus_addr.eq(job.addr),
@@ -94,8 +95,10 @@ class Link(wiring.Component):
                 with m.If(m_receiver.waiting):
                     m.d.sync += r_idle.eq(0)
                     m.next = "TAKEN"
-            with m.State("TAKEN"):  # the read port needs a cycle in the new buffer
-                m.next = "FETCH"
+            for state, following in (("TAKEN", "AHEAD"), ("AHEAD", "FETCH")):  # into a new buffer
+                with m.State(state):
+                    m.d.comb += s_ahead.eq(1)
+                    m.next = following
             with m.State("FETCH"):
                 m.d.comb += s_fetch.eq(1)
                 with m.If(r_byte == 3):
@@ -126,16 +129,14 @@ class Link(wiring.Component):
             m.d.comb += [m_sender.valid.eq(1), m_sender.data.eq(job.status)]
             with m.If(m_sender.ready):
                 m.next = "NEXT"
-        with m.State("CLOSE"):
-            m.d.comb += m_sender.close.eq(1)
-            with m.If(m_sender.done):
-                m.d.sync += r_idle.eq(1)
-                m.next = "IDLE"
-        with m.State("ABORT"):
-            m.d.comb += m_sender.abort.eq(1)
-            with m.If(m_sender.done):
-                m.d.sync += r_idle.eq(1)
-                m.next = "IDLE"
+        for state, port in (("CLOSE", m_sender.close), ("ABORT", m_sender.abort)):
+            ends = Signal(name=f"r_{state.lower()}")
+            m.d.comb += port.eq(ends)
+            with m.State(state):
+                m.d.sync += ends.eq(1)
+                with m.If(m_sender.done):
+                    m.d.sync += [ends.eq(0), r_idle.eq(1)]
+                    m.next = "IDLE"
 
     def _word_states(self, m, job, word, s_abort):
         """One word: from ``word`` to where it belongs (STORE), or from there into ``word`` (LOAD)."""

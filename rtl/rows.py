@@ -270,7 +270,7 @@ class RowUnit(wiring.Component):
         ]
         self._write(m, delay(m, at, scaled(self.hw), "scaled"), operand, other, late.echo ^ costed, ~costed | late.echo,
                     slot, stage=behind)
-        m.submodules.leading = leading = Leading(width=self.hw.width)
+        m.submodules.leading = leading = Leading(width=self.hw.width, early=int(self.hw.overlap))
         m.d.comb += [
             leading.clear.eq(self.next), leading.valid.eq(real & costing & ~c.echo), leading.sample.eq(sample),
             leading.word.eq(delta), leading.range.eq(self.range), leading.gain.eq(self.gain),

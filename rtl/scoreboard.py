@@ -23,9 +23,9 @@ class Scoreboard(wiring.Component):
 
     Members
     -------
-    start, apart : In
-        Strobe: the sweep that waited goes over its addresses from the next cycle on; or it is `command.beside` the
-        sweep engine.
+    starts, walks : In
+        Strobe: the sweep that waited starts, by opcode; it goes over its addresses from the next cycle on, is not
+        `command.beside` the sweep engine.
     opcode, command, walking, ended, tail : In
         The sweep that does so, or did last; strobe in the last cycle; the cycles that its results need from there.
     passing : In
@@ -47,9 +47,9 @@ class Scoreboard(wiring.Component):
     def __init__(self, hw: Hardware, *, tail_bits: int, column_bits: int):
         self.hw, self.tail_bits, self._settled = hw, tail_bits, tails(hw).settled
         super().__init__({
-            "start": In(1), "apart": In(1), "opcode": In(4), "command": In(Command), "walking": In(1),
-            "ended": In(1), "fed": In(1), "tail": In(tail_bits), "taken": In(1), "next_opcode": In(4), "next_command": In(Command),
-            "columns": In(column_bits), "room": In(column_bits + 1),
+            "starts": In(16), "walks": In(1), "opcode": In(4), "command": In(Command), "walking": In(1),
+            "ended": In(1), "fed": In(1), "tail": In(tail_bits), "taken": In(1),
+            "next_opcode": In(4), "next_command": In(Command), "columns": In(column_bits), "room": In(column_bits + 1),
             **({"passing": In(tail_bits)} if hw.paired else {}),
             "ready": Out(1), "still": Out(1), "quiet": Out(1), "idle": Out(1),
         })
@@ -62,12 +62,11 @@ class Scoreboard(wiring.Component):
         if self.hw.overlap:
             waiting, going = self._kinds(m)
             everything = tuple(zip((alone, rows, units, lanes), going, strict=True))
-        passes = self.start & self.apart & (self.next_opcode == Opcode.UNITS)
         feed, single = self._feed(m)
         for left, chosen in everything:
             begins = ((self.ended & chosen, self.tail),)
             if self.hw.paired and (left is alone or left is units):
-                begins += ((passes & (waiting[0] if left is alone else ~waiting[0]), self.passing),)
+                begins += ((self.starts[Opcode.UNITS] & (waiting[0] if left is alone else ~waiting[0]), self.passing),)
             left.count(m, *begins)
         still, idle, quiet = (Signal(name=f"{name}_now") for name in ("still", "idle", "quiet"))
         nothing = Signal()  # that is alone
@@ -87,7 +86,8 @@ class Scoreboard(wiring.Component):
             biased = (self.next_opcode == Opcode.OUTER) | (self.next_command.dest == Dest.COST)
             close = 0
             if not self.hw.general:
-                closes = [units.below(m, there[units], self.tail, self.columns - less, f"_{less}") for less in range(2)]
+                closes = [units.below(m, there[units], self.tail, delay(m, self.columns - less, 1, "limit"), f"_{less}")
+                          for less in range(2)]
                 close = Mux(delay(m, biased, 1, "biased"), closes[1], closes[0])
             may = self._may_start(m, fits, *soon[1:], close, feed, rows, waiting, going)
             m.d.comb += self.ready.eq(Mux(waiting[0], self.idle, soon[0] & (feed | ~single) & may))
@@ -100,7 +100,7 @@ class Scoreboard(wiring.Component):
         waiting, going = Signal(4, name="waiting"), Signal(4, name="going")
         m.d.sync += waiting.eq(Cat(alone, Cat(op == Opcode.FORWARD, _moves(op), op == Opcode.OUTER)
                                    & (~alone).replicate(3)))
-        with m.If(self.start & ~self.apart):
+        with m.If(self.walks):
             m.d.sync += going.eq(waiting)
         return waiting, going
 
@@ -108,7 +108,7 @@ class Scoreboard(wiring.Component):
         """Whether the last FETCH is over, and whether it is alone."""
         feed, feeding, single = _Left("feed", self.tail_bits), Signal(), Signal(init=1)
         feed.count(m, (self.fed, Const(tails(self.hw).fetch)))
-        with m.If(self.start & (self.next_opcode == Opcode.FETCH)):
+        with m.If(self.starts[Opcode.FETCH]):
             m.d.sync += feeding.eq(1)
             if self.hw.paired:
                 m.d.sync += single.eq(~one_tile(self.next_command))
@@ -123,13 +123,13 @@ class Scoreboard(wiring.Component):
         moving, written = Signal(2), self._written  # context in the neuron unit
         drained, draining = Signal(), Signal()  # the region that the row unit writes, if it does
         waits = Signal(2)  # FORWARD sweeps for the row unit
-        launched = self.start & waiting[1]
+        launched = self.starts[Opcode.FORWARD] & waiting[1]
         with m.If(self.ended & going[1]):
             m.d.sync += [drained.eq(region(self.hw, self.command)), draining.eq(_writes(self.command))]
         with m.If(self.ended & going[2]):
             m.d.sync += moving.eq(self.command.context)
         if self.hw.paired:
-            with m.If(self.start & self.apart & waiting[2]):
+            with m.If(self.starts[Opcode.UNITS] & waiting[2]):
                 m.d.sync += moving.eq(c.context)
         # Another sweep may end in this very cycle.
         done = delay(m, Cat((rows.left == 1) & draining, drained), self._settled, "done")

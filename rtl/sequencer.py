@@ -76,7 +76,7 @@ class Sequencer(wiring.Component):
     free : In
         The sweep engine stands still in the cycle after the next.
     next : Out
-        Strobe: take the next pair of the order memory (two more cycles).
+        Strobe: take the next pair of the order memory (`fetched` + 1 more cycles).
     setting_* : Out
     offset, offset_older : Out
         Place inside the samples' records, and inside those before the last NEXT; the latter if `Hardware.paired`.
@@ -118,8 +118,8 @@ class Sequencer(wiring.Component):
         ]
         self._sets = Signal(16)  # the setting that a SET in ``word`` writes
         m.d.sync += self._sets.eq(Mux(word[28:] == Opcode.SET, 1 << word[24:28], 0))
-        m.d.sync += [ready.eq(0), self.start.eq(0), self.starts.eq(0), self.walks.eq(0), self.waiting.eq(1 << word[28:]),
-                     self.apart.eq(beside(self.hw, self.next_opcode)),
+        m.d.sync += [ready.eq(0), self.start.eq(0), self.starts.eq(0), self.walks.eq(0),
+                     self.waiting.eq(1 << word[28:]), self.apart.eq(beside(self.hw, self.next_opcode)),
                      self._final.eq(self._left[0] == 1)]
         may = self.ready & ~self.stopping
         with m.If(self.stop):
@@ -174,9 +174,10 @@ class Sequencer(wiring.Component):
             with m.State("EXECUTE"):
                 m.next = "READ"
                 self._execute(m, word, quit, pc)
-            with m.State("NEXT"):
-                m.next = "NEXT_B"
-            with m.State("NEXT_B"):
+            for state, following in (("NEXT", "NEXT_2"), *((("NEXT_2", "NEXT_3"),) if self.hw.overlap else ())):
+                with m.State(state):
+                    m.next = following
+            with m.State("NEXT_3" if self.hw.overlap else "NEXT_2"):
                 m.d.sync += self.offset.eq(0)
                 if self.hw.paired:
                     m.d.sync += self.offset_older.eq(self.offset)

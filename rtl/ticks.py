@@ -41,12 +41,14 @@ class Ticks(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        left, second = Signal.like(self.length), Signal()
-        m.d.comb += self.tick.eq((left != 0) & ~second)
+        left, second = Countdown("ticks", self.length), Signal()
         with m.If(self.start):
-            m.d.sync += [left.eq(self.length), second.eq(0)]
-        with m.Elif(left != 0):
-            m.d.sync += [second.eq(~second), left.eq(left - second)]
+            left.start(m)
+            m.d.sync += [self.tick.eq(1), second.eq(0)]
+        with m.Else():
+            m.d.sync += [second.eq(self.tick), self.tick.eq(second & ~left.last)]
+            with m.If(second):
+                left.count(m, 0)
         return m
 
 

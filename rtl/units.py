@@ -265,7 +265,7 @@ class UnitPath(wiring.Component):
         kicked, moved = self._valid(self._kicked) & writes, self._valid(self._moved) & writes
         if self.hw.depths.index:
             moved &= ~c.gather  # the position that was read is not the element's own
-        element, astray = self._momentum(m, self._pulses[self._kicked + 1]), Signal(2)
+        element = self._momentum(m, self._pulses[self._kicked + 1])
         m.d.comb += [
             self.p_w_en.eq(kicked), self.p_w_data.eq(p),
             self.p_w_addr.eq(Cat(self._slot(self._kicked), element, c.context)),
@@ -274,9 +274,9 @@ class UnitPath(wiring.Component):
             self.wrapped.eq((kicked & arith.outside(p_sum, w)) | (moved & arith.outside(q_sum, w))),
         ]
         # A register each: their sweep goes on for longer.
-        m.d.sync += [away.eq(c.check & self._valid(stage) & (word != 0)) for away, stage, word in (
-            (astray[0], self._operand, q), (astray[1], self._kick + self._fetched - 1, self.p))]
-        m.d.comb += self.moved.eq(astray.any())
+        m.d.comb += self.moved.eq(Cat(
+            delay(m, c.check & self._valid(stage), 1, "checked") & delay(m, word != 0, 1, "astray")
+            for stage, word in ((self._operand, q), (self._kick + self._fetched - 1, self.p))).any())
         self._respond(m, arith.wrap(q_sum, w), moved)
 
     @property

@@ -1,5 +1,8 @@
 """The register window and the two word streams: everything a host can reach, whatever link carries it."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -72,6 +75,7 @@ class Window(wiring.Component):
         self._read(m)
         moved = Signal()
         self._streams(m, bank, pointer, moved)
+        m.d.sync += moved.eq(0)
         with m.If(self._w_stb):
             with m.Switch(self._addr):
                 for index, register in enumerate(REGISTERS):
@@ -79,7 +83,7 @@ class Window(wiring.Component):
                         target = {"bank": bank, "pointer": pointer}.get(register.name)
                         with m.Case(index):
                             m.d.sync += (getattr(self, register.name) if target is None else target).eq(self._w_data)
-                            m.d.comb += moved.eq(register.name in ("bank", "pointer"))
+                            m.d.sync += moved.eq(register.name in ("bank", "pointer"))
         return m
 
     def _read(self, m: Module) -> None:
@@ -91,12 +95,9 @@ class Window(wiring.Component):
                 value = fixed.get(register.name)
                 with m.If(self._addr[:low] == index % (1 << low)):
                     m.d.comb += groups[index >> low].eq(getattr(self, register.name) if value is None else value)
-        with m.Switch(self._addr[low:]):
-            for index, group in enumerate(groups):
-                with m.Case(index):
-                    m.d.sync += self.bus_r_data.eq(delay(m, group, int(self.far), "group"))
-            with m.Default():
-                m.d.sync += self.bus_r_data.eq(0)
+        chosen = [delay(m, self._addr[low:] == index, int(self.far), "chosen") for index in range(len(groups))]
+        m.d.sync += self.bus_r_data.eq(reduce(or_, (
+            Mux(here, delay(m, group, int(self.far), "group"), 0) for here, group in zip(chosen, groups, strict=True))))
 
     def _streams(self, m: Module, bank, pointer, moved) -> None:
         """Push writes one entry per word (wide banks: per two); pull reads ahead by one word."""
