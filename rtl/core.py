@@ -118,7 +118,7 @@ class Core(wiring.Component):
         if self.hw.paired:
             self.tiles = tiles = Tiles(m, self.hw, s, e)
             m.d.sync += e.base.eq(tiles.base)
-            m.d.comb += [e.short.eq(self._is(Opcode.FORWARD))]
+            m.d.comb += e.short.eq(s.waiting[Opcode.FORWARD])
             m.d.sync += b.passing.eq((s.setting_length << 1) + self.tails.units)
         else:
             m.d.comb += e.base.eq(s.setting_base)
@@ -134,7 +134,7 @@ class Core(wiring.Component):
             b.starts.eq(s.starts), b.walks.eq(s.walks), b.opcode.eq(s.opcode), b.command.eq(s.command),
             b.walking.eq(e.running),
             s.free.eq(~e.running | e.closing),
-            b.ended.eq(e.ended), b.taken.eq(a.taken), b.next_opcode.eq(s.next_opcode),
+            b.ended.eq(e.ended), b.taken.eq(a.taken), b.kinds.eq(s.waiting),
             b.room.eq(forward_room(m, self.hw, s)),
             b.next_command.eq(s.next_command), b.columns.eq(s.setting_columns),
             s.ready.eq(b.ready), s.still.eq(b.still), s.quiet.eq(b.quiet), s.idle.eq(b.idle),

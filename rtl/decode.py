@@ -29,8 +29,8 @@ class Tiles:
         beside = Signal.like(e.base, name="drive_base")
         self.first = Mux(again, row, 0)  # row of the FORWARD sweep that waits
         m.d.sync += beside.eq(s.setting_base + s.setting_columns)
-        self.base = Mux((s.next_opcode == Opcode.FORWARD) & command.source, Mux(again, address, beside), s.setting_base)
-        with m.If(delay(m, s.start & (s.next_opcode == Opcode.FORWARD) & one_tile(command), 1, "launched_tile")):
+        self.base = Mux(s.waiting[Opcode.FORWARD] & command.source, Mux(again, address, beside), s.setting_base)
+        with m.If(delay(m, s.starts[Opcode.FORWARD] & one_tile(command), 1, "launched_tile")):
             m.d.sync += [address.eq(e.base + s.setting_stride), row.eq(self.first + lanes)]
 
 

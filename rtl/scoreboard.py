@@ -34,9 +34,9 @@ class Scoreboard(wiring.Component):
         Strobe: a FETCH has its last word.
     taken : In(1)
         Strobe: the first sums of a FORWARD sweep reach the row unit.
-    next_opcode, next_command, columns, room : In
-        The sweep that waits, for two cycles at least, the columns of a context, and one more than those that it goes
-        over.
+    kinds, next_command, columns, room : In
+        The sweep that waits, for two cycles at least, one bit for each opcode; the columns of a context, and one more
+        than those that it goes over.
     ready : Out(1)
         It may start, now or, if a sweep goes over its addresses, at the end of that.
     still, quiet, idle : Out(1)
@@ -49,7 +49,7 @@ class Scoreboard(wiring.Component):
         super().__init__({
             "starts": In(16), "walks": In(1), "opcode": In(4), "command": In(Command), "walking": In(1),
             "ended": In(1), "fed": In(1), "tail": In(tail_bits), "taken": In(1),
-            "next_opcode": In(4), "next_command": In(Command), "columns": In(column_bits), "room": In(column_bits + 1),
+            "kinds": In(16), "next_command": In(Command), "columns": In(column_bits), "room": In(column_bits + 1),
             **({"passing": In(tail_bits)} if hw.paired else {}),
             "ready": Out(1), "still": Out(1), "quiet": Out(1), "idle": Out(1),
         })
@@ -83,7 +83,7 @@ class Scoreboard(wiring.Component):
             fits = rows.below(m, there[rows], self.tail, self.room)
             # Positions are read in the order in which they are moved: a sweep may follow closely. A read-out may have
             # one column more than there are units.
-            biased = (self.next_opcode == Opcode.OUTER) | (self.next_command.dest == Dest.COST)
+            biased = self.kinds[Opcode.OUTER] | (self.next_command.dest == Dest.COST)
             close = 0
             if not self.hw.general:
                 closes = [units.below(m, there[units], self.tail, delay(m, self.columns - less, 1, "limit"), f"_{less}")
@@ -96,9 +96,10 @@ class Scoreboard(wiring.Component):
     def _kinds(self, m: Module):
         """Whether a sweep is alone, or else FORWARD, one that moves units, OUTER: the one that waits, and the one that
         goes over its addresses."""
-        alone, op = self._alone(self.next_opcode, self.next_command), self.next_opcode
+        kinds = self.kinds
+        alone = self._alone(kinds, self.next_command)
         waiting, going = Signal(4, name="waiting"), Signal(4, name="going")
-        m.d.sync += waiting.eq(Cat(alone, Cat(op == Opcode.FORWARD, _moves(op), op == Opcode.OUTER)
+        m.d.sync += waiting.eq(Cat(alone, Cat(kinds[Opcode.FORWARD], _moves(kinds), kinds[Opcode.OUTER])
                                    & (~alone).replicate(3)))
         with m.If(self.walks):
             m.d.sync += going.eq(waiting)
@@ -107,19 +108,20 @@ class Scoreboard(wiring.Component):
     def _feed(self, m: Module):
         """Whether the last FETCH is over, and whether it is alone."""
         feed, feeding, single = _Left("feed", self.tail_bits), Signal(), Signal(init=1)
-        feed.count(m, (self.fed, Const(tails(self.hw).fetch)))
+        fed = delay(m, self.fed, 1, "fed")
+        feed.count(m, (fed, Const(tails(self.hw).fetch - 1)))
         with m.If(self.starts[Opcode.FETCH]):
             m.d.sync += feeding.eq(1)
             if self.hw.paired:
                 m.d.sync += single.eq(~one_tile(self.next_command))
-        with m.Elif(self.fed):
+        with m.Elif(fed):
             m.d.sync += feeding.eq(0)
         return feed.over & ~feeding, single
 
     def _may_start(self, m: Module, fits, units, lanes, close, feed, rows, waiting, going):
         """``fits``: the row unit is done soon enough when the sweep could start; ``units``, ``lanes``, ``feed``: they
         are over; ``close``: the neuron unit nearly is."""
-        c, op, after = self.next_command, self.next_opcode, region(self.hw, self.next_command)
+        c, kinds, after = self.next_command, self.kinds, region(self.hw, self.next_command)
         moving, written = Signal(2), self._written  # context in the neuron unit
         drained, draining = Signal(), Signal()  # the region that the row unit writes, if it does
         waits = Signal(2)  # FORWARD sweeps for the row unit
@@ -132,7 +134,7 @@ class Scoreboard(wiring.Component):
             with m.If(self.starts[Opcode.UNITS] & waiting[2]):
                 m.d.sync += moving.eq(c.context)
         # Another sweep may end in this very cycle.
-        done = delay(m, Cat((rows.left == 1) & draining, drained), self._settled, "done")
+        done = delay(m, Cat((rows.left == 1) & ~rows.over & draining, drained), self._settled, "done")
         with m.If(done[0]):
             m.d.sync += written.bit_select(done[1], 1).eq(0)
         # All are counted where none is alone; else one is enough, and others' sums are taken too.
@@ -142,42 +144,42 @@ class Scoreboard(wiring.Component):
                 m.d.sync += written.bit_select(after, 1).eq(1)
         mover = Mux(self.walking & going[2], self.command.context, moving)
         # What the word asks is known a cycle later.
-        forward, outer = op == Opcode.FORWARD, op == Opcode.OUTER
+        forward, outer = kinds[Opcode.FORWARD], kinds[Opcode.OUTER]
         moved, into, fed, reads, outer, forward, moves = delay(m, Cat(
             c.source | (c.context != mover) | ~(forward | outer), after,
-            ~((forward & (~_writes(c) | (c.dest == Dest.COST))) | (op == Opcode.FETCH)),
-            (forward & _writes(c)) | outer | (op == Opcode.TRANSPOSED), outer, forward,
-            _moves(op)), 1, "asks")
+            ~((forward & (~_writes(c) | (c.dest == Dest.COST))) | kinds[Opcode.FETCH]),
+            (forward & _writes(c)) | outer | kinds[Opcode.TRANSPOSED], outer, forward,
+            _moves(kinds)), 1, "asks")
         there, operands = moved | units | close, ~written.bit_select(into, 1) | ~reads
         return (there & operands & (fed | feed) & (~moves | units) & (~outer | lanes)
                 & (~forward | ((waits < 1 + self.hw.paired) & fits)))
 
-    def _alone(self, opcode, command):
-        fetch, ends = opcode == Opcode.FETCH, command.emit | command.check
+    def _alone(self, kinds, command):
+        fetch, ends = kinds[Opcode.FETCH], command.emit | command.check
         if self.hw.paired:
             fetch &= ~one_tile(command)
         else:
             ends |= command.clear
-        found = fetch | (opcode == Opcode.UPDATE) | ((opcode == Opcode.UNITS) & ends)
+        found = fetch | kinds[Opcode.UPDATE] | (kinds[Opcode.UNITS] & ends)
         if self.hw.general:
-            found |= (opcode == Opcode.FORWARD) & (command.dest == Dest.VALUE)
-            found |= _moves(opcode) & (command.value | command.rows)
+            found |= kinds[Opcode.FORWARD] & (command.dest == Dest.VALUE)
+            found |= _moves(kinds) & (command.value | command.rows)
         if self.hw.depths.index:  # one memory says where both the array and the neuron unit read
-            found |= command.gather | (_moves(opcode) & command.gather_second)
+            found |= command.gather | (_moves(kinds) & command.gather_second)
         return found
 
 
 class _Left:
-    """Cycles that are ``left``, and registers for what is asked of them, so that nothing waits for a comparison. What
-    may come yet counts by its tail; a question has its answer two cycles after the word that asks."""
+    """Cycles that are ``left`` unless it is ``over``, and registers for what is asked of them, so that nothing waits
+    for a comparison. What may come yet counts by its tail; a question has its answer two cycles after the word that
+    asks."""
 
     def __init__(self, name: str, bits: int):
         self.name, self.left, self.over = name, Signal(bits, name=name), Signal(name=f"{name}_over", init=1)
 
     def count(self, m: Module, *begins) -> None:
         """Down from the amount of the ``begins``, pairs of strobe and amount, that comes."""
-        with m.If(~self.over):
-            m.d.sync += [self.left.eq(self.left - 1), self.over.eq(self.left[1:] == 0)]
+        m.d.sync += [self.left.eq(self.left - 1), self.over.eq(self.over | (self.left[1:] == 0))]
         for strobe, amount in reversed(begins):
             with m.If(strobe):
                 m.d.sync += [self.left.eq(amount), self.over.eq(0)]
@@ -195,8 +197,8 @@ class _Left:
         return below
 
 
-def _moves(opcode):
-    return (opcode == Opcode.TRANSPOSED) | (opcode == Opcode.UNITS)
+def _moves(kinds):
+    return kinds[Opcode.TRANSPOSED] | kinds[Opcode.UNITS]
 
 
 def _writes(forward):

@@ -2,7 +2,7 @@
 It reads ahead of the sweep that runs and waits where the `Scoreboard` says so; the next sweep starts in the last cycle
 of the one before, which it is told a cycle earlier."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -69,7 +69,8 @@ class Sequencer(wiring.Component):
     next_opcode, next_command : Out
         The word that waits to be carried out.
     doing, waiting : Out
-        One bit for each opcode: of the sweep started last, and of the word that waits, a cycle later than that.
+        One bit for each opcode: of the sweep started last, and of the word that waits, without overlap a cycle later
+        than that.
     ready, still, quiet, idle : In
         It may start, if it is a sweep, as far as results on their way are concerned; settings may change; the next pair
         may be taken; nothing is on its way.
@@ -119,9 +120,14 @@ class Sequencer(wiring.Component):
         self._sets = Signal(16)  # the setting that a SET in ``word`` writes
         m.d.sync += self._sets.eq(Mux(word[28:] == Opcode.SET, 1 << word[24:28], 0))
         m.d.sync += [ready.eq(0), self.start.eq(0), self.starts.eq(0), self.walks.eq(0),
-                     self.waiting.eq(1 << word[28:]), self.apart.eq(beside(self.hw, self.next_opcode)),
+                     self.apart.eq(beside(self.hw, self.next_opcode)),
                      self._final.eq(self._left[0] == 1)]
         may = self.ready & ~self.stopping
+        kinds = self.waiting
+        if not self.hw.overlap:
+            kinds = Signal(16)
+            m.d.comb += kinds.eq(1 << word[28:])
+            m.d.sync += self.waiting.eq(kinds)
         with m.If(self.stop):
             m.d.sync += self.stopping.eq(1)
         with m.FSM():
@@ -140,12 +146,12 @@ class Sequencer(wiring.Component):
                     m.next = "READ"
             with m.State("READ"):
                 if self.hw.overlap:
-                    m.d.sync += [word.eq(program.r_data), pc.eq(pc + 1)]
+                    m.d.sync += [word.eq(program.r_data), self.waiting.eq(1 << program.r_data[28:]), pc.eq(pc + 1)]
                 m.next = "DECODE"
             with m.State("DECODE"):
-                go = self._may_go(m, word[28:], word[VARIANT], word[24:28] == Setting.LENGTH)
+                go = self._may_go(kinds, word[VARIANT], word[24:28] == Setting.LENGTH)
                 m.d.sync += quit.eq(self.stopping)
-                with m.If(word[28:] >= Opcode.FETCH):
+                with m.If(kinds[Opcode.FETCH:].any()):
                     if not self.hw.overlap:
                         m.d.sync += ready.eq(may)
                     m.next = "CONSIDER" if self.hw.overlap else "WAIT"
@@ -173,7 +179,7 @@ class Sequencer(wiring.Component):
                 m.next = "READ"
             with m.State("EXECUTE"):
                 m.next = "READ"
-                self._execute(m, word, quit, pc)
+                self._execute(m, word[:24], word[VARIANT], quit, pc)
             for state, following in (("NEXT", "NEXT_2"), *((("NEXT_2", "NEXT_3"),) if self.hw.overlap else ())):
                 with m.State(state):
                     m.next = following
@@ -184,58 +190,46 @@ class Sequencer(wiring.Component):
                 m.next = "READ"
         return m
 
-    def _may_go(self, m: Module, opcode, variant, length):
+    def _may_go(self, kinds, variant, length):
         """Whether the word can be carried out now. LENGTH is taken at the start of what has one."""
-        go, paired = Signal(), self.hw.paired
-        with m.Switch(opcode):
-            with m.Case(Opcode.HALT):
-                m.d.comb += go.eq(self.idle)
-            with m.Case(Opcode.NEXT):
-                m.d.comb += go.eq(self.quiet)
-            with m.Case(Opcode.GUARD):
-                m.d.comb += go.eq(self.idle | (variant if paired else 0))
-            with m.Case(Opcode.SET):
-                m.d.comb += go.eq(self.still | (length if paired else 0))
-            with m.Case(Opcode.ROW):
-                m.d.comb += go.eq(1 if paired else self.still)
-            with m.Default():
-                m.d.comb += go.eq(1)
-        return Mux(self.stopping, self.idle, go)
+        paired, busy, sets = Const(int(self.hw.paired)), ~self.idle, kinds[Opcode.SET] & ~self.still
+        waits = (kinds[Opcode.HALT] & busy, kinds[Opcode.NEXT] & ~self.quiet,
+                 kinds[Opcode.GUARD] & busy & ~(variant & paired), sets & ~(length & paired),
+                 kinds[Opcode.ROW] & ~self.still & ~paired)
+        return Mux(self.stopping, self.idle, ~Cat(waits).any())
 
-    def _execute(self, m: Module, word, quit, pc) -> None:
-        opcode, value = word[28:], word[:24]
-        with m.Switch(opcode):
-            with m.Case(Opcode.HALT):
-                m.d.sync += self.busy.eq(0)
-                m.next = "IDLE"
-            with m.Case(Opcode.NEXT):
-                m.d.comb += self.next.eq(1)
-                m.next = "NEXT"
-            with m.Case(Opcode.ROW):
-                if self.hw.paired:
-                    with m.If(word[VARIANT]):
-                        m.d.sync += self.offset_older.eq(self.offset_older + value)
-                with m.If(~word[VARIANT] if self.hw.paired else 1):
-                    m.d.sync += self.offset.eq(self.offset + value)
-            with m.Case(Opcode.GUARD):
-                with m.If(Mux(word[VARIANT], self._final, self.guard) if self.hw.paired else self.guard):
-                    m.d.sync += pc.eq(value)
-                    m.next = "FETCH"
+    def _execute(self, m: Module, value, variant, quit, pc) -> None:
+        does, paired = self.waiting, self.hw.paired
+        with m.If(does[Opcode.HALT]):
+            m.d.sync += self.busy.eq(0)
+            m.next = "IDLE"
+        with m.If(does[Opcode.NEXT]):
+            m.d.comb += self.next.eq(1)
+            m.next = "NEXT"
+        with m.If(does[Opcode.ROW]):
+            if paired:
+                with m.If(variant):
+                    m.d.sync += self.offset_older.eq(self.offset_older + value)
+            with m.If(~variant if paired else 1):
+                m.d.sync += self.offset.eq(self.offset + value)
+        with m.If(does[Opcode.GUARD] & (Mux(variant, self._final, self.guard) if paired else self.guard)):
+            m.d.sync += pc.eq(value)
+            m.next = "FETCH"
         for setting in self.settings:
             with m.If(self._sets[setting]):
                 m.d.sync += getattr(self, f"setting_{setting.name.lower()}").eq(value)
-        self._loops(m, opcode, value, pc)
+        self._loops(m, value, pc)
         with m.If(quit):
             m.d.sync += self.busy.eq(0)
             m.next = "IDLE"
 
-    def _loops(self, m: Module, opcode, value, pc) -> None:
+    def _loops(self, m: Module, value, pc) -> None:
         """The innermost loop's rounds on top; END brings the address it goes back to."""
-        left = self._left
-        with m.If((opcode == Opcode.LOOP) | (opcode == Opcode.PAIRS)):
-            m.d.sync += [left[0].eq(Mux(opcode == Opcode.PAIRS, self.pairs, value)),
+        left, does = self._left, self.waiting
+        with m.If(does[Opcode.LOOP] | does[Opcode.PAIRS]):
+            m.d.sync += [left[0].eq(Mux(does[Opcode.PAIRS], self.pairs, value)),
                          *(below.eq(above) for above, below in zip(left, left[1:], strict=False))]
-        with m.Elif(opcode == Opcode.END):
+        with m.Elif(does[Opcode.END]):
             with m.If(self._final):
                 m.d.sync += [above.eq(below) for above, below in zip(left, left[1:], strict=False)]
             with m.Else():

@@ -15,8 +15,8 @@ class Sweep(wiring.Component):
     Members
     -------
     start : In(1)
-        Strobe, also in the cycle of ``ended``. The counts and ``base`` are taken with it; the other inputs must be held
-        until ``ended``.
+        Strobe, also in the cycle of ``ended``. The counts, ``base`` and ``short`` are taken with it; the other inputs
+        must be held until ``ended``.
     outer, period, active : In
         Counts, at least one.
     short : In(1)
@@ -58,27 +58,26 @@ class Sweep(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         live, row = Signal(), Signal(self.address_bits)
-        sweep_end, next_row = Signal(), Signal(self.address_bits)
+        final, short, following, next_row = Signal(), Signal(), Signal(), Signal(self.address_bits)
         period, active, rounds = (Countdown(name, total) for name, total in (
             ("period", self.period), ("active", self.active), ("rounds", self.outer)))
         last_walk, last_next = self._last(m)
         rounds_next = Mux(period.last, rounds.next(rounds.last), rounds.last)
         m.d.comb += [
-            sweep_end.eq((period.last | (self.short & active.last)) & rounds.last & last_walk),
+            following.eq(rounds_next & last_next & (period.next(period.last) | (short & active.next(period.last)))),
             next_row.eq(row + self.outer_step),
             self.valid.eq(live & ~(self.alternate & self.inner_index[0])), self.last.eq(active.last),
-            self.ended.eq(self.running & (self.stop | sweep_end)),
-            self.closing.eq(self.ended | (self.running & rounds_next & last_next & (
-                period.next(period.last) | (self.short & active.next(period.last))))),
+            self.ended.eq(self.running & (self.stop | final)),
+            self.closing.eq(self.ended | (self.running & following)),
         ]
         with m.If(self.running):
-            m.d.sync += [self.inner_index.eq(self.inner_index + 1), self.first.eq(period.last),
+            m.d.sync += [final.eq(following), self.inner_index.eq(self.inner_index + 1), self.first.eq(period.last),
                          live.eq(live & ~self.last)]
             period.count(m, period.last)
             active.count(m, period.last)
             with m.If(period.last):
                 rounds.count(m, rounds.last)
-                m.d.sync += [self.inner_index.eq(0), self.outer_index.eq(self.outer_index + 1), live.eq(~sweep_end)]
+                m.d.sync += [self.inner_index.eq(0), self.outer_index.eq(self.outer_index + 1), live.eq(~final)]
         with m.If(self.valid):
             m.d.sync += self.address.eq(self.address + self.inner_step)
         with m.If(self.running & period.last):
@@ -93,9 +92,16 @@ class Sweep(wiring.Component):
         with m.If(self.start):  # perhaps in the last cycle of another sweep
             for count in (period, active, rounds):
                 count.start(m)
+            m.d.sync += [short.eq(self.short), final.eq(
+                rounds.single & self._once & (period.single | (self.short & active.single)))]
             m.d.sync += [self.running.eq(1), live.eq(1), self.first.eq(1), self.inner_index.eq(0),
                          self.outer_index.eq(0), row.eq(self.base), self.address.eq(self.base)]
         return m
+
+    @property
+    def _once(self):
+        """Whether there is one walk."""
+        return self.repeat == 0 if self.repeat_bits else 1
 
     def _last(self, m: Module):
         """Whether no walk follows this one, or that of the next cycle."""

@@ -17,11 +17,16 @@ class Countdown:
         self._one, self._two, self._near, self.last = (
             Signal(name=f"{name}_{part}") for part in ("one", "two", "near", "last"))
 
+    @property
+    def single(self):
+        """Whether the total, as it is now, is one cycle."""
+        return self._total == 1
+
     def start(self, m: Module) -> None:
         """The next cycle is the first."""
         total = self._total
-        m.d.sync += [self._full.eq(total - 1), self._left.eq(total - 1), self._one.eq(total == 1),
-                     self._two.eq(total == 2), self.last.eq(total == 1), self._near.eq(total == 2)]
+        m.d.sync += [self._full.eq(total - 1), self._left.eq(total - 1), self._one.eq(self.single),
+                     self._two.eq(total == 2), self.last.eq(self.single), self._near.eq(total == 2)]
 
     def count(self, m: Module, again) -> None:
         """A cycle passes; ``again`` from the beginning."""

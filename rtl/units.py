@@ -275,7 +275,7 @@ class UnitPath(wiring.Component):
         ]
         # A register each: their sweep goes on for longer.
         m.d.comb += self.moved.eq(Cat(
-            delay(m, c.check & self._valid(stage), 1, "checked") & delay(m, word != 0, 1, "astray")
+            delay(m, c.check & self._valid(stage), 2, "checked") & delay(m, delay(m, word, 1, "word") != 0, 1, "astray")
             for stage, word in ((self._operand, q), (self._kick + self._fetched - 1, self.p))).any())
         self._respond(m, arith.wrap(q_sum, w), moved)
 
