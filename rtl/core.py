@@ -78,6 +78,8 @@ class Core(wiring.Component):
         m.submodules.units = self.units = UnitPath(hw)
         self.vectors = [VectorBank(hw, shared) for shared in hw.vectors]
         m.submodules += self.vectors
+        # It is named long before it is reached for.
+        self._banks = {bank: delay(m, self.window.host_bank == bank, int(hw.overlap), "bank") for bank in BankId}
         self._bus(m)
         self._offset = self._starts(m)
         self._sweeps(m)
@@ -206,7 +208,7 @@ class Core(wiring.Component):
         if self.hw.depths.index:
             w = self.window
             m.d.comb += [u.moving.eq(s.setting_place), u.index_w_addr.eq(w.host_index), u.index_w_data.eq(w.host_data),
-                         u.index_w_en.eq(w.host_w_en & (w.host_bank == BankId.INDEX))]
+                         u.index_w_en.eq(w.host_w_en & self._banks[BankId.INDEX])]
 
     def _samples(self, m: Module) -> None:
         """Rows of a pair's records to the inputs or to the targets."""
@@ -260,7 +262,7 @@ class Core(wiring.Component):
         place_of = Mux(s.command.source, Context.INPUT, s.command.context)
         swept = self._is(Opcode.FORWARD) | self._is(Opcode.OUTER)
         input_write = self.feed.found[0] & ~self.feed.fetch.target
-        host = w.host_bank == BankId.POSITIONS
+        host = self._banks[BankId.POSITIONS]
         self.host_word = Signal(signed(2 * hw.width))
         m.d.comb += self.host_word.eq(Mux(w.host_en, w.host_data, 0))
         if hw.paired:
@@ -303,7 +305,7 @@ class Core(wiring.Component):
         m.d.comb += [
             p.r_addr.eq(Mux(s.busy, u.p_r_addr, w.host_index)), p.r_en.eq(1), u.p.eq(p.r_data.as_signed()),
             p.w_addr.eq(Mux(s.busy, u.p_w_addr, w.host_index)),
-            p.w_en.eq(Mux(s.busy, u.p_w_en, w.host_w_en & (w.host_bank == BankId.MOMENTA))),
+            p.w_en.eq(Mux(s.busy, u.p_w_en, w.host_w_en & self._banks[BankId.MOMENTA])),
             p.w_data.eq(Mux(s.busy, u.p_w_data, self.host_word)),
             u.q_a.eq(q[0].r_data.as_signed()), u.q_b.eq(q[1].r_data.as_signed()),
         ]
@@ -423,8 +425,8 @@ class Core(wiring.Component):
                 bank.update_addr.eq(self.sweep.address), bank.mantissa.eq(s.setting_rate[:self.hw.width].as_signed()),
                 bank.coarse.eq(s.setting_rate[22:24]),
                 bank.host.eq(w.host_en), bank.host_addr.eq(w.host_index), bank.host_data.eq(self.host_word),
-                bank.host_w_en.eq(w.host_w_en & chosen & (w.host_bank == BankId.VECTORS)),
-                bank.host_g_en.eq(w.host_w_en & chosen & (w.host_bank == BankId.VECTOR_GRADIENTS)),
+                bank.host_w_en.eq(w.host_w_en & chosen & self._banks[BankId.VECTORS]),
+                bank.host_g_en.eq(w.host_w_en & chosen & self._banks[BankId.VECTOR_GRADIENTS]),
             ]
 
     def _exponents(self, m: Module) -> list:
@@ -485,8 +487,7 @@ class Core(wiring.Component):
         data can only be written."""
         hw, w, s, a, r, u = self.hw, self.window, self.sequencer, self.array, self.rows, self.units
         depth = (hw.depths.weights - 1).bit_length()
-        pushed = {bank: w.host_w_en & (w.host_bank == bank) for bank in BankId}
-        banks = w.host_bank
+        pushed = {bank: w.host_w_en & self._banks[bank] for bank in BankId}
         slot = w.host_index >> (hw.segments + 1)
         cost = sum(len(p.tables()) for p in hw.activate)
         step = cost + (len(hw.cost.tables()) if hw.cost else 0)
@@ -515,7 +516,7 @@ class Core(wiring.Component):
                 found = Array([getattr(vector, port) for vector in self.vectors])[w.host_index >> u.bits]
                 read[bank] = delay(m, found, int(hw.overlap), "vector")
         m.d.sync += w.host_read.eq(reduce(or_, (
-            Mux(delay(m, banks == bank, int(hw.overlap), "reads"), value, 0).as_signed()
+            Mux(self._banks[bank], value, 0).as_signed()
             for bank, value in read.items())))
 
 

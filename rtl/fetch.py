@@ -59,11 +59,10 @@ class Fetch(wiring.Component):
         self._low = (self.hw.data_width // unit - 1).bit_length()  # bits of a place inside a line
         self._grains = [(width // unit - 1).bit_length() for width in fields]
         self._going = Signal()  # a sample's first line has not been asked for yet
-        done = self._take(m, fields)
-        self._ask(m, done)
+        self._ask(m, *self._take(m, fields))
         return m
 
-    def _ask(self, m: Module, done: Value) -> None:
+    def _ask(self, m: Module, done: Value, full: Value) -> None:
         """A sample's first line in the cycle after the start, or after the other's last word; every other with the last
         word of the one before."""
         request, going = self.port.request, self._going
@@ -73,7 +72,7 @@ class Fetch(wiring.Component):
                      for place, record in zip(first, (self.record_a, self.record_b), strict=True)]
         m.d.comb += [
             request.payload.eq(address), self.port.drop.eq(self.drop),
-            request.valid.eq((going | (done & ~self.last)) & ~self.streaming & ~self.drop),
+            request.valid.eq(self.wanted & ((going & ~self.streaming) | (self.port.lines.valid & full & ~self.last))),
         ]
         with m.If(request.valid & request.ready):
             m.d.sync += address.eq(address + 1)
@@ -82,8 +81,9 @@ class Fetch(wiring.Component):
         with m.Else():
             m.d.sync += going.eq(request.valid & ~request.ready)
 
-    def _take(self, m: Module, fields: list[int]) -> Value:
-        """The word out of its line, registered; the line goes with the last word that it has for this row."""
+    def _take(self, m: Module, fields: list[int]) -> tuple[Value, Value]:
+        """The word out of its line, registered; the line goes with the last word that it has for this row. Returns
+        whether it does, and whether it has no other."""
         lines, place = self.port.lines, Signal(max(self._low, 1))
         begin = Mux(self.streaming, 0, self.offset[:self._low])
         m.d.comb += [
@@ -109,9 +109,9 @@ class Fetch(wiring.Component):
             top = self._grains[kind]
             m.d.sync += words[kind].eq(found[:len(words[kind])])
         full = [end.all() if len(end) else Const(1) for end in ends]
-        done = Signal()
+        done, empty = Signal(), Mux(self.target, full[1], full[0])
         m.d.comb += [
-            done.eq(self.taken & (self.last | Mux(self.target, full[1], full[0]))),
+            done.eq(self.taken & (self.last | empty)),
             lines.ready.eq(done & ~self.streaming), self.pushed.ready.eq(done & self.streaming),
         ]
-        return done
+        return done, empty

@@ -30,7 +30,8 @@ class SamplePort(wiring.Signature):
 
 
 class SampleMemory(wiring.Component):
-    """``depth`` lines in block memory: a line a cycle, one cycle after its request.
+    """``depth`` lines in block memory: a line a cycle, one cycle after its request, which must not come before the line
+    asked for last is taken, in the same cycle at the earliest.
 
     Members
     -------
@@ -46,13 +47,13 @@ class SampleMemory(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.words = words = make_bank(platform, latency=self.latency, width=self.line, depth=self.depth)
-        request, lines, taken = self.port.request, self.port.lines, self.port.request.valid & self.port.request.ready
+        request, lines = self.port.request, self.port.lines
         m.d.comb += [
-            request.ready.eq(~lines.valid | lines.ready),
-            words.r_addr.eq(request.payload), words.r_en.eq(taken), lines.payload.eq(words.r_data),
+            request.ready.eq(1),
+            words.r_addr.eq(request.payload), words.r_en.eq(request.valid), lines.payload.eq(words.r_data),
             words.w_addr.eq(self.w_addr), words.w_data.eq(self.w_data), words.w_en.eq(self.w_en),
         ]
-        with m.If(taken):
+        with m.If(request.valid):
             m.d.sync += lines.valid.eq(1)
         with m.Elif(lines.ready | self.port.drop):
             m.d.sync += lines.valid.eq(0)

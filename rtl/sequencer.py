@@ -128,6 +128,11 @@ class Sequencer(wiring.Component):
             kinds = Signal(16)
             m.d.comb += kinds.eq(1 << word[28:])
             m.d.sync += self.waiting.eq(kinds)
+        does = Signal(16)  # the word that is carried out, no sweep: one bit for each opcode
+        m.d.sync += does.eq(0)
+        jump = self._execute(m, does, word)
+        with m.If(jump):
+            m.d.sync += pc.eq(word[:24])
         with m.If(self.stop):
             m.d.sync += self.stopping.eq(1)
         with m.FSM():
@@ -156,6 +161,7 @@ class Sequencer(wiring.Component):
                         m.d.sync += ready.eq(may)
                     m.next = "CONSIDER" if self.hw.overlap else "WAIT"
                 with m.Elif(go):
+                    m.d.sync += does.eq(kinds)
                     if not self.hw.overlap:
                         m.d.sync += pc.eq(pc + 1)
                     m.next = "EXECUTE"
@@ -179,7 +185,13 @@ class Sequencer(wiring.Component):
                 m.next = "READ"
             with m.State("EXECUTE"):
                 m.next = "READ"
-                self._execute(m, word[:24], word[VARIANT], quit, pc)
+                with m.If(does[Opcode.NEXT]):
+                    m.next = "NEXT"
+                with m.If(jump):
+                    m.next = "FETCH"
+                with m.If(quit | does[Opcode.HALT]):
+                    m.d.sync += self.busy.eq(0)
+                    m.next = "IDLE"
             for state, following in (("NEXT", "NEXT_2"), *((("NEXT_2", "NEXT_3"),) if self.hw.overlap else ())):
                 with m.State(state):
                     m.next = following
@@ -198,34 +210,25 @@ class Sequencer(wiring.Component):
                  kinds[Opcode.ROW] & ~self.still & ~paired)
         return Mux(self.stopping, self.idle, ~Cat(waits).any())
 
-    def _execute(self, m: Module, value, variant, quit, pc) -> None:
-        does, paired = self.waiting, self.hw.paired
-        with m.If(does[Opcode.HALT]):
-            m.d.sync += self.busy.eq(0)
-            m.next = "IDLE"
-        with m.If(does[Opcode.NEXT]):
-            m.d.comb += self.next.eq(1)
-            m.next = "NEXT"
+    def _execute(self, m: Module, does, word):
+        """What is not a sweep; returns whether it jumps."""
+        value, variant, paired = word[:24], word[VARIANT], self.hw.paired
+        m.d.comb += self.next.eq(does[Opcode.NEXT])
         with m.If(does[Opcode.ROW]):
             if paired:
                 with m.If(variant):
                     m.d.sync += self.offset_older.eq(self.offset_older + value)
             with m.If(~variant if paired else 1):
                 m.d.sync += self.offset.eq(self.offset + value)
-        with m.If(does[Opcode.GUARD] & (Mux(variant, self._final, self.guard) if paired else self.guard)):
-            m.d.sync += pc.eq(value)
-            m.next = "FETCH"
         for setting in self.settings:
-            with m.If(self._sets[setting]):
+            with m.If(does[Opcode.SET] & self._sets[setting]):
                 m.d.sync += getattr(self, f"setting_{setting.name.lower()}").eq(value)
-        self._loops(m, value, pc)
-        with m.If(quit):
-            m.d.sync += self.busy.eq(0)
-            m.next = "IDLE"
+        again = self._loops(m, does, value)
+        return again | (does[Opcode.GUARD] & (Mux(variant, self._final, self.guard) if paired else self.guard))
 
-    def _loops(self, m: Module, value, pc) -> None:
-        """The innermost loop's rounds on top; END brings the address it goes back to."""
-        left, does = self._left, self.waiting
+    def _loops(self, m: Module, does, value):
+        """The innermost loop's rounds on top; END brings the address it goes back to. Returns whether it does."""
+        left, again = self._left, does[Opcode.END] & ~self._final
         with m.If(does[Opcode.LOOP] | does[Opcode.PAIRS]):
             m.d.sync += [left[0].eq(Mux(does[Opcode.PAIRS], self.pairs, value)),
                          *(below.eq(above) for above, below in zip(left, left[1:], strict=False))]
@@ -233,5 +236,5 @@ class Sequencer(wiring.Component):
             with m.If(self._final):
                 m.d.sync += [above.eq(below) for above, below in zip(left, left[1:], strict=False)]
             with m.Else():
-                m.d.sync += [left[0].eq(left[0] - 1), pc.eq(value)]
-                m.next = "FETCH"
+                m.d.sync += left[0].eq(left[0] - 1)
+        return again
