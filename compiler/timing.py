@@ -11,8 +11,8 @@ from echolith.compiler.pipeline import latency
 
 __all__ = [
     "BURST", "GROUP", "LEADING", "Tails", "broadcast", "costed_stage", "cycles", "drained", "fetched", "handed",
-    "host_read", "operand_stage", "operands", "reuse", "scaled", "second_column", "summed", "tails", "tree_levels",
-    "updated",
+    "host_read", "operand_stage", "operands", "picked", "reuse", "scaled", "second_column", "summed", "tails",
+    "tree_levels", "updated",
 ]
 
 EXECUTE = 2  # cycles from a word's decoding to the next one's reading
@@ -62,6 +62,11 @@ def fetched(hw: Hardware) -> int:
     return 1 + hw.overlap
 
 
+def picked(hw: Hardware) -> int:
+    """Cycles from a sample's word being asked for until it is read and picked out of its line."""
+    return fetched(hw) + hw.overlap
+
+
 def operands(hw: Hardware) -> int:
     """Stage of the multipliers' operands: weights of packed products are rounded and wait for their neighbours."""
     return fetched(hw) + (2 if hw.packed else 0)
@@ -93,8 +98,8 @@ def drained(hw: Hardware, dest: int) -> int:
 
 
 def scaled(hw: Hardware) -> int:
-    """Cycles of scaling row operands and their twins: amount, shifted, with overlap also clipped and rounded."""
-    return 2 + 2 * hw.overlap
+    """Cycles of scaling row operands and their twins: amount, shifted, with overlap also dropped, clipped, rounded."""
+    return 2 + 3 * hw.overlap
 
 
 def host_read(hw: Hardware) -> int:
@@ -139,7 +144,7 @@ def tails(hw: Hardware) -> Tails:
         step=sums + step,
         units=alone,
         update=far + updated(hw) + 3,  # written; counts of what was clipped
-        fetch=fetched(hw) + 1,  # read, picked out of its line, written
+        fetch=picked(hw) + 1,  # written
         value=drain + activated,
         step_value=sums + value,
         step_rows=sums + value + rows + 2,  # row operand, scaled twin

@@ -5,7 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.timing import fetched
+from echolith.compiler.timing import fetched, picked
 from echolith.rtl.command import Command, older
 from echolith.rtl.fetch import Fetch
 from echolith.rtl.memory import make_bank
@@ -78,7 +78,7 @@ class Feed(wiring.Component):
             fetch.pushed.valid.eq(self.pushed.valid), self.pushed.ready.eq(fetch.pushed.ready),
             self.waiting.eq(words.running & fetch.waiting),
             self.inputs.eq(fetch.inputs), self.targets.eq(fetch.targets),
-            self.found.eq(delay(m, Cat(fetch.taken, words.second, words.index), fetched(self.hw), "found")),
+            self.found.eq(delay(m, Cat(fetch.taken, words.second, words.index), picked(self.hw), "found")),
             data.w_en.eq(self.lines_w_en), data.w_addr.eq(self.w_addr), data.w_data.eq(self.w_data),
         ]
         return m

@@ -32,7 +32,7 @@ class Fetch(wiring.Component):
     there, taken, waiting : Out(1)
         It can be had; it is taken; it could be had if the stream had one.
     inputs, targets : Out
-        The word, `timing.fetched` cycles after ``taken``.
+        The word, `timing.picked` cycles after ``taken``.
     streaming, pushed : In
         Lines are taken from this stream instead; every row begins a line.
     port : `SamplePort`
@@ -101,13 +101,14 @@ class Fetch(wiring.Component):
         late, top = fetched(self.hw) - 1, self._low
         found = Mux(self.streaming, delay(m, self.pushed.payload, late, "pushed"), lines.payload)
         there = delay(m, place, late, "place")
-        for kind in sorted(range(2), key=lambda k: -fields[k]):  # the narrower field out of the wider
+        for index, kind in enumerate(sorted(range(2), key=lambda k: -fields[k])):  # the narrower out of the wider
             number = there[self._grains[kind]:top]
             if len(number):
                 begin = Cat(Const(0, (fields[kind] - 1).bit_length()), number)
                 found = found.bit_select(begin, fields[kind])
             top = self._grains[kind]
-            m.d.sync += words[kind].eq(found[:len(words[kind])])
+            m.d.comb += words[kind].eq(delay(m, found, 1 + late * (1 - index), "word")[:len(words[kind])])
+            found, there = delay(m, found, late, "field"), delay(m, there, late, "place_later")
         full = [end.all() if len(end) else Const(1) for end in ends]
         done, empty = Signal(), Mux(self.target, full[1], full[0])
         m.d.comb += [

@@ -7,12 +7,12 @@ SYNC always gets through to abort a transfer that hangs. The host keeps two requ
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from echolith.compiler.registers import READ_CYCLES
 from echolith.host.frames import MAX_WORDS, Op, Status
 from echolith.rtl.frames import BUFFER, Receiver, Sender
+from echolith.rtl.memory import make_bank
 
 __all__ = ["Link"]
 
@@ -53,35 +53,34 @@ class Link(wiring.Component):
         m = Module()
         m.submodules.m_receiver = m_receiver = Receiver()
         m.submodules.m_sender = m_sender = Sender()
-        m.submodules.m_memory = m_memory = Memory(shape=8, depth=2 * BUFFER, init=[])
+        m.submodules.m_memory = m_memory = make_bank(platform, latency=2, width=8, depth=2 * BUFFER)
         connect(m, flipped(self.rx), m_receiver.i)
         connect(m, m_sender.o, flipped(self.tx))
         r_buffer = Signal()  # being executed; the other one is being received
-        write = m_memory.write_port()
         m.d.comb += [
-            write.en.eq(m_receiver.w_en),
-            write.addr.eq(Cat(m_receiver.w_addr, ~r_buffer)),
-            write.data.eq(m_receiver.w_data),
+            m_memory.w_en.eq(m_receiver.w_en),
+            m_memory.w_addr.eq(Cat(m_receiver.w_addr, ~r_buffer)),
+            m_memory.w_data.eq(m_receiver.w_data),
+            m_memory.r_en.eq(1),
         ]
         with m.If(m_receiver.take):
             m.d.sync += r_buffer.eq(~r_buffer)
-        self._execute(m, m_receiver, m_sender, m_memory.read_port(), r_buffer)
+        self._execute(m, m_receiver, m_sender, m_memory, r_buffer)
         return m
 
-    def _execute(self, m, m_receiver, m_sender, read, r_buffer):
+    def _execute(self, m, m_receiver, m_sender, m_memory, r_buffer):
         word = Signal(32)  # header, then each payload word: filled byte by byte from the buffer, or sent byte by byte
         r_byte = Signal(2)
         r_read = Signal(range(BUFFER))
         r_started = Signal()  # the header has been dealt with
         r_idle = Signal(init=1)  # state IDLE
         m.d.comb += m_receiver.take.eq(r_idle & m_receiver.waiting)
-        s_fetch, s_sent, s_ahead, byte = Signal(), Signal(), Signal(), Signal(8)
+        s_fetch, s_sent, ahead = Signal(), Signal(), Signal(2)
         with m.If(s_fetch | s_sent):
-            m.d.sync += [word.eq(Cat(word[8:], byte)), r_byte.eq(r_byte + 1)]
-        # The next byte waits in a register, the one behind it in the read port.
-        m.d.comb += [read.addr.eq(Cat(r_read, r_buffer)), read.en.eq(s_fetch | s_ahead)]
-        with m.If(read.en):
-            m.d.sync += [r_read.eq(r_read + 1), byte.eq(read.data)]
+            m.d.sync += [word.eq(Cat(word[8:], m_memory.r_data)), r_byte.eq(r_byte + 1)]
+        # A byte is there two cycles behind its address: in the last cycle before FETCH, the second byte's turn comes.
+        m.d.comb += [m_memory.r_addr.eq(Cat((r_read + ahead)[:8], r_buffer)), ahead.eq(s_fetch << 1)]
+        m.d.sync += r_read.eq(r_read + s_fetch)
         job = _Job(m, word)
         m.d.comb += [
             self.bus_addr.eq(job.addr),
@@ -97,7 +96,7 @@ class Link(wiring.Component):
                     m.next = "TAKEN"
             for state, following in (("TAKEN", "AHEAD"), ("AHEAD", "FETCH")):  # into a new buffer
                 with m.State(state):
-                    m.d.comb += s_ahead.eq(1)
+                    m.d.comb += ahead.eq(state == "AHEAD")
                     m.next = following
             with m.State("FETCH"):
                 m.d.comb += s_fetch.eq(1)
@@ -107,7 +106,7 @@ class Link(wiring.Component):
                     with m.If(r_started):
                         m.next = "STORE"
             self._frame_states(m, m_sender, job, r_idle)
-            self._word_states(m, job, word, m_receiver.waiting & m_receiver.sync)
+            self._word_states(m, job, word, ahead, m_receiver.waiting & m_receiver.sync)
             with m.State("SEND"):
                 m.d.comb += [m_sender.valid.eq(1), s_sent.eq(m_sender.ready)]
                 with m.If(m_sender.ready & (r_byte == 3)):
@@ -138,9 +137,10 @@ class Link(wiring.Component):
                     m.d.sync += [ends.eq(0), r_idle.eq(1)]
                     m.next = "IDLE"
 
-    def _word_states(self, m, job, word, s_abort):
+    def _word_states(self, m, job, word, ahead, s_abort):
         """One word: from ``word`` to where it belongs (STORE), or from there into ``word`` (LOAD)."""
         with m.State("NEXT"):
+            m.d.comb += ahead.eq(1)
             m.next = "READ_1"
             with m.If(job.none):
                 m.next = "CLOSE"

@@ -65,7 +65,9 @@ class Scale(wiring.Component):
                              for bit, name in ((out, "outside"), (shifted[-1], "negative")))
         clipped, wide = outside.any(), delay(m, wide, 1, "wide") if self.hw.paired else wide
         limit = Cat((~negative).replicate(w - 1), negative ^ wide, negative).as_signed()
-        m.d.comb += whole.eq(arith.rnd(Mux(clipped, limit, word), 1))
+        inside = delay(m, Mux(clipped, limit, word), int(deep), "inside")
+        wide = delay(m, wide, 1, "wide_inside") if self.hw.paired else wide
+        m.d.comb += whole.eq(arith.rnd(inside, 1))
         m.d.comb += [
             rounded.eq(Mux(wide, arith.sat(whole, w), arith.sat(whole, w - 1))),
             self.result.eq(delay(m, rounded, int(deep), "rounded")),

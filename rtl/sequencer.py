@@ -169,20 +169,19 @@ class Sequencer(wiring.Component):
                 m.d.sync += ready.eq(may)
                 m.next = "WAIT"
             with m.State("WAIT"):
-                with m.If(ready & (self.free | self.apart)):
-                    m.d.sync += [self.start.eq(1), self.starts.eq(self.waiting), self.walks.eq(~self.apart)]
-                    m.next = "START"
+                with m.If(self.start):
+                    with m.If(~self.apart):
+                        m.d.sync += [self.command.eq(word[:28]), self.opcode.eq(word[28:]), self.doing.eq(self.waiting)]
+                    if not self.hw.overlap:  # the word is the memory's output
+                        m.d.sync += pc.eq(pc + 1)
+                    m.next = "READ"
                 with m.Else():
                     m.d.sync += ready.eq(may)
-                    with m.If(self.stopping & self.idle):
+                    with m.If(ready & (self.free | self.apart)):
+                        m.d.sync += [self.start.eq(1), self.starts.eq(self.waiting), self.walks.eq(~self.apart)]
+                    with m.If(self.stopping & self.idle & ~ready):
                         m.d.sync += self.busy.eq(0)
                         m.next = "IDLE"
-            with m.State("START"):
-                with m.If(~self.apart):
-                    m.d.sync += [self.command.eq(word[:28]), self.opcode.eq(word[28:]), self.doing.eq(self.waiting)]
-                if not self.hw.overlap:  # the word is the memory's output
-                    m.d.sync += pc.eq(pc + 1)
-                m.next = "READ"
             with m.State("EXECUTE"):
                 m.next = "READ"
                 with m.If(does[Opcode.NEXT]):
