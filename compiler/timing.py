@@ -17,6 +17,7 @@ __all__ = [
 
 EXECUTE = 2  # cycles from a word's decoding to the next one's reading
 FETCHING = 2  # further cycles of FETCH: a line is asked for a cycle after the start, and between the samples
+RECENT = 5  # cycles behind its end in which it matters when something was over
 DECIDE = 1  # cycle from the decision that a sweep may start to the start
 
 GROUP = 8  # lanes that share a copy of the broadcast registers
@@ -424,7 +425,7 @@ class _Walk:
         before, spent, end = None, 0, pc
         count = self.pairs if pairs else count
         while count:
-            begun, state = self.now, (self.flight.after(self.now), list(self.settings))
+            begun, state = self.now, (self.flight.after(self.now - RECENT), list(self.settings))
             if state == before and count > pairs:
                 self._skip((count - pairs) * spent)
                 count = int(pairs)
@@ -439,7 +440,8 @@ class _Walk:
         return end
 
     def _skip(self, cycles: int) -> None:
-        self.flight, self.now = self.flight.after(self.now).later(self.now + cycles), self.now + cycles
+        recent = self.now - RECENT
+        self.flight, self.now = self.flight.after(recent).later(recent + cycles), self.now + cycles
 
 
 def cycles(program: tuple[int, ...], entry: int, hw: Hardware, pairs: int = 1) -> int:

@@ -121,7 +121,8 @@ class Window(wiring.Component):
         m.d.comb += busy.eq(running & ~done)
         m.d.comb += [
             self.stream.payload.eq(self.push.payload), self.stream.valid.eq(self.push.valid & streamed),
-            self.push.ready.eq(Mux(streamed, self.stream.ready, ~running | kept)),
+            # Behind a write of a register that is still on its way.
+            self.push.ready.eq(Mux(streamed, self.stream.ready, ~running | kept) & ~(self._w_stb & int(self.far))),
         ]
         with m.If(stored):
             m.d.sync += [low.eq(self.push.payload), pointer.eq(pointer + 1)]

@@ -39,6 +39,8 @@ class Bus:
         self.ctx.set(self.core.push.valid, 1)
         for word in words:
             self.ctx.set(self.core.push.payload, word)
+            while not self.ctx.get(self.core.push.ready):
+                await self.ctx.tick()
             await self.ctx.tick()
         self.ctx.set(self.core.push.valid, 0)
 
