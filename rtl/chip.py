@@ -32,12 +32,15 @@ class Chip(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.core = core = Core(self.design)
-        m.submodules.link = link = Link()
+        m.submodules.link = link = Link(far=core.hw.overlap)
         wiring.connect(m, wiring.flipped(self.rx), link.rx)
         wiring.connect(m, link.tx, wiring.flipped(self.tx))
-        m.submodules.beat = beat = Beat(32)
-        wiring.connect(m, link.push, beat.i)
-        wiring.connect(m, beat.o, core.push)
+        pushed = link.push
+        if core.hw.overlap:
+            m.submodules.beat = beat = Beat(32)
+            wiring.connect(m, pushed, beat.i)
+            pushed = beat.o
+        wiring.connect(m, pushed, core.push)
         wiring.connect(m, core.pull, link.pull)
         m.d.comb += [
             core.bus_addr.eq(link.bus_addr), core.bus_w_data.eq(link.bus_w_data), core.bus_w_stb.eq(link.bus_w_stb),

@@ -436,7 +436,8 @@ class Core(wiring.Component):
             exponent = getattr(r, f"exponent_{sample}")
             if self.hw.paired:
                 exponent = Mux(older(self.units.command), getattr(r, f"older_{sample}"), exponent)
-            found.append(delay(m, (exponent - self.window.gain)[:EXPONENT_BITS], 1, f"exponent_{sample}"))
+            found.append(delay(m, (exponent - self.window.gain)[:EXPONENT_BITS], int(self.hw.overlap),
+                               f"exponent_{sample}"))
         return found
 
     def _results(self, m: Module, platform) -> None:
@@ -468,8 +469,8 @@ class Core(wiring.Component):
             m.d.sync += [response.eq(0), leading.eq(0), w.cycles.eq(0), w.stalls.eq(0), saturated.eq(0)]
         with m.Elif(s.busy):
             m.d.sync += [
-                response.eq(response | delay(m, u.response, 1, "response")),
-                leading.eq(leading | delay(m, self.rows.leading, 1, "leading")),
+                response.eq(response | delay(m, u.response, int(hw.overlap), "response")),
+                leading.eq(leading | delay(m, self.rows.leading, int(hw.overlap), "leading")),
                 w.cycles.eq(w.cycles + 1), w.stalls.eq(w.stalls + waiting),
                 saturated.eq(saturated + a.clipped + sum(bank.clipped for bank in self.vectors)),
             ]

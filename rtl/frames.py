@@ -24,6 +24,11 @@ def _crc():
 class Receiver(wiring.Component):
     """Writes frames into the buffer that the executor does not use, and announces the good ones.
 
+    Parameters
+    ----------
+    far : bool
+        Tokens pass a register.
+
     Attributes
     ----------
     i : stream of 8 bits, in
@@ -45,13 +50,18 @@ class Receiver(wiring.Component):
     sync: Out(1)
     take: In(1)
 
+    def __init__(self, *, far: bool):
+        self._far = far
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
-        m.submodules.m_decoder = m_decoder = Decoder()
-        m.submodules.m_slip = m_slip = TokenRegister(often=True)
+        m.submodules.m_decoder = m_slip = m_decoder = Decoder()
+        if self._far:
+            m.submodules.m_slip = m_slip = TokenRegister(often=True)
+            connect(m, m_decoder.o, m_slip.i)
         m.submodules.m_crc = m_crc = _crc()
         connect(m, flipped(self.i), m_decoder.i)
-        connect(m, m_decoder.o, m_slip.i)
         r_length = Signal(range(BUFFER + 4))  # bytes so far; sticks at a length that no frame has
         r_expect = Signal(10, init=_NEVER)  # bytes the header asks for, CRC included; bit 9: an impossible count
         r_loaded = Signal()  # the op brings its words along
@@ -93,6 +103,11 @@ class Receiver(wiring.Component):
 class Sender(wiring.Component):
     """Appends the CRC to what the executor says, and frames it.
 
+    Parameters
+    ----------
+    far : bool
+        Tokens pass a register.
+
     Attributes
     ----------
     data, valid, ready : in, in, out
@@ -112,12 +127,17 @@ class Sender(wiring.Component):
     done: Out(1)
     o: Out(stream.Signature(8))
 
+    def __init__(self, *, far: bool):
+        self._far = far
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
-        m.submodules.m_slip = m_slip = TokenRegister(often=False)
-        m.submodules.m_encoder = m_encoder = Encoder()
+        m.submodules.m_encoder = m_slip = m_encoder = Encoder()
+        if self._far:
+            m.submodules.m_slip = m_slip = TokenRegister(often=False)
+            connect(m, m_slip.o, m_encoder.i)
         m.submodules.m_crc = m_crc = _crc()
-        connect(m, m_slip.o, m_encoder.i)
         connect(m, m_encoder.o, flipped(self.o))
         r_crc_left = Signal(2, init=2)
         s_end = self.abort | (self.close & (r_crc_left == 0))

@@ -48,19 +48,17 @@ class Leading(wiring.Component):
                 m.d.sync += bits.eq(bits | self.magnitude)
         # One encoder for both samples, in turn.
         turn, bits, position = Signal(), Signal(self.width), Signal(range(self.width))
-        highest = Signal.like(bits)
-        left = Signal(signed(len(self.range) + 1))
-        backward = bits[::-1]
-        m.d.sync += [turn.eq(~turn), bits.eq(Mux(turn, seen[1], seen[0])), left.eq(self.range - position),
-                     highest.eq((backward & -backward)[:self.width][::-1])]
+        left, backward = Signal(signed(len(self.range) + 1)), bits[::-1]
+        m.d.sync += [turn.eq(~turn), bits.eq(Mux(turn, seen[1], seen[0])), left.eq(self.range - position)]
+        highest = delay(m, (backward & -backward)[:self.width][::-1], self.early, "highest")
         for place in range(len(position)):
             m.d.sync += position[place].eq(Cat(highest[i] for i in range(self.width) if i >> place & 1).any())
         # At most the limit, then at least the gain.
         few = Signal(signed(EXPONENT_BITS + 1))
-        m.d.sync += few.eq(Mux(left > SHIFT_LIMIT, SHIFT_LIMIT, Mux(left < 0, 0, left)))
-        exponent = arith.exponent(few, 0, self.gain, SHIFT_LIMIT)
-        with m.If(turn):
-            m.d.sync += self.exponent_a.eq(exponent)
-        with m.Else():  # as it was when the bits were taken
+        m.d.comb += few.eq(Mux(left > SHIFT_LIMIT, SHIFT_LIMIT, Mux(left < 0, 0, left)))
+        exponent = arith.exponent(delay(m, few, self.early, "few"), 0, self.gain, SHIFT_LIMIT)
+        with m.If(delay(m, turn, 3 + 2 * self.early, "turn")):
             m.d.sync += self.exponent_b.eq(exponent)
+        with m.Else():
+            m.d.sync += self.exponent_a.eq(exponent)
         return m

@@ -23,6 +23,11 @@ class Link(wiring.Component):
     A PUSH waits as long as ``push`` is not ready, a PULL as long as ``pull`` is not valid. A SYNC arriving meanwhile
     aborts them; this is the one case in which ``push.valid`` is withdrawn without a transfer.
 
+    Parameters
+    ----------
+    far : bool
+        More registers, for a fast clock.
+
     Attributes
     ----------
     rx, tx : stream of 8 bits, in, out
@@ -49,10 +54,14 @@ class Link(wiring.Component):
     push: Out(stream.Signature(32))
     pull: In(stream.Signature(32))
 
+    def __init__(self, *, far: bool = True):
+        self._far = far
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
-        m.submodules.m_receiver = m_receiver = Receiver()
-        m.submodules.m_sender = m_sender = Sender()
+        m.submodules.m_receiver = m_receiver = Receiver(far=self._far)
+        m.submodules.m_sender = m_sender = Sender(far=self._far)
         m.submodules.m_memory = m_memory = make_bank(platform, latency=2, width=8, depth=2 * BUFFER)
         connect(m, flipped(self.rx), m_receiver.i)
         connect(m, m_sender.o, flipped(self.tx))

@@ -107,7 +107,7 @@ class UnitPath(wiring.Component):
         place = self._places(m)
         q, r = self._operands(m, place)
         y, following = self._sums(m)
-        nudge = self._nudges(m, platform, following)
+        nudge = self._nudges(m, platform, y, following)
         self._forces(m, q, r, y)
         self._move(m, q, nudge)
         if hw.general:
@@ -206,7 +206,7 @@ class UnitPath(wiring.Component):
         m.d.sync += [now.eq(following), after.eq(self.y_b)]
         return now, following
 
-    def _nudges(self, m: Module, platform, following):
+    def _nudges(self, m: Module, platform, y, following):
         """Nudges of both samples wait in memory between their sweep and the kick, where they are read beside the
         momenta."""
         w, c = self.hw.width, self.command
@@ -219,12 +219,15 @@ class UnitPath(wiring.Component):
         if self.hw.cost is None or not self.hw.learn:
             return None
         m.submodules.nudges = nudges = make_bank(platform, latency=self._fetched, width=w, depth=2 << self.bits)
+        rounded = arith.rnd(y, self.hw.nudge_shift)
+        if self.hw.overlap:  # beside the register, not behind it
+            rounded = delay(m, arith.rnd(following, self.hw.nudge_shift), 1, "nudge")
         first = delay(m, self.y_valid & c.dest[0], 1, "arrived")
         second = delay(m, first, 1, "arrived_b")
         m.d.comb += [
             nudges.r_addr.eq(Cat(sample, unit)), nudges.r_en.eq(1), nudges.w_en.eq(first | second),
             nudges.w_addr.eq(Cat(second, self._count(m, second))),
-            nudges.w_data.eq(arith.sat(delay(m, arith.rnd(following, self.hw.nudge_shift), 1, "nudge"), w)),
+            nudges.w_data.eq(arith.sat(rounded, w)),
         ]
         return nudges.r_data.as_signed()
 
@@ -273,9 +276,10 @@ class UnitPath(wiring.Component):
             self.q_w_addr.eq(Cat(self._element(m, self._pulses[self._moved + 1]), c.context)),
             self.wrapped.eq((kicked & arith.outside(p_sum, w)) | (moved & arith.outside(q_sum, w))),
         ]
-        # A register each: their sweep goes on for longer.
+        far = int(self.hw.overlap)  # their sweep goes on for longer
         m.d.comb += self.moved.eq(Cat(
-            delay(m, c.check & self._valid(stage), 2, "checked") & delay(m, delay(m, word, 1, "word") != 0, 1, "astray")
+            delay(m, c.check & self._valid(stage), 2 * far, "checked")
+            & delay(m, delay(m, word, far, "word") != 0, far, "astray")
             for stage, word in ((self._operand, q), (self._kick + self._fetched - 1, self.p))).any())
         self._respond(m, arith.wrap(q_sum, w), moved)
 
