@@ -69,7 +69,7 @@ class Core(wiring.Component):
             inner_bits=max((2 * hw.lanes).bit_length(), bits[Setting.LENGTH] + 1) + bool(hw.packed),
             outer_bits=max(bits[Setting.COLUMNS], bits[Setting.TILES]),
             address_bits=(hw.depths.weights - 1).bit_length(),
-            repeat_bits=bits[Setting.REPEAT] if hw.repeat else 0)
+            repeat_bits=bits[Setting.REPEAT] if hw.repeat else 0, held=not hw.overlap)
         m.submodules.scoreboard = self.scoreboard = Scoreboard(
             hw, tail_bits=(max(dataclasses.astuple(self.tails)) + (hw.paired and 2 * hw.depths.units)).bit_length(),
             column_bits=bits[Setting.COLUMNS])
@@ -135,7 +135,7 @@ class Core(wiring.Component):
             e.start.eq(s.walks), e.stop.eq(s.stopping),
             b.starts.eq(s.starts), b.walks.eq(s.walks), b.opcode.eq(s.opcode), b.command.eq(s.command),
             b.walking.eq(e.running),
-            s.free.eq(~e.running | e.closing),
+            s.free.eq(~e.running | (e.closing if self.hw.overlap else 0)),
             b.ended.eq(e.ended), b.taken.eq(a.taken), b.kinds.eq(s.waiting),
             b.room.eq(forward_room(m, self.hw, s)),
             b.next_command.eq(s.next_command), b.columns.eq(s.setting_columns),

@@ -42,7 +42,7 @@ def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> None:
     forward, outer, transposed = (s.waiting[opcode] for opcode in (Opcode.FORWARD, Opcode.OUTER, Opcode.TRANSPOSED))
     rounds = Mux(one_tile(s.next_command), 1, tiles) if hw.paired else tiles
     elements, passes = s.setting_length << 1, ~(forward | outer | transposed)
-    m.d.sync += [
+    counts = (
         e.outer.eq(_chosen((forward, rounds), (outer, tiles), (transposed, s.setting_columns >> twice),
                            (passes, Mux(s.waiting[Opcode.UNITS], 1, tiles)))),
         e.period.eq(_chosen((forward, _later(m, hw, Mux(columns < least, least, columns))),
@@ -50,7 +50,9 @@ def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> None:
                             (transposed, each << twice), (passes, elements))),
         e.active.eq(_chosen((forward, _later(m, hw, columns)), (outer, cycles), (transposed, tiles << twice),
                             (passes, elements))),
-    ]
+    )
+    with m.If(1 if hw.overlap else ~e.running):
+        m.d.sync += counts
 
 
 def _later(m: Module, hw: Hardware, value):

@@ -45,13 +45,14 @@ class Feed(wiring.Component):
 
     def __init__(self, hw: Hardware, *, length_bits: int, offset_bits: int, word_bits: int):
         self.hw, self.offset_bits = hw, offset_bits
+        self.index_bits = max(hw.depths.units, hw.depths.outputs).bit_length()  # of a count of words
         self.bits, self.order_bits = ((depth - 1).bit_length() for depth in (hw.depths.data, hw.depths.order))
         super().__init__({
             "go": In(1), "first": In(self.order_bits + 1), "next": In(1), "start": In(1), "next_command": In(Command),
             "length": In(length_bits), "offset": In(offset_bits), "offset_older": In(offset_bits),
             "stop": In(1), "streaming": In(1), "pushed": In(stream.Signature(word_bits)),
             "running": Out(1), "ended": Out(1), "waiting": Out(1),
-            "found": Out(2 + length_bits), "inputs": Out(signed(hw.input_bits)),
+            "found": Out(2 + self.index_bits), "inputs": Out(signed(hw.input_bits)),
             "targets": Out(signed(hw.target_bits)), "fetch": Out(Command), "masked_en": Out(2), "masked": Out(1),
             "order_w_en": In(1), "lines_w_en": In(1), "w_addr": In(max(self.bits, self.order_bits)), "w_data": In(32),
         })
@@ -62,7 +63,7 @@ class Feed(wiring.Component):
             line=self.hw.data_width, depth=self.hw.depths.data, latency=fetched(self.hw))
         m.submodules.fetch = fetch = Fetch(self.hw, offset_bits=self.offset_bits)
         wiring.connect(m, fetch.port, data.port)
-        m.submodules.words = words = Words(len(self.length))
+        m.submodules.words = words = Words(self.index_bits)
         begins = self._begins(m, self._records(m, platform))
         with m.If(self.start):
             m.d.sync += self.fetch.eq(self.next_command)

@@ -66,10 +66,12 @@ class Fetch(wiring.Component):
         """A sample's first line in the cycle after the start, or after the other's last word; every other with the last
         word of the one before."""
         request, going = self.port.request, self._going
-        first = [Signal.like(request.payload, name=f"first_{x}") for x in "ab"]
         address, again = Signal.like(request.payload), done & self.last & ~self.second
-        m.d.sync += [place.eq(record + (self.offset >> self._low))
-                     for place, record in zip(first, (self.record_a, self.record_b), strict=True)]
+        records, line = (self.record_a, self.record_b), self.offset >> self._low
+        if self.hw.overlap:
+            first = Mux(self.start, *(delay(m, (record + line)[:len(address)], 1, "first") for record in records))
+        else:
+            first = Mux(self.start, *records) + line
         m.d.comb += [
             request.payload.eq(address), self.port.drop.eq(self.drop),
             request.valid.eq(self.wanted & ((going & ~self.streaming) | (self.port.lines.valid & full & ~self.last))),
@@ -77,7 +79,7 @@ class Fetch(wiring.Component):
         with m.If(request.valid & request.ready):
             m.d.sync += address.eq(address + 1)
         with m.If(self.start | again):
-            m.d.sync += [going.eq(1), address.eq(Mux(self.start, first[0], first[1]))]
+            m.d.sync += [going.eq(1), address.eq(first)]
         with m.Else():
             m.d.sync += going.eq(request.valid & ~request.ready)
 

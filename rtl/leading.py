@@ -48,11 +48,18 @@ class Leading(wiring.Component):
                 m.d.sync += bits.eq(bits | self.magnitude)
         # One encoder for both samples, in turn.
         turn, bits, position = Signal(), Signal(self.width), Signal(range(self.width))
-        left, backward = Signal(signed(len(self.range) + 1)), bits[::-1]
+        left = Signal(signed(len(self.range) + 1))
         m.d.sync += [turn.eq(~turn), bits.eq(Mux(turn, seen[1], seen[0])), left.eq(self.range - position)]
-        highest = delay(m, (backward & -backward)[:self.width][::-1], self.early, "highest")
-        for place in range(len(position)):
-            m.d.sync += position[place].eq(Cat(highest[i] for i in range(self.width) if i >> place & 1).any())
+        if self.early:
+            backward = bits[::-1]
+            highest = delay(m, (backward & -backward)[:self.width][::-1], self.early, "highest")
+            m.d.sync += position.eq(Cat(Cat(highest[i] for i in range(self.width) if i >> place & 1).any()
+                                        for place in range(len(position))))
+        else:
+            m.d.sync += position.eq(0)
+            for index in range(self.width):
+                with m.If(bits[index]):
+                    m.d.sync += position.eq(index)
         # At most the limit, then at least the gain.
         few = Signal(signed(EXPONENT_BITS + 1))
         m.d.comb += few.eq(Mux(left > SHIFT_LIMIT, SHIFT_LIMIT, Mux(left < 0, 0, left)))

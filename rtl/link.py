@@ -26,14 +26,14 @@ class Link(wiring.Component):
     Parameters
     ----------
     far : bool
-        More registers, for a fast clock.
+        More registers, for a fast clock: also those before `bus_r_data`.
 
     Attributes
     ----------
     rx, tx : stream of 8 bits, in, out
         Bytes from and to the host. ``rx`` is held up for single cycles only.
     bus_addr : out
-        Register, in words; stable from a strobe until `READ_CYCLES` after it.
+        Register, in words; stable from a strobe until `READ_CYCLES` after it, or one if not ``far``.
     bus_w_data, bus_w_stb : out
         Write strobe with its data.
     bus_r_stb : out
@@ -62,7 +62,7 @@ class Link(wiring.Component):
         m = Module()
         m.submodules.m_receiver = m_receiver = Receiver(far=self._far)
         m.submodules.m_sender = m_sender = Sender(far=self._far)
-        m.submodules.m_memory = m_memory = make_bank(platform, latency=2, width=8, depth=2 * BUFFER)
+        m.submodules.m_memory = m_memory = make_bank(platform, latency=1 + self._far, width=8, depth=2 * BUFFER)
         connect(m, flipped(self.rx), m_receiver.i)
         connect(m, m_sender.o, flipped(self.tx))
         r_buffer = Signal()  # being executed; the other one is being received
@@ -87,8 +87,8 @@ class Link(wiring.Component):
         s_fetch, s_sent, ahead = Signal(), Signal(), Signal(2)
         with m.If(s_fetch | s_sent):
             m.d.sync += [word.eq(Cat(word[8:], m_memory.r_data)), r_byte.eq(r_byte + 1)]
-        # A byte is there two cycles behind its address: in the last cycle before FETCH, the second byte's turn comes.
-        m.d.comb += [m_memory.r_addr.eq(Cat((r_read + ahead)[:8], r_buffer)), ahead.eq(s_fetch << 1)]
+        # If a byte is there two cycles behind its address, the second byte's turn comes in the last one before FETCH.
+        m.d.comb += [m_memory.r_addr.eq(Cat((r_read + ahead)[:8], r_buffer)), ahead.eq(s_fetch << int(self._far))]
         m.d.sync += r_read.eq(r_read + s_fetch)
         job = _Job(m, word)
         m.d.comb += [
@@ -103,10 +103,12 @@ class Link(wiring.Component):
                 with m.If(m_receiver.waiting):
                     m.d.sync += r_idle.eq(0)
                     m.next = "TAKEN"
-            for state, following in (("TAKEN", "AHEAD"), ("AHEAD", "FETCH")):  # into a new buffer
-                with m.State(state):
-                    m.d.comb += ahead.eq(state == "AHEAD")
-                    m.next = following
+            with m.State("TAKEN"):  # the memory needs a cycle or two in the new buffer
+                m.next = "AHEAD" if self._far else "FETCH"
+            if self._far:
+                with m.State("AHEAD"):
+                    m.d.comb += ahead.eq(1)
+                    m.next = "FETCH"
             with m.State("FETCH"):
                 m.d.comb += s_fetch.eq(1)
                 with m.If(r_byte == 3):
@@ -149,15 +151,15 @@ class Link(wiring.Component):
     def _word_states(self, m, job, word, ahead, s_abort):
         """One word: from ``word`` to where it belongs (STORE), or from there into ``word`` (LOAD)."""
         with m.State("NEXT"):
-            m.d.comb += ahead.eq(1)
-            m.next = "READ_1"
+            m.d.comb += ahead.eq(int(self._far))
+            m.next = "READ_1" if self._far else "LOAD"
             with m.If(job.none):
                 m.next = "CLOSE"
             with m.Elif(job.inward):
                 m.next = "FETCH"
             with m.Else():
                 m.d.comb += self.bus_r_stb.eq(~job.streamed)
-        for cycle in range(1, READ_CYCLES):
+        for cycle in range(1, READ_CYCLES if self._far else 1):
             with m.State(f"READ_{cycle}"):
                 m.next = f"READ_{cycle + 1}" if cycle + 1 < READ_CYCLES else "LOAD"
         with m.State("STORE"):

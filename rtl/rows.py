@@ -241,7 +241,7 @@ class RowUnit(wiring.Component):
         the slot's sign for the readout's own gradient, in the echo scaled to the wanted response."""
         c, behind, w = self._command(m, self._done), self._done + scaled(self.hw), signed(self.hw.width)
         early, slot = Signal(), Signal()  # whose turn it is before and behind the shifter
-        sample, amounts = self._before(m, early)
+        sample, amount = self._before(m, early)
         masked = self.masked.bit_select(sample, 1)
         if self._kept is not None:
             m.d.comb += [self._kept.w_en.eq(at[1] & costing & ~c.echo), self._kept.w_data.eq(Mux(masked, 0, delta))]
@@ -264,7 +264,7 @@ class RowUnit(wiring.Component):
             negative |= slot & (self.command.context == Context.PAIR)
         m.d.comb += [
             scale.value.eq(Mux(costing, delta, t)), scale.down.eq(~costing), scale.echo.eq(c.echo),
-            scale.amount.eq(Mux(sample, amounts[1], amounts[0])),
+            scale.amount.eq(amount),
             operand.eq(Mux(costed, scale.result, scale.held)),
             other.eq(Mux(negative, ~(scale.result - 1), scale.result)),
         ]
@@ -279,20 +279,21 @@ class RowUnit(wiring.Component):
         ]
 
     def _before(self, m: Module, slot):
-        """The sample of a ``slot`` at the stage of activations, and the amounts that words of both are shifted by: from
-        the command as it was a cycle before, if it travels."""
-        c, paired, found = self._command(m, self._done - 1), int(self.hw.paired), []
+        """The sample of a ``slot`` at the stage of activations, and how far its words are shifted."""
+        c, now = self._command(m, self._done - 1), (self.exponent_a, self.exponent_b)
         down, echo = c.dest != Dest.COST, c.echo
-        for now, name in ((self.exponent_a, "older_a"), (self.exponent_b, "older_b")):
-            exponent = now
-            if paired:
-                before = getattr(self, name)
-                with m.If(self.next):
-                    m.d.sync += before.eq(now)
-                exponent = Mux(older(c), before, now)
-            found.append(delay(m, shift_amount(down, echo, exponent, self.gain), paired, "amount"))
-        samples = [delay(m, slot_sample(c.context, x), paired, f"sample_{x}") for x in range(2)]
-        return Mux(slot, samples[1], samples[0]), found
+        if not self.hw.paired:
+            sample = slot_sample(c.context, slot)
+            return sample, shift_amount(down, echo, Mux(sample, *reversed(now)), self.gain)
+        # From the command as it was a cycle before.
+        amounts, samples = [], [delay(m, slot_sample(c.context, x), 1, f"sample_{x}") for x in range(2)]
+        for exponent, before in zip(now, (self.older_a, self.older_b), strict=True):
+            with m.If(self.next):
+                m.d.sync += before.eq(exponent)
+            exponent = Mux(older(c), before, exponent)
+            amounts.append(delay(m, shift_amount(down, echo, exponent, self.gain), 1, "amount"))
+        sample = Mux(slot, samples[1], samples[0])
+        return sample, Mux(sample, amounts[1], amounts[0])
 
     def _begun(self, m: Module, stage: int):
         """Strobe before the first sum of a sweep is at a stage."""

@@ -58,15 +58,17 @@ class Scale(wiring.Component):
         of = Cat(self.down, self.echo)
         down, echo = delay(m, of, 2, "of") if self.hw.paired else of
         wide = down | echo
-        picked = Mux(down, shifted >> SHIFT_LIMIT - 1, Mux(echo, nudge, error))
-        out = Cat(~down & echo & arith.outside(nudge, w + 1), ~down & ~echo & arith.outside(error, w))
-        word = delay(m, picked[:w + 1].as_signed(), int(deep), "picked")
-        outside, negative = (delay(m, bit, int(deep), name)
-                             for bit, name in ((out, "outside"), (shifted[-1], "negative")))
-        clipped, wide = outside.any(), delay(m, wide, 1, "wide") if self.hw.paired else wide
-        limit = Cat((~negative).replicate(w - 1), negative ^ wide, negative).as_signed()
-        inside = delay(m, Mux(clipped, limit, word), int(deep), "inside")
-        wide = delay(m, wide, 1, "wide_inside") if self.hw.paired else wide
+        if deep:
+            picked = Mux(down, shifted >> SHIFT_LIMIT - 1, Mux(echo, nudge, error))
+            out = Cat(~down & echo & arith.outside(nudge, w + 1), ~down & ~echo & arith.outside(error, w))
+            word, outside, negative = (delay(m, x, 1, name) for x, name in (
+                (picked[:w + 1].as_signed(), "picked"), (out, "outside"), (shifted[-1], "negative")))
+            wide = delay(m, wide, 1, "wide") if self.hw.paired else wide
+            limit = Cat((~negative).replicate(w - 1), negative ^ wide, negative).as_signed()
+            inside = delay(m, Mux(outside.any(), limit, word), 1, "inside")
+            wide = delay(m, wide, 1, "wide_inside") if self.hw.paired else wide
+        else:
+            inside = Mux(down, shifted >> SHIFT_LIMIT - 1, Mux(echo, arith.sat(nudge, w + 1), arith.sat(error, w)))
         m.d.comb += whole.eq(arith.rnd(inside, 1))
         m.d.comb += [
             rounded.eq(Mux(wide, arith.sat(whole, w), arith.sat(whole, w - 1))),

@@ -62,9 +62,12 @@ class Scoreboard(wiring.Component):
         if self.hw.overlap:
             waiting, going = self._kinds(m)
             everything = tuple(zip((alone, rows, units, lanes), going, strict=True))
-        feed, single = self._feed(m)
+        fed = delay(m, self.fed, 1, "fed"), Const(tails(self.hw).fetch - 1)
+        feed, single = self._feed(m, fed)
         for left, chosen in everything:
             begins = ((self.ended & chosen, self.tail),)
+            if left is alone and not self.hw.paired:
+                begins += (fed,)
             if self.hw.paired and (left is alone or left is units):
                 begins += ((self.starts[Opcode.UNITS] & (waiting[0] if left is alone else ~waiting[0]), self.passing),)
             left.count(m, *begins)
@@ -105,17 +108,20 @@ class Scoreboard(wiring.Component):
             m.d.sync += going.eq(waiting)
         return waiting, going
 
-    def _feed(self, m: Module):
-        """Whether the last FETCH is over, and whether it is alone."""
-        feed, feeding, single = _Left("feed", self.tail_bits), Signal(), Signal(init=1)
-        fed = delay(m, self.fed, 1, "fed")
-        feed.count(m, (fed, Const(tails(self.hw).fetch - 1)))
+    def _feed(self, m: Module, fed: tuple):
+        """Whether the last FETCH is over, but for what `Hardware` that is not paired counts as alone; whether it is
+        alone."""
+        feeding = Signal()
         with m.If(self.starts[Opcode.FETCH]):
             m.d.sync += feeding.eq(1)
-            if self.hw.paired:
-                m.d.sync += single.eq(~one_tile(self.next_command))
-        with m.Elif(fed):
+        with m.Elif(fed[0]):
             m.d.sync += feeding.eq(0)
+        if not self.hw.paired:
+            return ~feeding, Const(1)
+        feed, single = _Left("feed", self.tail_bits), Signal()
+        feed.count(m, fed)
+        with m.If(self.starts[Opcode.FETCH]):
+            m.d.sync += single.eq(~one_tile(self.next_command))
         return feed.over & ~feeding, single
 
     def _may_start(self, m: Module, fits, units, lanes, close, feed, rows, waiting, going):

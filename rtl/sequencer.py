@@ -69,8 +69,7 @@ class Sequencer(wiring.Component):
     next_opcode, next_command : Out
         The word that waits to be carried out.
     doing, waiting : Out
-        One bit for each opcode: of the sweep started last, and of the word that waits, without overlap a cycle later
-        than that.
+        One bit for each opcode: of the sweep started last, and of the word that waits.
     ready, still, quiet, idle : In
         It may start, if it is a sweep, as far as results on their way are concerned; settings may change; the next pair
         may be taken; nothing is on its way.
@@ -118,18 +117,17 @@ class Sequencer(wiring.Component):
             self.next_opcode.eq(word[28:]), self.next_command.eq(word[:28]),
         ]
         self._sets = Signal(16)  # the setting that a SET in ``word`` writes
-        m.d.sync += self._sets.eq(Mux(word[28:] == Opcode.SET, 1 << word[24:28], 0))
+        early = m.d.sync if self.hw.overlap else m.d.comb  # registers for what a word means, or gates behind it
+        early += self._sets.eq(1 << word[24:28])
         m.d.sync += [ready.eq(0), self.start.eq(0), self.starts.eq(0), self.walks.eq(0),
                      self.apart.eq(beside(self.hw, self.next_opcode)),
                      self._final.eq(self._left[0] == 1)]
         may = self.ready & ~self.stopping
         kinds = self.waiting
         if not self.hw.overlap:
-            kinds = Signal(16)
             m.d.comb += kinds.eq(1 << word[28:])
-            m.d.sync += self.waiting.eq(kinds)
         does = Signal(16)  # the word that is carried out, no sweep: one bit for each opcode
-        m.d.sync += does.eq(0)
+        early += does.eq(0)
         jump = self._execute(m, does, word)
         with m.If(jump):
             m.d.sync += pc.eq(word[:24])
@@ -161,8 +159,9 @@ class Sequencer(wiring.Component):
                         m.d.sync += ready.eq(may)
                     m.next = "CONSIDER" if self.hw.overlap else "WAIT"
                 with m.Elif(go):
-                    m.d.sync += does.eq(kinds)
-                    if not self.hw.overlap:
+                    if self.hw.overlap:
+                        m.d.sync += does.eq(kinds)
+                    else:
                         m.d.sync += pc.eq(pc + 1)
                     m.next = "EXECUTE"
             with m.State("CONSIDER"):  # the scoreboard compares what is on its way with the word
@@ -183,6 +182,8 @@ class Sequencer(wiring.Component):
                         m.d.sync += self.busy.eq(0)
                         m.next = "IDLE"
             with m.State("EXECUTE"):
+                if not self.hw.overlap:
+                    m.d.comb += does.eq(kinds)
                 m.next = "READ"
                 with m.If(does[Opcode.NEXT]):
                     m.next = "NEXT"

@@ -32,7 +32,7 @@ class Sweep(wiring.Component):
     running, ended, closing : Out(1)
         From the cycle after ``start`` on, outer * period cycles; strobe in the last of them; from a cycle before it on.
 
-    With ``repeat_bits``, the whole walk is done over and over:
+    With ``held``, the counts stand until ``ended``. With ``repeat_bits``, the whole walk is done over and over:
 
     repeat : In
         Times more than once.
@@ -42,8 +42,9 @@ class Sweep(wiring.Component):
         ``inner_index`` of the next cycle.
     """
 
-    def __init__(self, *, inner_bits: int, outer_bits: int, address_bits: int, repeat_bits: int = 0):
-        self.inner_bits, self.outer_bits = inner_bits, outer_bits
+    def __init__(self, *, inner_bits: int, outer_bits: int, address_bits: int, repeat_bits: int = 0,
+                 held: bool = False):
+        self.inner_bits, self.outer_bits, self._held = inner_bits, outer_bits, held
         self.address_bits, self.repeat_bits = address_bits, repeat_bits
         repeats = {"repeat": In(repeat_bits), "again": Out(1), "next_index": Out(inner_bits)} if repeat_bits else {}
         super().__init__({
@@ -59,7 +60,7 @@ class Sweep(wiring.Component):
         m = Module()
         live, row = Signal(), Signal(self.address_bits)
         final, short, following, next_row = Signal(), Signal(), Signal(), Signal(self.address_bits)
-        period, active, rounds = (Countdown(name, total) for name, total in (
+        period, active, rounds = (Countdown(name, total, self._held) for name, total in (
             ("period", self.period), ("active", self.active), ("rounds", self.outer)))
         last_walk, last_next = self._last(m)
         rounds_next = Mux(period.last, rounds.next(rounds.last), rounds.last)

@@ -9,13 +9,17 @@ __all__ = ["Countdown", "Ticks", "Words"]
 
 class Countdown:
     """Counts ``total`` cycles: ``last`` is a register that is set in the last of them, so that nothing waits for a
-    comparison; what comes `next` follows from registers too."""
+    comparison; what comes `next` follows from registers too. The total is kept from the start on, unless it is
+    ``held``."""
 
-    def __init__(self, name: str, total):
-        self._total = total
-        self._full, self._left = (Signal(len(total), name=f"{name}_{part}") for part in ("full", "left"))
-        self._one, self._two, self._near, self.last = (
-            Signal(name=f"{name}_{part}") for part in ("one", "two", "near", "last"))
+    def __init__(self, name: str, total, held: bool = False):
+        self._total, self._name, self._held = total, name, held
+        self._left, self._near, self.last = (
+            Signal(bits, name=f"{name}_{part}") for part, bits in (("left", len(total)), ("near", 1), ("last", 1)))
+        self._again = total - 1, self.single, total == 2
+        if not held:
+            self._again = tuple(Signal(bits, name=f"{name}_{part}")
+                                for part, bits in (("full", len(total)), ("one", 1), ("two", 1)))
 
     @property
     def single(self):
@@ -24,18 +28,20 @@ class Countdown:
 
     def start(self, m: Module) -> None:
         """The next cycle is the first."""
-        total = self._total
-        m.d.sync += [self._full.eq(total - 1), self._left.eq(total - 1), self._one.eq(self.single),
-                     self._two.eq(total == 2), self.last.eq(self.single), self._near.eq(total == 2)]
+        first = self._total - 1, self.single, self._total == 2
+        if not self._held:
+            m.d.sync += [kept.eq(value) for kept, value in zip(self._again, first, strict=True)]
+        m.d.sync += [x.eq(value) for x, value in zip((self._left, self.last, self._near), first, strict=True)]
 
     def count(self, m: Module, again) -> None:
         """A cycle passes; ``again`` from the beginning."""
-        m.d.sync += [self._left.eq(Mux(again, self._full, self._left - 1)), self.last.eq(self.next(again)),
-                     self._near.eq(Mux(again, self._two, self._left == 2))]
+        full, _, two = self._again
+        m.d.sync += [self._left.eq(Mux(again, full, self._left - 1)), self.last.eq(self.next(again)),
+                     self._near.eq(Mux(again, two, self._left == 2))]
 
     def next(self, again):
         """``last`` of the next cycle, if this one is counted."""
-        return Mux(again, self._one, self._near)
+        return Mux(again, self._again[1], self._near)
 
 
 class Ticks(wiring.Component):
@@ -76,18 +82,15 @@ class Words(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        words = Countdown("words", self.length)
-        taken = self.running & self.there
-        m.d.comb += [self.ended.eq((self.running & self.stop) | (taken & self.last & self.second)),
-                     self.last.eq(words.last)]
+        taken, final = self.running & self.there, Signal.like(self.length)
+        following = Mux(self.last, 0, self.index + 1)
+        m.d.comb += self.ended.eq((self.running & self.stop) | (taken & self.last & self.second))
         with m.If(self.start):
-            words.start(m)
-            m.d.sync += [self.running.eq(1), self.index.eq(0), self.second.eq(0)]
+            m.d.sync += [self.running.eq(1), self.index.eq(0), self.second.eq(0), final.eq(self.length - 1),
+                         self.last.eq(self.length == 1)]
         with m.Elif(taken):
-            words.count(m, self.last)
-            m.d.sync += self.index.eq(self.index + 1)
-            with m.If(self.last):
-                m.d.sync += [self.index.eq(0), self.second.eq(1)]
+            m.d.sync += [self.index.eq(following), self.last.eq(following == final),
+                         self.second.eq(self.second | self.last)]
         with m.If(self.ended):
             m.d.sync += self.running.eq(0)
         return m

@@ -251,7 +251,8 @@ class UnitPath(wiring.Component):
         c, w = self.command, self.hw.width
         kick = self._kicked_momentum(m, nudge)
         p_sum = Signal(signed(len(kick)), reset_less=True)
-        p = arith.wrap(_turned(p_sum, ~c.reverse & ~c.clear), w)
+        # With overlap the sum is turned behind its register.
+        p = arith.wrap(_turned(p_sum, ~c.reverse & ~c.clear) if self.hw.overlap else p_sum, w)
         self._drifting(m, p)
         d, late = self._drift.d, delay(m, q, self._moved - 2 - self._operand, "q")
         x = delay(m, _turned(late, c.reverse), 1, "q_turned")
@@ -309,8 +310,8 @@ class UnitPath(wiring.Component):
                      self.mass_unit.eq(self._count(m, self._pulses[at + 1]))]
 
     def _kicked_momentum(self, m: Module, nudge):
-        """`arith.move` with one adder per operand: a - b is ~(~a + b). The last inversion, of all but reversed ones, is
-        left to who takes the sum."""
+        """`arith.move` with one adder per operand: a - b is ~(~a + b). With overlap the last inversion, of all but
+        reversed ones, is left to who takes the sum."""
         c, w = self.command, self.hw.width
         forward, force = ~c.reverse, self._step.force
         forces = c.force | self.sweeping if self.hw.general else self.sweeping & ~c.dest[0]
@@ -322,7 +323,8 @@ class UnitPath(wiring.Component):
                          gated.eq(Mux(c.nudge & c.reverse, nudge, 0))]
             change = (Cat(1, change).as_signed() + Cat(invert, _turned(gated, invert)).as_signed()) >> 1
         change = delay(m, change.as_signed(), 1, "change")
-        return _turned(delay(m, self.p, 2 - self._fetched, "p_read"), forward) + change
+        moved = _turned(delay(m, self.p, 2 - self._fetched, "p_read"), forward) + change
+        return moved if self.hw.overlap else _turned(moved, forward)
 
     def _respond(self, m: Module, q, moved) -> None:
         """How far slot b's position is from slot a's, which came a cycle earlier."""
