@@ -1,13 +1,16 @@
 """The integer model's arithmetic on arrays: exact products by float64 BLAS, everything else by numpy."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from echolith.compiler.design import Design
 from echolith.compiler.pipeline import Pipeline, evaluate, table_lookup
 from echolith.sim import arith
+
+if TYPE_CHECKING:
+    from echolith.sim.force import Force
 
 __all__ = ["Arrays"]
 
@@ -66,6 +69,10 @@ class Arrays:
     def spread(self, a: Array, b: Array) -> int:
         """The OR of the magnitudes of all differences, as `arith.abs_bits` has them."""
         return int(np.bitwise_or.reduce(arith.abs_bits(a - b), axis=None))
+
+    def step(self, force: "Force") -> bool:
+        """Run the whole force of a step at once; whether this can be done."""
+        return False
 
     def push(self, p: Array, nudge: Array | int, reverse: bool) -> Array | None:
         """A kick by nothing but a nudge, in place; which words wrapped, if any."""
