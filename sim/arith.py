@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "RATE_STEP", "abs_bits", "clipped", "crowded", "exponent", "factor", "gradient_width", "move", "msb", "operand", "outside",
-    "packed_weight", "rate_shift", "rnd",
+    "RATE_STEP", "abs_bits", "clipped", "crowded", "exponent", "factor", "gradient_width", "move", "msb", "operand",
+    "outside", "packed_weight", "rate_shift", "rnd",
     "sat", "shifted", "shr", "table_address", "table_fraction", "unless", "update", "wrap",
 ]
 

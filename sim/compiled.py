@@ -66,7 +66,11 @@ class Compiled(Arrays):
                       {"w": "int64_t", "left": "int64_t"}, {"w": "int64_t", "left": "int64_t"})
         narrowed = hw.packed and add(lambda x, _: {"y": arith.operand(x["x"], hw.width, hw.packed.operand)},
                                      {"x": "double"}, {"y": "double"})
-        circuits = Circuits(self._runs, self._kicks, self._drifts, self._pushes, self._scaled, wrapped, narrowed)
+        summed = add(lambda x, _: {"sum": x["sum"] + arith.shr(x["x"], x["scale"]) * x["sign"]},
+                     {"x": "int64_t", "scale": "int64_t/row", "sign": "int64_t/row", "sum": "int64_t"},
+                     {"sum": "int64_t"})
+        circuits = Circuits(self._runs, self._kicks, self._drifts, self._pushes, self._scaled, summed, wrapped,
+                            narrowed)
         return [self._loops.step(design, circuits, back) for back in (False, True)]
 
     def _run(self, pipeline: Pipeline) -> "_Loop":

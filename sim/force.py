@@ -24,7 +24,7 @@ class Contrast:
     """Words at the scale of the gradient, of the first ``len(scale)`` samples; from sample ``minus`` on negative."""
 
     def __init__(self, arrays: Arrays, scale: Array, minus: int):
-        self.arrays, self.scale = arrays, scale[:, None]
+        self.arrays, self.scale = arrays, scale.astype(np.int64)[:, None]
         self.sign = np.where(np.arange(len(scale)) < minus, 1, -1)[:, None]
 
     def __len__(self) -> int:

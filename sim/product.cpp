@@ -87,23 +87,25 @@ struct Factor {
 constexpr long kSome = 4 * kRows;  // rows of sums that stay in the first cache
 
 // Zeros at first; columns up to a whole vector stay zeros.
+template <class T>
 struct Words {
     long rows, columns, stride;
-    double* words;
+    T* words;
 
     Words(long rows, long columns) : rows(rows), columns(columns), stride((columns + kLanes - 1) / kLanes * kLanes) {
-        words = new (std::align_val_t{64}) double[rows * stride]();
+        words = new (std::align_val_t{64}) T[rows * stride]();
     }
     ~Words() { operator delete[](words, std::align_val_t{64}); }
 
-    template <class T>
-    void copied(const T* from, long from_stride, long some) {
+    template <class From>
+    void copied(const From* from, long from_stride, long some) {
         for (long i = 0; i < some; ++i)
             for (long j = 0; j < columns; ++j) words[i * stride + j] = from[i * from_stride + j];
     }
-    void add(int64_t* to) const {
+    // To neighbours, or all of them to one.
+    void add(int64_t* to, bool one) const {
         for (long i = 0; i < rows; ++i)
-            for (long j = 0; j < columns; ++j) to[i * columns + j] += static_cast<int64_t>(words[i * stride + j]);
+            for (long j = 0; j < columns; ++j) to[one ? 0 : i * columns + j] += static_cast<int64_t>(words[i * stride + j]);
     }
 };
 

@@ -1,6 +1,6 @@
-"""A step of all copies as one function of C: some samples at a time pass through every sweep while the caches hold them.
+"""A step of all copies as one function of C: some samples at a time pass through every sweep, held by the caches.
 
-For forces of plain products and circuits; `written` knows which. `force.Force` says what a step is.
+For forces that are `plain`. `force.Force` says what a step is.
 """
 
 from array import array
@@ -40,6 +40,7 @@ class Circuits:
     drift: Mapping[tuple[int, bool], Loop]
     push: Sequence[Loop]
     scaled: Loop
+    summed: Loop
     wrapped: Loop
     narrowed: Loop | None
 
@@ -47,7 +48,7 @@ class Circuits:
 def plain(design: Design) -> bool:
     """Whether `Step` knows all that a step of the design does."""
     return all(map(_plain, design.sweeps)) and all(
-        _of(p, {"p", "k"}, {"d"}) for p in design.hardware.drift) and all(_circuit(design, s) for s in design.sweeps)
+        _of(p, {"p", "k"}, "d") for p in design.hardware.drift) and all(_circuit(design, s) for s in design.sweeps)
 
 
 def _plain(sweep: Sweep) -> bool:
@@ -55,21 +56,27 @@ def _plain(sweep: Sweep) -> bool:
     opcode = Opcode(sweep.opcode)
     if opcode == Opcode.FORWARD:
         return not (moved or sweep.input)
-    return not (moved or opcode != Opcode.OUTER and (sweep.rows or sweep.learn or sweep.echo_only))
+    return not moved and (opcode == Opcode.OUTER or not (sweep.rows or sweep.echo_only)
+                          and (_forced(sweep) or not sweep.learn))
+
+
+def _forced(sweep: Sweep) -> bool:
+    """Whether a pass of the neuron unit kicks by its circuit."""
+    return sweep.opcode == Opcode.TRANSPOSED or sweep.force
 
 
 def _circuit(design: Design, sweep: Sweep) -> bool:
     if sweep.opcode == Opcode.OUTER:
         return True
     if sweep.opcode == Opcode.FORWARD:
-        return _of(design.hardware.activate[sweep.kind], {"acc", "drive"}, {"t"})
-    return _of(design.hardware.step[sweep.kind], {"acc", "q", "r", "k"}, {"force"})
+        return _of(design.hardware.activate[sweep.kind], {"acc", "drive"}, "t")
+    return _of(design.hardware.step[sweep.kind], {"acc", "q", "r", "k"}, "force")
 
 
-def _of(pipeline: Pipeline, inputs: set[str], outputs: set[str]) -> bool:
-    """Vectors count as k."""
+def _of(pipeline: Pipeline, inputs: set[str], output: str) -> bool:
+    """Vectors count as k; their gradients may be there too."""
     taken = {"k" if name[0] == "k" else name for name, _ in pipeline.inputs}
-    return taken <= inputs and {name for name, _ in pipeline.outputs} == outputs
+    return taken <= inputs and {name for name, _ in pipeline.outputs if name[0] != "g"} == {output}
 
 
 class Step:
@@ -140,7 +147,7 @@ class Step:
         key = first, columns, narrowed
         if key not in self._columns:
             name = self._columns[key] = f"x{first}_{columns}" + "n" * narrowed
-            self._before.append(f"Words {name}(kSome, {columns});")
+            self._before.append(f"Words<double> {name}(kSome, {columns});")
             if narrowed:
                 self._lines.append(self._narrow(self._x(first, columns, False), name, columns))
             else:
@@ -163,7 +170,7 @@ class Step:
     def _forward(self, sweep: Sweep) -> None:
         block = self._design.block(sweep.block)
         x, w, t = self._x(sweep.source, block.columns, True), self._factor(sweep.block, True), f"t{sweep.tile}"
-        self._before += [f"Words {t}(kSome, {block.rows}), {t}_scaled(kSome, {block.rows});"]
+        self._before += [f"Words<double> {t}(kSome, {block.rows}), {t}_scaled(kSome, {block.rows});"]
         loop = self._circuits.run[id(self._design.hardware.activate[sweep.kind])]
         drive = f"drive + i * drive_stride + {sweep.drive}, drive_stride"
         scaled = self._run(self._circuits.scaled, "learned", block.rows, x=_matrix(t), scale="scale + at, 1",
@@ -178,72 +185,88 @@ class Step:
             x = f"u{block.columns}"
             self._argument(f"const double* const {x}_words = (const double*)",
                            lambda force: place(force.row.inputs(block.columns, False))[0])
-            self._before.append(f"Words {x}(kSome, {block.columns});")
+            self._before.append(f"Words<double> {x}(kSome, {block.columns});")
             self._lines.append(f"if (learned) {x}.copied({x}_words + i * {block.columns}, {block.columns}, learned);")
         else:
             x = self._x(sweep.source, block.columns, False)
         g = f"g_{sweep.block}"
         self._argument(f"int64_t* const {g}_words = (int64_t*)",
                        lambda force: place(force.model.gradients[sweep.block])[0])
-        if f"{g}.add({g}_words);" not in self._after:
-            self._before.append(f"Words {g}({block.rows}, {block.columns});")
-            self._after.append(f"if (counted) {g}.add({g}_words);")
+        if f"if (counted) {g}.add({g}_words, false);" not in self._after:
+            self._before.append(f"Words<double> {g}({block.rows}, {block.columns});")
+            self._after.append(f"if (counted) {g}.add({g}_words, false);")
         self._lines.append(f"if (learned) multiply({{{t}.words, 1, {t}.stride}}, {x}.words, {x}.stride, {block.rows}, "
                            f"{x}.stride, learned, {{{g}.words, {g}.stride}}, true);")
 
     def _transposed(self, sweep: Sweep) -> None:
         block, w, t = self._design.block(sweep.block), self._factor(sweep.block, False), f"t{sweep.tile}"
         if self._design.hardware.packed is not None:
-            self._before.append(f"Words {t}_narrow(kSome, {block.rows});")
+            self._before.append(f"Words<double> {t}_narrow(kSome, {block.rows});")
             self._lines.append(self._narrow(t, f"{t}_narrow", block.rows))
             t += "_narrow"
         self._lines.append(f"{w}.multiplied({_left(t)}, some);")
-        self._kick(sweep, _matrix(w, "sums"), True)
+        self._kick(sweep, _matrix(w, "sums"))
 
     def _units(self, sweep: Sweep) -> None:
-        self._before.append(f"const Words none(1, {self._design.units});")
-        self._kick(sweep, "none.words, 0", sweep.force)
+        self._before.append(f"const Words<double> none(1, {self._design.units});")
+        self._kick(sweep, "none.words, 0")
 
-    def _kick(self, sweep: Sweep, acc: str, forced: bool) -> None:
+    def _kick(self, sweep: Sweep, acc: str) -> None:
         self._kicks += 1
         nudge = f"nudge + at * nudge_stride + {sweep.first}, nudge_stride"
         if not sweep.drift:
             self._argument("const int64_t* const still = (const int64_t*)", lambda force: place(self._still)[0])
             nudge = "still, 0"
         pipeline = self._design.hardware.step[sweep.kind]
-        loop = self._circuits.kick[id(pipeline), self._back] if forced else self._circuits.push[self._back]
+        loop = self._circuits.kick[id(pipeline), self._back] if _forced(sweep) else self._circuits.push[self._back]
         n = sweep.length
         arrays = {"acc": acc, "nudge": nudge, "p": _state("p", sweep.first), "q": _state("v", sweep.first),
                   "r": _state("v", sweep.second)}
-        arrays |= {k: self._vector(int(k[1:]), n) for k in loop.arrays if k[0] == "k"}
-        self._motion(self._run(loop, "some", n, **arrays), "p", sweep.first, n)
+        self._motion(loop, arrays, "p", sweep.first, n, sweep.learn)
         for drift in self._design.drifts if sweep.drift else ():
             a, b = max(drift.first, sweep.first), min(drift.first + drift.length, sweep.first + n)
             if a < b:
                 loop = self._circuits.drift[id(self._design.hardware.drift[drift.kind]), self._back]
                 arrays = {"p": _state("p", a), "q": _state("v", a)}
-                arrays |= {k: self._vector(int(k[1:]), drift.length, a - drift.first)
-                           for k in loop.arrays if k[0] == "k"}
-                self._motion(self._run(loop, "some", b - a, **arrays), "v", a, b - a)
+                self._motion(loop, arrays, "v", a, b - a, True, drift.length, a - drift.first)
         self._columns.clear()
 
-    def _vector(self, i: int, length: int, first: int = 0) -> str:
-        """A vector of the neuron unit, one word per unit."""
+    def _vector(self, i: int, length: int, first: int) -> str:
+        """A vector of the neuron unit, one word per unit, from one of them on."""
         name = f"k{i}_{length}"
         kept: list[Array] = []
 
         def value(force: Force) -> int:
-            kept[:] = [np.resize(force.model.vectors[i] >> force.model.hw.width, length)]  # lives until the next step
+            kept[:] = [np.resize(force.model.vectors[i] >> force.model.hw.width, length)]  # until the next step
             return place(kept[0])[0]
 
         self._argument(f"int64_t* const {name} = (int64_t*)", value)
         return f"{name} + {first}, 0"
 
-    def _motion(self, call: str, of: str, first: int, length: int) -> None:
-        units, number = self._design.units, self._kicks - 1
-        wrap = self._run(self._circuits.wrapped, "some", length, w=_state(of, first),
-                         left=f"left + ({number} * rows + at) * {units} + {first}, {units}")
+    def _motion(self, loop: Loop, arrays: dict[str, str], of: str, first: int, n: int, learns: bool,
+                length: int | None = None, own: int = 0) -> None:
+        """``n`` words of ``of`` from ``first`` on, which are those from ``own`` on of vectors of that length."""
+        arrays |= {k: self._vector(int(k[1:]), length or n, own) for k in loop.arrays if k[0] == "k"}
+        gradients = {g: f"{loop.name}_{first}_{g}" for g in loop.arrays if g[0] == "g"}
+        self._before += [f"Words<int64_t> {g}(kSome, {n});" for g in gradients.values()]
+        call = self._run(loop, "some", n, **arrays, **{g: _matrix(name) for g, name in gradients.items()})
+        wrap = self._run(self._circuits.wrapped, "some", n, w=_state(of, first),
+                         left=f"left + ({self._kicks - 1} * rows + at) * {self._design.units} + {first}, "
+                              f"{self._design.units}")
         self._lines.append(f"if ({call}) {{ {wrap}; found = 1; }}")
+        for g, name in gradients.items() if learns else ():
+            self._learn(int(g[1:]), name, n)
+
+    def _learn(self, i: int, name: str, n: int) -> None:
+        """Sum up what moves a vector."""
+        self._argument(f"int64_t* const vector{i} = (int64_t*)",
+                       lambda force: place(force.model.vector_gradients[i])[0])
+        self._before.append(f"Words<int64_t> {name}_sum(1, {n});")
+        call = self._run(self._circuits.summed, "learned", n, x=_matrix(name), scale="scale + at, 1",
+                         sign="sign + at, 1", sum=f"{name}_sum.words, 0")
+        self._lines.append(f"if (learned) {call};")
+        one = self._design.vectors[i].length != n
+        self._after.append(f"if (counted) {name}_sum.add(vector{i}, {int(one)});")
 
     # -- a call ----------------------------------------------------------------------------------------------------
 
