@@ -1,0 +1,174 @@
+"""Echo schemes on the demo's digits: what each costs, and whether its gradient is good enough. Minutes.
+
+``+ and -``: echoes nudged both ways, copy 0 in some batches; what chips do. ``+ and 0``: one nudged echo against copy 0
+of every batch, with the gradient doubled. ``alternating``: one nudged echo against the free phase, nudged up for one
+sample and down for the next; as copy 0 passes the words of the free phase, this is its gradient, bit for bit. A chip
+would need a sample's exponent before its free phase, to scale row operands, and could only take that of the last visit;
+here it is the right one: a best case.
+
+Gates: mean accuracy within a point of float64 BPTT's, and the least cosine of batches of 32, all parameters, untrained
+and trained, at least .999. Multiplications are those of the minimal algorithm.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+import echolith as el
+from echolith.bench.figure import Choice, Figure, Row, Say
+from echolith.bench.store import Store
+from echolith.compiler.design import Design
+from echolith.compiler.reference import bptt
+from echolith.compiler.utilisation import copy0, work
+from echolith.examples import digits
+from echolith.examples.teach import Curve, learn, learn_by_bptt
+from echolith.host.arrays import targets
+from echolith.host.session import Session
+from echolith.sim.data import words
+from echolith.sim.device import IntegerDevice
+from echolith.sim.model import IntegerModel
+from echolith.sim.simulator import compiler
+from echolith.sim.weights import from_values, gradients
+
+__all__ = ["FIGURE", "Alternating", "OneSided"]
+
+_SEEDS, _BATCHES = 3, 8  # batches whose gradients are compared
+_POINT, _COSINE = 0.01, 0.999
+
+
+class OneSided(IntegerModel):
+    """One nudged echo against the un-nudged one."""
+
+    def _up(self, samples: int) -> np.ndarray:
+        """Which samples are nudged up."""
+        return np.ones(samples, bool)
+
+    def _nudges(self, s, u, target, exponent, kept):
+        nudges, up = super()._nudges(s, u, target, exponent, kept), self._up(len(u))
+        nudges[:len(up)][~up] = 0
+        nudges[len(up):2 * len(up)][up] = 0
+        return nudges
+
+    def learn(self, x, target, checked=True):
+        """All but the read-out's own gradient is a contrast, of half the nudge."""
+        before, vectors = self.gradients, self.vector_gradients
+        self.gradients = {name: g.copy() for name, g in before.items()}
+        self.vector_gradients = [g.copy() for g in vectors]
+        found = super().learn(x, target, checked)
+        self.gradients |= {name: 2 * g - before[name] for name, g in self.gradients.items() if name != "readout"}
+        self.vector_gradients = [2 * g - old for g, old in zip(self.vector_gradients, vectors, strict=True)]
+        self._wrap_gradients()
+        return found
+
+
+class Alternating(OneSided):
+    """Up for one sample, down for the next."""
+
+    def _up(self, samples: int) -> np.ndarray:
+        return np.arange(samples) % 2 == 0
+
+
+_SCHEMES: dict[str, type[IntegerModel]] = {"+ and -": IntegerModel, "+ and 0": OneSided, "alternating": Alternating}
+
+
+def _multiplications(design: Design, scheme: str) -> float:
+    """A learned sample's."""
+    learned, back = work(design).learn, copy0(design)
+    return {"+ and -": learned + back / design.dynamics.check, "+ and 0": learned,
+            "alternating": learned - back}[scheme]
+
+
+def _measure(choice: Choice, store: Store, say: Say) -> Iterator[Row]:
+    threads, seeds = torch.get_num_threads(), range(choice.seeds or _SEEDS)
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            for cost_at in ("last", "mean"):
+                yield from _rows(cost_at, seeds, say)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _rows(cost_at: str, seeds: range, say: Say) -> Iterator[Row]:
+    """The schemes of one cost."""
+    references: list[Curve] = []
+    for seed in seeds:
+        say(f"passes: float64 BPTT, cost at {cost_at}, seed {seed}")
+        references.append(learn_by_bptt(digits.large(seed), digits.EPOCHS, _quiet, cost_at))
+    designs = [_design(seed, cost_at) for seed in seeds]
+    for scheme in _SCHEMES:
+        runs = []
+        for seed, design in zip(seeds, designs, strict=True):
+            say(f"passes: {scheme}, cost at {cost_at}, seed {seed}")
+            runs.append(_run(design, scheme, seed))
+        yield _row(scheme, cost_at, designs[0], runs, [r.test[-1] for r in references])
+
+
+def _quiet(epoch: int, loss: float, test: float) -> None:
+    pass
+
+
+def _design(seed: int, cost_at: str) -> Design:
+    return el.compile(digits.large(seed), dynamics=el.Leapfrog(digits.DT, digits.SUBSTEPS), lanes=8,
+                      rule=el.HamiltonianEcho(cost_at), calibrate=digits.data(cost_at))
+
+
+def _run(design: Design, scheme: str, seed: int) -> tuple[float, float, float]:
+    """Test accuracy of the last epoch; least cosines untrained and trained."""
+    device = IntegerDevice(design, compiled=compiler() is not None)
+    device.model = _SCHEMES[scheme](design, device.model.arrays)
+    device.write(from_values(design, design.values))
+    chip = Session(design, device)
+    untrained = _cosine(chip, device, digits.large(seed))
+    test = learn(chip, digits.EPOCHS, _quiet).test[-1]
+    return test, untrained, _cosine(chip, device, digits.large(seed))
+
+
+def _cosine(chip: Session, device: IntegerDevice, net: torch.nn.Module) -> float:
+    """Between gradients as `Session.fit` makes them and float64 BPTT by the same weights: the least of some batches."""
+    design, cost_at = chip.design, chip.design.dynamics.cost_at or "last"
+    net.double().load_state_dict({name: torch.from_numpy(w) for name, w in chip.state_dict().items()})
+    found, (xs, ys) = [], digits.data(cost_at)
+    for first in range(0, _BATCHES * digits.BATCH, digits.BATCH):
+        x, y = (a[first:first + digits.BATCH] for a in (xs, ys))
+        device.clear()
+        device.run(design.learning(1), *words(design, x, targets(design, y, len(y))))
+        a = gradients(design, device.read_gradients(), len(y))
+        b, _ = bptt(net, x, y, digits.DT, digits.SUBSTEPS, cost_at)
+        flat = [np.concatenate([g[name].ravel() for name in sorted(a)]) for g in (a, b)]
+        found.append(float(flat[0] @ flat[1] / np.linalg.norm(flat[0]) / np.linalg.norm(flat[1])))
+    device.clear()
+    return min(found)
+
+
+def _row(scheme: str, cost_at: str, design: Design, runs: list[tuple[float, float, float]], reference: list[float]
+         ) -> Row:
+    tests, untrained, trained = zip(*runs, strict=True)
+    least = min(untrained), min(trained)
+    return {
+        "scheme": scheme, "cost_at": cost_at, "epochs": digits.EPOCHS, "seeds": len(runs),
+        "test": float(np.mean(tests)), "worst": min(tests),
+        "bptt": float(np.mean(reference)), "bptt_worst": min(reference),
+        "cosine_untrained": least[0], "cosine_trained": least[1],
+        "multiplications": _multiplications(design, scheme) / _multiplications(design, "+ and -"),
+        "gates": bool(np.mean(tests) >= np.mean(reference) - _POINT and min(least) >= _COSINE),
+    }
+
+
+def _percent(mean: str, worst: str):
+    return lambda r: f"{100 * r[mean]:.1f} % ({100 * r[worst]:.1f})"
+
+
+FIGURE = Figure(
+    title="Echo schemes on digits: test accuracy, mean (worst) of the seeds; least cosine of the gradient to float64",
+    keys=("cost_at", "scheme"), tools=("numpy", "torch", "scikit-learn"), measure=_measure,
+    columns={
+        "scheme": lambda r: r["scheme"], "cost at": lambda r: r["cost_at"], "epochs": lambda r: r["epochs"],
+        "chip": _percent("test", "worst"), "BPTT": _percent("bptt", "bptt_worst"),
+        "cosine, untrained": lambda r: f"{r['cosine_untrained']:.6f}",
+        "trained": lambda r: f"{r['cosine_trained']:.6f}",
+        "MACs": lambda r: f"{r['multiplications']:.3f}", "within both gates": lambda r: "yes" if r["gates"] else "NO",
+    },
+)
