@@ -12,9 +12,9 @@ from echolith.sim import arith
 if TYPE_CHECKING:
     from echolith.sim.force import Force
 
-__all__ = ["Arrays"]
+__all__ = ["EXACT", "Arrays"]
 
-_EXACT = 53  # bits of the whole numbers that float64 holds
+EXACT = 53  # bits of the whole numbers that float64 holds
 
 Array = np.ndarray
 
@@ -44,10 +44,10 @@ class Arrays:
     def check(self, a: Array, b: Array) -> None:
         """Refuse a product that float64 may not hold."""
         count = a.shape[-1]
-        if count << 2 * (self.hw.width - 1) >= 1 << _EXACT:  # long sums of small words may be exact still
+        if count << 2 * (self.hw.width - 1) >= 1 << EXACT:  # long sums of small words may be exact still
             bound = float(np.abs(a).max(initial=0)) * float(np.abs(b).max(initial=0)) * count
-            if bound >= 2.0**_EXACT:
-                raise OverflowError(f"a sum of products must stay below 2^{_EXACT} for exact BLAS, not {bound:.3g}")
+            if bound >= 2.0**EXACT:
+                raise OverflowError(f"a sum of products must stay below 2^{EXACT} for exact BLAS, not {bound:.3g}")
 
     def sums(self, a: Array, b: Array) -> Any:
         """A `product` for `run` and `kept` alone, ``b`` float64 and contiguous: has a shape and can be reshaped."""

@@ -14,13 +14,13 @@ from echolith.compiler.design import Design
 from echolith.compiler.isa import Opcode
 from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.sweep import Sweep
+from echolith.sim.arrays import EXACT
 from echolith.sim.force import Force
 from echolith.sim.products import place
 
 __all__ = ["Circuits", "Loop", "Step", "plain"]
 
 Array = np.ndarray
-_EXACT = 53
 
 
 class Loop(Protocol):
@@ -89,6 +89,7 @@ class Step:
         self._after: list[str] = []
         self._lines: list[str] = []
         self._columns: dict[tuple[int, int, bool], str] = {}  # operands that are still those of the state
+        self._rows: dict[int, str] = {}  # row operands by their tile
         self._kicks = 0  # so far, with the drifts behind them
         self._call: Any = None
         self._still = np.zeros(design.units, np.int64)
@@ -169,7 +170,8 @@ class Step:
 
     def _forward(self, sweep: Sweep) -> None:
         block = self._design.block(sweep.block)
-        x, w, t = self._x(sweep.source, block.columns, True), self._factor(sweep.block, True), f"t{sweep.tile}"
+        x, w = self._x(sweep.source, block.columns, True), self._factor(sweep.block, True)
+        t = self._rows[sweep.tile] = f"t{sweep.tile}_{block.rows}"
         self._before += [f"Words<double> {t}(kSome, {block.rows}), {t}_scaled(kSome, {block.rows});"]
         loop = self._circuits.run[id(self._design.hardware.activate[sweep.kind])]
         drive = f"drive + i * drive_stride + {sweep.drive}, drive_stride"
@@ -180,7 +182,7 @@ class Step:
                         f"if (learned) {scaled};"]
 
     def _outer(self, sweep: Sweep) -> None:
-        block, t = self._design.block(sweep.block), f"t{sweep.tile}_scaled"
+        block, t = self._design.block(sweep.block), f"{self._rows[sweep.tile]}_scaled"
         if sweep.input:
             x = f"u{block.columns}"
             self._argument(f"const double* const {x}_words = (const double*)",
@@ -199,7 +201,7 @@ class Step:
                            f"{x}.stride, learned, {{{g}.words, {g}.stride}}, true);")
 
     def _transposed(self, sweep: Sweep) -> None:
-        block, w, t = self._design.block(sweep.block), self._factor(sweep.block, False), f"t{sweep.tile}"
+        block, w, t = self._design.block(sweep.block), self._factor(sweep.block, False), self._rows[sweep.tile]
         if self._design.hardware.packed is not None:
             self._before.append(f"Words<double> {t}_narrow(kSome, {block.rows});")
             self._lines.append(self._narrow(t, f"{t}_narrow", block.rows))
@@ -247,7 +249,7 @@ class Step:
                 length: int | None = None, own: int = 0) -> None:
         """``n`` words of ``of`` from ``first`` on, which are those from ``own`` on of vectors of that length."""
         arrays |= {k: self._vector(int(k[1:]), length or n, own) for k in loop.arrays if k[0] == "k"}
-        gradients = {g: f"{loop.name}_{first}_{g}" for g in loop.arrays if g[0] == "g"}
+        gradients = {g: f"{loop.name}_{self._kicks}_{first}_{g}" for g in loop.arrays if g[0] == "g"}
         self._before += [f"Words<int64_t> {g}(kSome, {n});" for g in gradients.values()]
         call = self._run(loop, "some", n, **arrays, **{g: _matrix(name) for g, name in gradients.items()})
         wrap = self._run(self._circuits.wrapped, "some", n, w=_state(of, first),
@@ -276,11 +278,11 @@ class Step:
 
     def __call__(self, force: Force) -> bool:
         """Move; false if sums may not be exact, and nothing has moved."""
-        hw, blocks = self._design.hardware, self._design.blocks
-        longest = max(len(force.v), *(max(b.rows, b.columns) for b in blocks))
-        if longest << 2 * (hw.width - 1) >= 1 << _EXACT:
+        design = self._design
+        longest = max(len(force.v) * len(design.sweeps), *(max(b.rows, b.columns) for b in design.blocks))
+        if longest << 2 * (design.hardware.width - 1) >= 1 << EXACT:
             return False
-        shape = self._kicks, len(force.v), self._design.units
+        shape = self._kicks, len(force.v), design.units
         if self._left.shape != shape:
             self._left = np.zeros(shape, np.int64)
         given = array("q", [value(force) for value in self._given.values()])

@@ -11,7 +11,7 @@ from test_packed import compiled as packed
 
 import echolith as el
 from echolith.compiler.pipeline import table_lookup
-from echolith.sim import arith, compiled
+from echolith.sim import arith, compiled, steps
 from echolith.sim.arrays import Arrays
 from echolith.sim.compiled import Compiled
 from echolith.sim.golden import extreme
@@ -105,6 +105,27 @@ def test_without_copy_0_the_same_is_learned():
         load(model, design.values)
         seen.append((*model.learn(*_words(design, x, y), checked), model.gradients, model.vector_gradients))
     np.testing.assert_equal(seen[1:], [seen[0], seen[0]])
+
+
+class Watched(Compiled):
+    """Knows whether steps were taken at once."""
+
+    def step(self, force):
+        self.whole = super().step(force)
+        return self.whole
+
+
+def test_steps_whose_sums_may_not_be_exact_are_taken_apart(monkeypatch):
+    design = base("four lanes")
+    x, y = _words(design, *data(np.random.default_rng(1), 5, 8, design.inputs, design.outputs, "last"))
+    seen = []
+    for exact in (53, 20):
+        monkeypatch.setattr(steps, "EXACT", exact)
+        model = IntegerModel(design, watched := Watched(design))
+        load(model, design.values)
+        seen.append((*model.learn(x, y), model.gradients, model.vector_gradients))
+        assert watched.whole == (exact == 53)
+    np.testing.assert_equal(seen[1], seen[0])
 
 
 def _words(design, x, y):
