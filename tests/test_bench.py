@@ -129,6 +129,24 @@ def test_echo_schemes_share_out_the_same_contrasts(cost_at):
         np.testing.assert_array_equal(first[name] + second[name], turns[name], name)
 
 
+def test_the_last_visits_exponents_are_taken():
+    design, (x, y) = nets.design(6, 2), nets.samples(2)
+    x, target = words(design, x, y[:, None])
+    seen = []
+
+    class Seen(passes.LastVisit):
+        def _nudges(self, s, u, target, exponent, kept):
+            seen.append(exponent.tolist())
+            return super()._nudges(s, u, target, exponent, kept)
+
+    model = Seen(design)
+    load(model, design.values)
+    for samples in (slice(0, 2), slice(None, None, -1)):
+        model.learn(x[samples], target[samples])
+        model.response += 1
+    assert seen[0][0] >= model.gain and seen[1] == seen[0][::-1]
+
+
 def test_echo_schemes_are_compared(tmp_path, monkeypatch):
     """Untrained, with a stand-in for what they learn."""
     def learned(chip, epochs, report, *_):
@@ -142,7 +160,7 @@ def test_echo_schemes_are_compared(tmp_path, monkeypatch):
     store = Store(tmp_path)
     measured = measure(["passes"], Choice(seeds=1), store, lambda text: None)
     rows = {(row["cost_at"], row["scheme"]): row for row in measured.rows["passes"]}
-    assert len(rows) == 6 and measured.ok and "within both gates" in str(measured)
+    assert len(rows) == 8 and measured.ok and "within both gates" in str(measured)
     for cost_at in ("last", "mean"):
         two, one, turns = (rows[cost_at, scheme] for scheme in ("+ and -", "+ and 0", "alternating"))
         assert turns["multiplications"] < one["multiplications"] < two["multiplications"] == 1
