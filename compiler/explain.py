@@ -14,7 +14,7 @@ from echolith.compiler.sweep import Sweep
 __all__ = ["estimate", "explain", "stability"]
 
 _LABEL = 26
-_SCHEME = "two-sided, on digits the cheapest scheme within the gates: `echolith bench passes`"
+_SCHEME = "two-sided, of what a chip can run the cheapest within the gates: `echolith bench passes`"
 
 
 def explain(design: Design) -> str:

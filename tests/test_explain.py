@@ -141,7 +141,7 @@ def test_an_explanation_tells_energy_forces_and_updates():
 def test_an_explanation_says_which_echoes_run(check, copy0_runs):
     lines = explained(compiled(check=check))
     assert lines["learn"] == (
-        "learn predict, then echoes + and - (two-sided, on digits the cheapest scheme within the gates: "
+        "learn predict, then echoes + and - (two-sided, of what a chip can run the cheapest within the gates: "
         f"`echolith bench passes`){copy0_runs} back: per step the force and its outer products")
     assert ("copy 0 not counted but always run" in lines["useful MACs"]) == (check == 1)
 
