@@ -5,12 +5,12 @@ of every batch, with the gradient doubled. ``alternating``: one nudged echo agai
 sample and down for the next; as copy 0 passes the words of the free phase, this is its gradient, bit for bit. It needs
 a sample's exponent before its free phase, to scale row operands. Here it is the right one, which no chip could know: a
 best case. ``alternating, last visit``: that of the sample's last visit, which would have to be stored with it; at the
-first visit still the right one. One nudge is as large as each of two, which is about
-where one-sided gradients are best.
+first visit still the right one. One nudge is as large as each of two, about where one-sided gradients are best.
 
 Gates: mean accuracy within a point of float64 BPTT's, and the least cosine of batches of 32, all parameters, untrained
-and trained, at least .999. A run whose gradient words leave their range ends there. Multiplications are those of the
-minimal algorithm. The cost at every step is taken as the mean: of the sum, float64 BPTT diverges at this learning rate.
+and trained, at least .999. A run that leaves its range, of states or gradients, ends there. Multiplications are those
+of the minimal algorithm. The cost at every step is taken as the mean: of the sum, float64 BPTT diverges at this
+learning rate.
 """
 
 from collections.abc import Iterator
