@@ -279,7 +279,7 @@ class Step:
     def __call__(self, force: Force) -> bool:
         """Move; false if sums may not be exact, and nothing has moved."""
         design = self._design
-        longest = max(len(force.v) * len(design.sweeps), *(max(b.rows, b.columns) for b in design.blocks))
+        longest = max([len(force.v) * len(design.sweeps), *(max(b.rows, b.columns) for b in design.blocks)])
         if longest << 2 * (design.hardware.width - 1) >= 1 << EXACT:
             return False
         shape = self._kicks, len(force.v), design.units

@@ -4,6 +4,7 @@ import ctypes
 
 import numpy as np
 import pytest
+import torch
 from energies import Gathers, Masses, Relativistic, Softmax
 from test_general import case
 from test_machine import base, data
@@ -105,6 +106,34 @@ def test_without_copy_0_the_same_is_learned():
         load(model, design.values)
         seen.append((*model.learn(*_words(design, x, y), checked), model.gradients, model.vector_gradients))
     np.testing.assert_equal(seen[1:], [seen[0], seen[0]])
+
+
+class Springs(torch.nn.Module):
+    """No matrix but the read-out's."""
+
+    states, inputs, outputs = {"q": 5}, 1, 2
+
+    def __init__(self):
+        super().__init__()
+        self.C, self.k = torch.nn.Linear(5, 2), torch.nn.Parameter(torch.ones(5))
+
+    def energy(self, q, u):
+        return (2 * self.k * q**2 + 0.3 * q).sum()
+
+    def cost(self, q, y):
+        return 0.5 * ((self.C(q) - y) ** 2).sum()
+
+
+def test_a_force_of_the_neuron_unit_alone():
+    x, y = np.zeros((30, 8, 1)), np.ones((30, 2))
+    design = el.compile(Springs(), dynamics=el.Leapfrog(0.25), rule=el.HamiltonianEcho(), calibrate=(x, y), lanes=1)
+    seen = []
+    for arrays in (Arrays, Compiled):
+        model = IntegerModel(design, arrays(design))
+        load(model, design.values)
+        seen.append([*model.learn(*_words(design, x, y)), model.gradients, model.vector_gradients])
+    np.testing.assert_equal(seen[1], seen[0])
+    assert plain(design) and seen[0][3][0].any()
 
 
 class Watched(Compiled):
