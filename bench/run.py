@@ -15,8 +15,9 @@ __all__ = ["FIGURES", "Measured", "measure"]
 FIGURES = {
     "cycles": ("cycles", "FIGURE"), "area": ("area", "FIGURE"), "speed": ("speed", "SPEED"), "link": ("speed", "LINK"),
     "growth": ("growth", "FIGURE"), "simulation": ("simulation", "FIGURE"), "accuracy": ("accuracy", "FIGURE"),
+    "passes": ("passes", "FIGURE"),
 }
-QUICK = tuple(name for name in FIGURES if name != "accuracy")
+QUICK = tuple(name for name in FIGURES if name not in ("accuracy", "passes"))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from echolith.compiler.sweep import Sweep
 __all__ = ["estimate", "explain", "stability"]
 
 _LABEL = 26
+_SCHEME = "two-sided, of what a chip can run the cheapest within the gates: `echolith bench passes`"
 
 
 def explain(design: Design) -> str:
@@ -103,8 +104,9 @@ def _schedule(design: Design) -> Iterator[tuple[str, str]]:
         yield "behind its cost", "; ".join(filter(None, map(_sweep, design.backs)))
     yield "predict", f"per row {d.substeps} x the force with kick and drift, then the read-out"
     if design.hardware.learn:
-        checked = f", in 1 of {d.check} batches copy 0 too" if "unchecked" in design.entries else " and copy 0"
-        yield "learn", f"predict, then echoes + and -{checked} back: per step the force and its outer products"
+        checked = " and copy 0" if design.learning(1) == "learn" else f", in 1 of {d.check} batches copy 0 too,"
+        yield "learn", (f"predict, then echoes + and - ({_SCHEME}){checked} back: per step the force and its outer "
+                        "products")
         yield "update", "check every gradient word, apply, decay by momentum"
     for name, value in found["cycles"].items():
         yield f"cycles, {name.replace('_', ' a ')}", f"{value:,g}" if value < 1e5 else f"{value:,.0f}"
@@ -135,7 +137,8 @@ def _figures(design: Design) -> Iterator[tuple[str, str]]:
         yield f"{name} samples/s", (f"{speeds['chip']:,.0f} on chip at {found['clock_mhz']:g} MHz; at "
                                     f"{found['baud']:,} baud {speeds['held']:,.0f} fetching outputs, "
                                     f"{speeds['link']:,.0f} sending samples too")
-    batch = f"batches of {BATCH}, copy 0 not counted but always run" if design.hardware.learn else "predicting"
+    always = " but always run" if design.learning(1) == "learn" else ""
+    batch = f"batches of {BATCH}, copy 0 not counted{always}" if design.hardware.learn else "predicting"
     yield "useful MACs", f"{found['mac_utilisation']:.3f} of what the multipliers could do ({batch})"
     if design.hardware.learn:
         yield "with copy 0", f"{found['mac_utilisation_with_copy0']:.3f} if the exactness check counts as useful"

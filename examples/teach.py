@@ -30,13 +30,14 @@ class Curve:
 
 
 def accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
-    """Share of samples whose largest output is their label's."""
-    return float((outputs.argmax(axis=1) == labels).mean())
+    """Share of samples whose largest output, the last one in time, is their label's."""
+    last = outputs if outputs.ndim == 2 else outputs[:, -1]
+    return float((last.argmax(axis=1) == labels).mean())
 
 
 def learn(chip: Session, epochs: int, report: Report) -> Curve:
     """`Session.fit` over ``epochs``, tested after each. The test decides nothing."""
-    x, y = data()
+    x, y = data(chip.design.dynamics.cost_at or "last")
     _, _, test, labels = split()
     batches, curve = math.ceil(len(x) / BATCH), Curve()
     losses: list[float] = []
@@ -53,10 +54,10 @@ def learn(chip: Session, epochs: int, report: Report) -> Curve:
     return curve
 
 
-def learn_by_bptt(net: torch.nn.Module, epochs: int, report: Report) -> Curve:
+def learn_by_bptt(net: torch.nn.Module, epochs: int, report: Report, cost_at: str = "last") -> Curve:
     """The same initial network, data, batches, order, update rule and schedule as `learn`, in float64. Moves ``net``'s
     parameters."""
-    x, y = data()
+    x, y = data(cost_at)
     _, _, test, labels = split()
     net.double()
     parameters = dict(net.named_parameters())
@@ -66,7 +67,7 @@ def learn_by_bptt(net: torch.nn.Module, epochs: int, report: Report) -> Curve:
         order, losses = shuffled(len(x), _SEED, epoch), []
         for index, start in enumerate(starts):
             batch = order[start:start + BATCH]
-            gradient, outputs = bptt(net, x[batch], y[batch], DT, SUBSTEPS)
+            gradient, outputs = bptt(net, x[batch], y[batch], DT, SUBSTEPS, cost_at)
             losses.append(_cost(outputs, y[batch]))
             rate = LEARNING_RATE * SCHEDULES[_SCHEDULE]((epoch * len(starts) + index) / (epochs * len(starts)))
             with torch.no_grad():
@@ -80,7 +81,7 @@ def learn_by_bptt(net: torch.nn.Module, epochs: int, report: Report) -> Curve:
 
 
 def _cost(outputs: np.ndarray, targets: np.ndarray) -> float:
-    """Binary cross-entropy per sample, summed over the outputs."""
+    """Binary cross-entropy per sample, summed over the outputs, and over time."""
     cross = torch.nn.functional.binary_cross_entropy_with_logits
     return float(cross(torch.as_tensor(outputs), torch.as_tensor(targets), reduction="sum")) / len(targets)
 

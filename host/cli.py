@@ -159,15 +159,16 @@ def verify(job: Job, url: _Url = "sim:", samples: Annotated[int, typer.Option(he
 @_verb
 def bench(
     figures: Annotated[list[str] | None, typer.Argument(
-        help="cycles, area, speed, link, growth, simulation, accuracy [all but accuracy]", show_default=False)] = None,
+        help="cycles, area, speed, link, growth, simulation, accuracy, passes [all but the last two]",
+        show_default=False)] = None,
     units: Annotated[str | None, typer.Option(help="sizes of the network, as 16,64")] = None,
     lanes: Annotated[str | None, typer.Option(help="numbers of lanes, as 8,64")] = None,
     board: Annotated[str | None, typer.Option(help="of cycles and area [area: all]")] = None,
     clock: Annotated[float | None, typer.Option(help="of area: MHz that is aimed at [twice the usual clock]")] = None,
     builds: Annotated[bool, typer.Option("--builds", help="area: place and route what is missing; hours in all")
                       ] = False,
-    seeds: Annotated[int | None, typer.Option(help="of placement [5, 1 if a build takes 5 minutes], or of accuracy's "
-                                                   "weights [3]")] = None,
+    seeds: Annotated[int | None, typer.Option(help="of placement [5, 1 if a build takes 5 minutes], of the weights "
+                                                   "of accuracy and passes [3]")] = None,
     results: Annotated[Path | None, typer.Option(help="where rows are kept [bench/results of a checkout]")] = None,
     plots: Annotated[Path | None, typer.Option(help="directory for pictures")] = None,
 ) -> Result:

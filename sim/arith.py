@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "RATE_STEP", "abs_bits", "clipped", "crowded", "exponent", "factor", "gradient_width", "move", "msb", "outside",
-    "packed_weight", "rate_shift", "rnd",
+    "RATE_STEP", "abs_bits", "clipped", "crowded", "exponent", "factor", "gradient_width", "move", "msb", "operand",
+    "outside", "packed_weight", "rate_shift", "rnd",
     "sat", "shifted", "shr", "table_address", "table_fraction", "unless", "update", "wrap",
 ]
 
@@ -83,6 +83,11 @@ def shr(x: Any, n: Any) -> Any:
 def factor(x: Any, width: int, bits: int) -> Any:
     """The upper ``bits`` of a ``width``-bit word, rounded: an operand of a packed product."""
     return sat(shr(x, width - bits), bits)
+
+
+def operand(x: Any, width: int, bits: int) -> Any:
+    """The same in words of ``width`` bits."""
+    return factor(x, width, bits) * (1 << width - bits)
 
 
 def packed_weight(x: Any, width: int, bits: int) -> Any:

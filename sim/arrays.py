@@ -1,7 +1,7 @@
 """The integer model's arithmetic on arrays: exact products by float64 BLAS, everything else by numpy."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -9,9 +9,12 @@ from echolith.compiler.design import Design
 from echolith.compiler.pipeline import Pipeline, evaluate, table_lookup
 from echolith.sim import arith
 
-__all__ = ["Arrays"]
+if TYPE_CHECKING:
+    from echolith.sim.force import Force
 
-_EXACT = 53  # bits of the whole numbers that float64 holds
+__all__ = ["EXACT", "Arrays"]
+
+EXACT = 53  # bits of the whole numbers that float64 holds
 
 Array = np.ndarray
 
@@ -41,10 +44,10 @@ class Arrays:
     def check(self, a: Array, b: Array) -> None:
         """Refuse a product that float64 may not hold."""
         count = a.shape[-1]
-        if count << 2 * (self.hw.width - 1) >= 1 << _EXACT:  # long sums of small words may be exact still
+        if count << 2 * (self.hw.width - 1) >= 1 << EXACT:  # long sums of small words may be exact still
             bound = float(np.abs(a).max(initial=0)) * float(np.abs(b).max(initial=0)) * count
-            if bound >= 2.0**_EXACT:
-                raise OverflowError(f"a sum of products must stay below 2^{_EXACT} for exact BLAS, not {bound:.3g}")
+            if bound >= 2.0**EXACT:
+                raise OverflowError(f"a sum of products must stay below 2^{EXACT} for exact BLAS, not {bound:.3g}")
 
     def sums(self, a: Array, b: Array) -> Any:
         """A `product` for `run` and `kept` alone, ``b`` float64 and contiguous: has a shape and can be reshaped."""
@@ -66,6 +69,10 @@ class Arrays:
     def spread(self, a: Array, b: Array) -> int:
         """The OR of the magnitudes of all differences, as `arith.abs_bits` has them."""
         return int(np.bitwise_or.reduce(arith.abs_bits(a - b), axis=None))
+
+    def step(self, force: "Force") -> bool:
+        """Run the whole force of a step at once; whether this can be done."""
+        return False
 
     def push(self, p: Array, nudge: Array | int, reverse: bool) -> Array | None:
         """A kick by nothing but a nudge, in place; which words wrapped, if any."""

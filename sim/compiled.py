@@ -7,7 +7,7 @@ import platform
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,11 @@ from echolith.sim import arith
 from echolith.sim.arrays import Array, Arrays
 from echolith.sim.products import ACC, TEXT, Sums, from_factors, place
 from echolith.sim.simulator import cache, compiler
+from echolith.sim.steps import Circuits, Step, plain
 from echolith.sim.terms import OR, function, pointers
+
+if TYPE_CHECKING:
+    from echolith.sim.force import Force
 
 __all__ = ["Compiled"]
 
@@ -51,7 +55,23 @@ class Compiled(Arrays):
                                        {"x": "double", "scale": "int64_t/row", "sign": "int64_t/row"}, {"y": "double"})
         self._spread = self._loops.add(lambda x, _: {OR: arith.abs_bits(x["a"] - x["b"])},
                                        {"a": "int64_t", "b": "int64_t"}, {})
+        self._steps = self._whole(design) if plain(design) else []
         self._loops.build()
+
+    def _whole(self, design: Design) -> list[Step]:
+        """Steps forward and back."""
+        hw, add = self.hw, self._loops.add
+        wrapped = add(lambda x, _: {"w": arith.wrap(x["w"], hw.width),
+                                    "left": x["left"] | arith.outside(x["w"], hw.width)},
+                      {"w": "int64_t", "left": "int64_t"}, {"w": "int64_t", "left": "int64_t"})
+        narrowed = hw.packed and add(lambda x, _: {"y": arith.operand(x["x"], hw.width, hw.packed.operand)},
+                                     {"x": "double"}, {"y": "double"})
+        summed = add(lambda x, _: {"sum": x["sum"] + arith.shr(x["x"], x["scale"]) * x["sign"]},
+                     {"x": "int64_t", "scale": "int64_t/row", "sign": "int64_t/row", "sum": "int64_t"},
+                     {"sum": "int64_t"})
+        circuits = Circuits(self._runs, self._kicks, self._drifts, self._pushes, self._scaled, summed, wrapped,
+                            narrowed)
+        return [self._loops.step(design, circuits, back) for back in (False, True)]
 
     def _run(self, pipeline: Pipeline) -> "_Loop":
         outputs = {name: "double" if name == "t" else "int64_t" for name, _ in pipeline.outputs}  # t goes to products
@@ -110,6 +130,9 @@ class Compiled(Arrays):
     def spread(self, a: Array, b: Array) -> int:
         return self._spread({"a": a, "b": b})[1]
 
+    def step(self, force: "Force") -> bool:
+        return bool(self._steps) and self._steps[force.reverse](force)
+
     def push(self, p: Array, nudge: Array | int, reverse: bool) -> Array | None:
         return self._wrap(p) if self._pushes[reverse]({"p": p, "nudge": nudge})[1] else None
 
@@ -133,20 +156,22 @@ class _Loop:
     """One function of the library, on what broadcasts to (samples, elements), one of them an array of all samples. What
     overwrites an input is given as an array of that shape."""
 
-    def __init__(self, inputs: Mapping[str, str], outputs: Mapping[str, str], tables: Sequence[Array]):
+    def __init__(self, name: str, inputs: Mapping[str, str], outputs: Mapping[str, str], tables: Mapping[int, Array]):
+        self.name, self.arrays, self.slots = name, list(inputs | outputs), list(tables)
         self._inputs = [(name, _DTYPES[kind.removesuffix("/row")], kind.endswith("/row"))
                         for name, kind in inputs.items()]
         self._new = [(name, _DTYPES[kind]) for name, kind in outputs.items() if name not in inputs]
-        self._tables = [table.ctypes.data for table in tables]
+        self._tables = [table.ctypes.data for table in tables.values()]
         self._call: Any = None  # set when the library is there
         self._call_of: Any = None  # the same from the factors of its sums
 
-    def bind(self, library: ctypes.CDLL, name: str) -> None:
-        """To the function of that name."""
+    def bind(self, library: ctypes.CDLL) -> None:
+        """To its functions."""
         count, tables = len(self._inputs) + len(self._new), [ctypes.c_void_p] * len(self._tables)
-        self._call = _function(library, name, [*_SHAPE, *_MATRIX * count, *tables])
-        if any(name == ACC for name, _, _ in self._inputs):
-            self._call_of = _function(library, f"{name}_of", [*_SHAPE, ctypes.c_long, *_MATRIX * (count + 1), *tables])
+        self._call = _function(library, self.name, [*_SHAPE, *_MATRIX * count, *tables])
+        if ACC in self.arrays:
+            self._call_of = _function(library, f"{self.name}_of",
+                                      [*_SHAPE, ctypes.c_long, *_MATRIX * (count + 1), *tables])
 
     def __call__(self, given: Mapping[str, Any]) -> tuple[dict[str, Array], int]:
         """Outputs that are new, and the `OR`."""
@@ -195,6 +220,7 @@ class _Loops:
     def __init__(self, tables: Sequence[Array]):
         self._tables = [_halves(np.asarray(table, np.int64)) for table in tables]
         self._loops: list[_Loop] = []
+        self._steps: list[Step] = []
         self._text = ["#include <cstdint>", TEXT]
         self._product: Any = None
 
@@ -206,16 +232,25 @@ class _Loops:
         self._text.append(function(name, meaning, inputs, outputs, slots))
         if ACC in inputs:
             self._text.append(from_factors(name, pointers(inputs, outputs), slots))
-        self._loops.append(_Loop(inputs, outputs, [self._tables[slot] for slot in slots]))
+        self._loops.append(_Loop(name, inputs, outputs, {slot: self._tables[slot] for slot in slots}))
         return self._loops[-1]
+
+    def step(self, design: Design, circuits: Circuits, back: bool) -> Step:
+        """Of functions that were added before."""
+        addresses = {slot: table.ctypes.data for slot, table in enumerate(self._tables)}
+        self._steps.append(Step(design, circuits, back, f"step{len(self._steps)}", addresses))
+        self._text.append(self._steps[-1].text)
+        return self._steps[-1]
 
     def build(self) -> None:
         library = ctypes.CDLL(str(_library("\n".join(self._text))))
         self._product = library.product
         self._product.argtypes = [*_SHAPE, ctypes.c_long, *_MATRIX, ctypes.c_long, *_MATRIX, *_MATRIX]
         self._product.restype = None
-        for i, loop in enumerate(self._loops):
-            loop.bind(library, f"loop{i}")
+        for loop in self._loops:
+            loop.bind(library)
+        for step in self._steps:
+            step.bind(_function(library, step.name, [ctypes.c_void_p]))
 
     def product(self, a: Array, b: Array) -> Array:
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)

@@ -24,7 +24,7 @@ class Contrast:
     """Words at the scale of the gradient, of the first ``len(scale)`` samples; from sample ``minus`` on negative."""
 
     def __init__(self, arrays: Arrays, scale: Array, minus: int):
-        self.arrays, self.scale = arrays, scale[:, None]
+        self.arrays, self.scale = arrays, scale.astype(np.int64)[:, None]
         self.sign = np.where(np.arange(len(scale)) < minus, 1, -1)[:, None]
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class Motion:
         if drift:
             left += self._drift(self.s.p[:, units], units.start)
         if any(words is not None for _, words in left):
-            self._record(left)
+            self.record(left)
 
     def _drift(self, p: Array, first: int) -> list[tuple[int, Array | None]]:
         """Change the positions of units from ``first`` on by functions of their momenta."""
@@ -70,7 +70,7 @@ class Motion:
                 found.append((a, left))
         return found
 
-    def _record(self, left: list[tuple[int, Array | None]]) -> None:
+    def record(self, left: list[tuple[int, Array | None]]) -> None:
         """Of words that wrapped, by first unit, the first one. In an echo + and - come before copy 0."""
         if not self.out.wrapped:
             every = np.zeros(self.s.q.shape, bool)

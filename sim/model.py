@@ -55,10 +55,8 @@ class IntegerModel:
 
     def narrow(self, words: Array) -> Array:
         """Columns, inputs or rows as products see them; float64 stays float64."""
-        if self.hw.packed is None:
-            return words
-        bits = self.hw.packed.operand
-        return arith.factor(words, self.hw.width, bits) * (1 << self.hw.width - bits)
+        packed = self.hw.packed
+        return words if packed is None else arith.operand(words, self.hw.width, packed.operand)
 
     def operand(self, name: str, transposed: bool = False) -> Array:
         """What the sweeps see of a block as float64, (rows, columns) or (columns, rows)."""
@@ -103,7 +101,7 @@ class IntegerModel:
             return self.narrow(words) if summed else words
 
         contrast = None if exponent is None else Contrast(self.arrays, exponent - self.gain, len(q))
-        row = Row(u, drive, operands)
+        row = Row(drive, operands)
         return Force(self, self._state(q, np.zeros_like(q)), row, ("cost", 0), Outcome(), contrast=contrast)
 
     def _cost(self, pair: Force, target: Array) -> tuple[Array, Array]:
@@ -135,7 +133,9 @@ class IntegerModel:
 
     def _step(self, s: State, row: Row, where: tuple, out: Outcome, **options) -> None:
         """Move all copies in ``s`` by one step, in place."""
-        Force(self, s, row, where, out, **options).run()
+        force = Force(self, s, row, where, out, **options)
+        if not self.arrays.step(force):
+            force.run()
 
     def _turn(self, s: State, nudge: Array | int, where: tuple, out: Outcome, contrast: Contrast | None = None) -> None:
         """Undo the last drift, after a nudge: where all copies turn back."""

@@ -58,9 +58,10 @@ static void across(Left a, const double* b, long b_stride, long rows, long colum
 }
 
 // Of whole vectors.
-static void multiply(Left a, const double* b, long b_stride, long rows, long columns, long depth, Matrix sum) {
+static void multiply(Left a, const double* b, long b_stride, long rows, long columns, long depth, Matrix sum,
+                     bool add = false) {
     for (long k = 0; k == 0 || k < depth; k += kDepth) {
-        across<kVectors>(a, b + k * b_stride, b_stride, rows, columns, depth - k < kDepth ? depth - k : kDepth, k > 0, sum);
+        across<kVectors>(a, b + k * b_stride, b_stride, rows, columns, depth - k < kDepth ? depth - k : kDepth, add || k, sum);
         a.words += kDepth * a.step_stride;
     }
 }
@@ -84,6 +85,29 @@ struct Factor {
     void multiplied(Left a, long rows) const { multiply(a, words, stride, rows, stride, depth, {sums, stride}); }
 };
 constexpr long kSome = 4 * kRows;  // rows of sums that stay in the first cache
+
+// Zeros at first; columns up to a whole vector stay zeros.
+template <class T>
+struct Words {
+    long rows, columns, stride;
+    T* words;
+
+    Words(long rows, long columns) : rows(rows), columns(columns), stride((columns + kLanes - 1) / kLanes * kLanes) {
+        words = new (std::align_val_t{64}) T[rows * stride]();
+    }
+    ~Words() { operator delete[](words, std::align_val_t{64}); }
+
+    template <class From>
+    void copied(const From* from, long from_stride, long some) {
+        for (long i = 0; i < some; ++i)
+            for (long j = 0; j < columns; ++j) words[i * stride + j] = from[i * from_stride + j];
+    }
+    // To neighbours, or all of them to one.
+    void add(int64_t* to, bool one) const {
+        for (long i = 0; i < rows; ++i)
+            for (long j = 0; j < columns; ++j) to[one ? 0 : i * columns + j] += static_cast<int64_t>(words[i * stride + j]);
+    }
+};
 
 // sum[rows][columns] = a[rows][depth] b[depth][columns]; strides in words.
 extern "C" void product(long rows, long columns, long depth, const double* a, long a_row, long a_step, const double* b,

@@ -35,6 +35,7 @@ class Sums:
 
 def place(array: Array) -> tuple[int, int]:
     """Address, and words from row to row; a vector stands for all rows."""
+    assert array.itemsize == 8
     return array.__array_interface__["data"][0], array.strides[0] // 8 if array.ndim == 2 else 0
 
 

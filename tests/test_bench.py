@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_cli import found, refusal
 
-from echolith.bench import area, autograd, nets
+from echolith.bench import area, autograd, nets, passes
 from echolith.bench.figure import Choice
 from echolith.bench.run import FIGURES, measure
 from echolith.bench.store import Store
@@ -17,6 +17,10 @@ from echolith.compiler.errors import ResourceError
 from echolith.compiler.reference import bptt
 from echolith.compiler.utilisation import work
 from echolith.examples.digits import DT, SUBSTEPS, Digits
+from echolith.examples.teach import Curve
+from echolith.sim.data import words
+from echolith.sim.model import IntegerModel
+from echolith.sim.weights import load
 
 TINY = ("--units", "6", "--lanes", "2")
 
@@ -96,6 +100,74 @@ def test_what_a_figure_is_about_has_one_row(tmp_path):
         measure(["link"], Choice(units=(units,), lanes=(2,)), Store(tmp_path), lambda text: None)
     bauds = (115_200, 1_000_000, 3_000_000)
     assert [(r["units"], r["baud"]) for r in Store(tmp_path).rows("link")] == [(n, b) for n in (6, 10) for b in bauds]
+
+
+class Down(passes.OneSided):
+    def _up(self, samples):
+        return np.zeros(samples, bool)
+
+
+def swept(design, kind, x, y):
+    """Gradient words that a model of that kind learns."""
+    model = kind(design)
+    load(model, design.values)
+    model.learn(*words(design, x, y), False)
+    return model.gradients
+
+
+@pytest.mark.parametrize("cost_at", ["last", "every"])
+def test_echo_schemes_share_out_the_same_contrasts(cost_at):
+    """Up against copy 0 and copy 0 against down, doubled, are twice up against down; to the bit."""
+    design, (x, y) = nets.design(6, 2, cost_at=cost_at), nets.samples(2, cost_at=cost_at)
+    y = y if cost_at == "every" else y[:, None]
+    both, up, down = (swept(design, kind, x, y) for kind in (IntegerModel, passes.OneSided, Down))
+    first, second = (swept(design, kind, x[i:i + 1], y[i:i + 1]) for i, kind in enumerate((passes.OneSided, Down)))
+    turns = swept(design, passes.Alternating, x, y)
+    assert (up["hidden"] != both["hidden"]).any()
+    for name, words_ in both.items():
+        np.testing.assert_array_equal(up[name] + down[name], 2 * words_, name)
+        np.testing.assert_array_equal(first[name] + second[name], turns[name], name)
+
+
+def test_the_last_visits_exponents_are_taken():
+    design, (x, y) = nets.design(6, 2), nets.samples(2)
+    x, target = words(design, x, y[:, None])
+    seen = []
+
+    class Seen(passes.LastVisit):
+        def _nudges(self, s, u, target, exponent, kept):
+            seen.append(exponent.tolist())
+            return super()._nudges(s, u, target, exponent, kept)
+
+    model = Seen(design)
+    load(model, design.values)
+    for samples in (slice(0, 2), slice(None, None, -1)):
+        model.learn(x[samples], target[samples])
+        model.response += 1
+    assert seen[0][0] >= model.gain and seen[1] == seen[0][::-1]
+
+
+def test_echo_schemes_are_compared(tmp_path, monkeypatch):
+    """Untrained, with a stand-in for what they learn."""
+    def learned(chip, epochs, report, *_):
+        for epoch in range(epochs):
+            report(epoch + 1, 0.5, 0.9)
+        return Curve([0.5], [0.9])
+
+    monkeypatch.setattr(passes, "learn", learned)
+    monkeypatch.setattr(passes, "learn_by_bptt", learned)
+    monkeypatch.setattr(passes, "_BATCHES", 1)
+    store = Store(tmp_path)
+    measured = measure(["passes"], Choice(seeds=1), store, lambda text: None)
+    rows = {(row["cost_at"], row["scheme"]): row for row in measured.rows["passes"]}
+    assert len(rows) == 8 and measured.ok and "within both gates" in str(measured)
+    for cost_at in ("last", "mean"):
+        two, one, turns = (rows[cost_at, scheme] for scheme in ("+ and -", "+ and 0", "alternating"))
+        assert turns["multiplications"] < one["multiplications"] < two["multiplications"] == 1
+        assert one["cosine_untrained"] < two["cosine_untrained"]
+        assert two["gates"] and two["test"] == two["bptt"] == 0.9 and two["finished"] == 1
+    learned_, back = work(nets.design(64, 2)).learn, 15 * 2 * 64 * 64
+    assert rows["last", "alternating"]["multiplications"] == pytest.approx((learned_ - back) / (learned_ + back / 16))
 
 
 def test_mistakes_are_explained(tmp_path):

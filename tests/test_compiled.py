@@ -4,18 +4,21 @@ import ctypes
 
 import numpy as np
 import pytest
-from energies import Gathers, Masses, Softmax
+import torch
+from energies import Gathers, Masses, Relativistic, Softmax
 from test_general import case
 from test_machine import base, data
+from test_packed import compiled as packed
 
 import echolith as el
 from echolith.compiler.pipeline import table_lookup
-from echolith.sim import arith, compiled
+from echolith.sim import arith, compiled, steps
 from echolith.sim.arrays import Arrays
 from echolith.sim.compiled import Compiled
 from echolith.sim.golden import extreme
 from echolith.sim.model import IntegerModel
 from echolith.sim.simulator import compiler
+from echolith.sim.steps import plain
 from echolith.sim.terms import OR, function
 from echolith.sim.weights import from_values, load
 
@@ -71,34 +74,86 @@ def test_a_function_of_c_overwrites_reads_rows_and_returns_the_or():
 
 def networks():
     yield base("four lanes"), None
-    for model, cost_at in ((Gathers, "every"), (Masses, "last"), (Softmax, "last")):
+    yield packed("packed", cost_at="every")[0], None
+    for model, cost_at in ((Relativistic, "last"), (Gathers, "every"), (Masses, "last"), (Softmax, "last")):
         _, design, x, y = case(model, cost_at)
         yield design, (x, y)
 
 
-@pytest.mark.parametrize("number", range(4), ids=["oscillators", "gathers", "masses", "softmax"])
+@pytest.mark.parametrize("number", range(6), ids=["oscillators", "packed", "relativistic", "gathers", "masses",
+                                                  "softmax"])
 @pytest.mark.parametrize("huge", [False, True], ids=["trained", "huge"])
 def test_every_word_is_the_same(number, huge):
-    """Also with weights so large that sums clip and states wrap."""
+    """Also with weights so large that sums clip and states wrap. Of more samples than C takes at a time."""
     design, samples = list(networks())[number]
     d = design.dynamics
-    x, y = samples or data(np.random.default_rng(1), 5, d.steps, design.inputs, design.outputs, d.cost_at)
+    assert plain(design) == (number < 3)
+    x, y = samples or data(np.random.default_rng(1), 29, d.steps, design.inputs, design.outputs, d.cost_at)
     weights = extreme(design, 1) if huge else from_values(design, design.values)
     models = [IntegerModel(design), IntegerModel(design, Compiled(design))]
-    seen = [_everything(model, weights, *_words(design, x[:5], y[:5])) for model in models]
+    seen = [_everything(model, weights, *_words(design, x[:29], y[:29])) for model in models]
     for name, want in seen[0].items():
         np.testing.assert_equal(seen[1][name], want, name)
-    assert seen[0]["learn"][1].wrapped == huge and np.any(seen[0]["gradients"][design.blocks[0].name])
+    assert seen[0]["learn"][1].wrapped == (huge and number != 1) and np.any(seen[0]["gradients"][design.blocks[0].name])
 
 
 def test_without_copy_0_the_same_is_learned():
     design = base("four lanes")
     x, y = data(np.random.default_rng(1), 5, 8, design.inputs, design.outputs, "last")
     seen = []
-    for checked in (True, False):
-        model = IntegerModel(design)
+    for checked, arrays in ((True, Arrays), (False, Arrays), (False, Compiled)):
+        model = IntegerModel(design, arrays(design))
         load(model, design.values)
         seen.append((*model.learn(*_words(design, x, y), checked), model.gradients, model.vector_gradients))
+    np.testing.assert_equal(seen[1:], [seen[0], seen[0]])
+
+
+class Springs(torch.nn.Module):
+    """No matrix but the read-out's."""
+
+    states, inputs, outputs = {"q": 5}, 1, 2
+
+    def __init__(self):
+        super().__init__()
+        self.C, self.k = torch.nn.Linear(5, 2), torch.nn.Parameter(torch.ones(5))
+
+    def energy(self, q, u):
+        return (2 * self.k * q**2 + 0.3 * q).sum()
+
+    def cost(self, q, y):
+        return 0.5 * ((self.C(q) - y) ** 2).sum()
+
+
+def test_a_force_of_the_neuron_unit_alone():
+    x, y = np.zeros((30, 8, 1)), np.ones((30, 2))
+    design = el.compile(Springs(), dynamics=el.Leapfrog(0.25), rule=el.HamiltonianEcho(), calibrate=(x, y), lanes=1)
+    seen = []
+    for arrays in (Arrays, Compiled):
+        model = IntegerModel(design, arrays(design))
+        load(model, design.values)
+        seen.append([*model.learn(*_words(design, x, y)), model.gradients, model.vector_gradients])
+    np.testing.assert_equal(seen[1], seen[0])
+    assert plain(design) and seen[0][3][0].any()
+
+
+class Watched(Compiled):
+    """Knows whether steps were taken at once."""
+
+    def step(self, force):
+        self.whole = super().step(force)
+        return self.whole
+
+
+def test_steps_whose_sums_may_not_be_exact_are_taken_apart(monkeypatch):
+    design = base("four lanes")
+    x, y = _words(design, *data(np.random.default_rng(1), 5, 8, design.inputs, design.outputs, "last"))
+    seen = []
+    for exact in (53, 20):
+        monkeypatch.setattr(steps, "EXACT", exact)
+        model = IntegerModel(design, watched := Watched(design))
+        load(model, design.values)
+        seen.append((*model.learn(x, y), model.gradients, model.vector_gradients))
+        assert watched.whole == (exact == 53)
     np.testing.assert_equal(seen[1], seen[0])
 
 

@@ -47,8 +47,8 @@ class Springs(nn.Module):
         return 2 * (q**2).sum() + torch.sin(self.W @ q).sum()
 
 
-def compiled(steps=3, substeps=2, cost_at: str | None = "last", **options):
-    rule = el.HamiltonianEcho(cost_at) if cost_at else None
+def compiled(steps=3, substeps=2, cost_at: str | None = "last", check=16, **options):
+    rule = el.HamiltonianEcho(cost_at, check) if cost_at else None
     return el.compile(Net(), dynamics=el.Leapfrog(0.25, substeps), rule=rule, steps=steps, **{"lanes": 2, **options})
 
 
@@ -135,6 +135,15 @@ def test_an_explanation_tells_energy_forces_and_updates():
     assert lines["dC.weight"] == "dC.weight dcost/dy q'"
     assert lines["dC.bias"] == "dC.bias dcost/dy"
     assert lines["dk"] == "dk contrast of 0.5*pow(q, 2)"
+
+
+@pytest.mark.parametrize("check, copy0_runs", [(16, ", in 1 of 16 batches copy 0 too,"), (1, " and copy 0")])
+def test_an_explanation_says_which_echoes_run(check, copy0_runs):
+    lines = explained(compiled(check=check))
+    assert lines["learn"] == (
+        "learn predict, then echoes + and - (two-sided, of what a chip can run the cheapest within the gates: "
+        f"`echolith bench passes`){copy0_runs} back: per step the force and its outer products")
+    assert ("copy 0 not counted but always run" in lines["useful MACs"]) == (check == 1)
 
 
 def test_an_explanation_of_an_inference_core_has_no_updates():
