@@ -1,6 +1,9 @@
 """The synapse array: lanes, broadcast, adder tree, and the delays that turn a sweep's addresses into lane controls."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -216,22 +219,18 @@ class SynapseArray(wiring.Component):
         return [lane.index] if isinstance(lane, Lane) else [2 * lane.index, 2 * lane.index + 1]
 
     def _host_reads(self, m: Module, groups: list) -> None:
-        """One lane of every group, then one group."""
-        pick, found = delay(m, self.host_lane, self._far + fetched(self.hw), "host_lane"), []
+        """Of every group what the lane gives that is meant, if it is one of those; then of all groups."""
+        pick, found = delay(m, self.host_lane, self._far + fetched(self.hw) - 1, "host_lane"), []
         for lanes in groups:
-            words = Signal(len(self.host_w_data) + len(self.host_g_data), reset_less=True)
-            with m.Switch(pick):
-                for lane in lanes:
-                    given = Cat(lane.w_data, lane.g_data) if isinstance(lane, Lane) else lane.words
-                    for place, number in enumerate(self._places(lane)):
-                        with m.Case(number):
-                            m.d.sync += words.eq(given.word_select(place, len(words)))
-            found.append(words)
-        if len(groups) > 1:
-            chosen, pick = Signal.like(found[0], reset_less=True), delay(m, pick, 1, "host_group")
-            m.d.sync += chosen.eq(Array(found)[pick // GROUP])
-            found = [chosen]
-        m.d.comb += Cat(self.host_w_data, self.host_g_data).eq(found[0])
+            words = []
+            for lane in lanes:
+                given = Cat(lane.w_data, lane.g_data) if isinstance(lane, Lane) else lane.words
+                for place, number in enumerate(self._places(lane)):
+                    chosen = delay(m, pick == number, 1, "host_chosen")
+                    words.append(Mux(chosen, given.word_select(place, len(given) // len(self._places(lane))), 0))
+            found.append(delay(m, reduce(or_, words), 1, "host_words"))
+        read = reduce(or_, found)
+        m.d.comb += Cat(self.host_w_data, self.host_g_data).eq(delay(m, read, int(len(groups) > 1), "host_read"))
 
     def _drain(self, m: Module, lanes: list, stages: list) -> None:
         """After a tile's last column: both slots of every lane, lane 0 first."""

@@ -87,7 +87,7 @@ class Fetch(wiring.Component):
         """The word out of its line, registered; the line goes with the last word that it has for this row. Returns
         whether it does, and whether it has no other."""
         lines, place = self.port.lines, Signal(max(self._low, 1))
-        begin = Mux(self.streaming, 0, self.offset[:self._low])
+        begin = delay(m, Mux(self.streaming, 0, self.offset[:self._low]), int(self.hw.overlap), "begin")
         m.d.comb += [
             self.there.eq(Mux(self.streaming, self.pushed.valid & ~self._going, lines.valid)),
             self.waiting.eq(self.streaming & ~self.pushed.valid & ~self._going),

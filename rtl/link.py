@@ -13,6 +13,7 @@ from echolith.compiler.registers import READ_CYCLES
 from echolith.host.frames import MAX_WORDS, Op, Status
 from echolith.rtl.frames import BUFFER, Receiver, Sender
 from echolith.rtl.memory import make_bank
+from echolith.rtl.pipeline import delay
 
 __all__ = ["Link"]
 
@@ -150,6 +151,7 @@ class Link(wiring.Component):
 
     def _word_states(self, m, job, word, ahead, s_abort):
         """One word: from ``word`` to where it belongs (STORE), or from there into ``word`` (LOAD)."""
+        given = Mux(job.streamed, self.pull.payload, self.bus_r_data)
         with m.State("NEXT"):
             m.d.comb += ahead.eq(int(self._far))
             m.next = "READ_1" if self._far else "LOAD"
@@ -169,12 +171,17 @@ class Link(wiring.Component):
                 m.next = "NEXT"
             with m.Elif(s_abort):
                 m.next = "ABORT"
+        if self._far:
+            loaded = delay(m, given, 1, "loaded")
+            with m.State("LOADED"):
+                m.d.sync += word.eq(loaded)
+                m.next = "SEND"
         with m.State("LOAD"):
             m.d.comb += self.pull.ready.eq(job.streamed)
             with m.If(~job.streamed | self.pull.valid):
-                m.d.sync += word.eq(Mux(job.streamed, self.pull.payload, self.bus_r_data))
+                m.d.sync += [] if self._far else word.eq(given)
                 job.count()
-                m.next = "SEND"
+                m.next = "LOADED" if self._far else "SEND"
             with m.Elif(s_abort):
                 m.next = "ABORT"
 

@@ -51,7 +51,11 @@ class Scale(wiring.Component):
         w, deep = self.hw.width, scaled(self.hw) > 2
         amount, shifted = Signal(EXPONENT_BITS), Signal(signed(w + SHIFT_LIMIT), reset_less=True)
         value = delay(m, self.value, 1, "value")
-        m.d.sync += [amount.eq(self.amount), shifted.eq(value << amount)]
+        if deep:  # by one to three places, then by fours
+            little = delay(m, self.value << self.amount[:2], 1, "little")
+            m.d.sync += [amount[2:].eq(self.amount[2:]), shifted.eq(little << amount)]
+        else:
+            m.d.sync += [amount.eq(self.amount), shifted.eq(value << amount)]
         # With one bit more, which rounds; clipped first, so that the adder is no longer than the word.
         whole, rounded = Signal(signed(w + 1)), Signal(signed(w))
         nudge, error = (_dropped(shifted, drop) for drop in (self.hw.delta_shift, self.hw.readout_shift))

@@ -123,9 +123,9 @@ class Sequencer(wiring.Component):
                      self.apart.eq(beside(self.hw, self.next_opcode)),
                      self._final.eq(self._left[0] == 1)]
         may = self.ready & ~self.stopping
-        kinds = self.waiting
+        kinds, needs = self.waiting, Signal(3)
         if not self.hw.overlap:
-            m.d.comb += kinds.eq(1 << word[28:])
+            m.d.comb += [kinds.eq(1 << word[28:]), needs.eq(self._needs(word))]
         does = Signal(16)  # the word that is carried out, no sweep: one bit for each opcode
         early += does.eq(0)
         jump = self._execute(m, does, word)
@@ -149,12 +149,13 @@ class Sequencer(wiring.Component):
                     m.next = "READ"
             with m.State("READ"):
                 if self.hw.overlap:
-                    m.d.sync += [word.eq(program.r_data), self.waiting.eq(1 << program.r_data[28:]), pc.eq(pc + 1)]
+                    m.d.sync += [word.eq(program.r_data), self.waiting.eq(1 << program.r_data[28:]), pc.eq(pc + 1),
+                                 needs.eq(self._needs(program.r_data))]
                 m.next = "DECODE"
             with m.State("DECODE"):
-                go = self._may_go(kinds, word[VARIANT], word[24:28] == Setting.LENGTH)
+                go = Mux(self.stopping, self.idle, ~(needs & ~Cat(self.idle, self.quiet, self.still)).any())
                 m.d.sync += quit.eq(self.stopping)
-                with m.If(kinds[Opcode.FETCH:].any()):
+                with m.If(word[31]):  # from FETCH on
                     if not self.hw.overlap:
                         m.d.sync += ready.eq(may)
                     m.next = "CONSIDER" if self.hw.overlap else "WAIT"
@@ -202,13 +203,12 @@ class Sequencer(wiring.Component):
                 m.next = "READ"
         return m
 
-    def _may_go(self, kinds, variant, length):
-        """Whether the word can be carried out now. LENGTH is taken at the start of what has one."""
-        paired, busy, sets = Const(int(self.hw.paired)), ~self.idle, kinds[Opcode.SET] & ~self.still
-        waits = (kinds[Opcode.HALT] & busy, kinds[Opcode.NEXT] & ~self.quiet,
-                 kinds[Opcode.GUARD] & busy & ~(variant & paired), sets & ~(length & paired),
-                 kinds[Opcode.ROW] & ~self.still & ~paired)
-        return Mux(self.stopping, self.idle, ~Cat(waits).any())
+    def _needs(self, word):
+        """What a word that is no sweep waits for: idle, quiet, still. LENGTH is taken at the start of what has one."""
+        opcode, paired = word[28:], Const(int(self.hw.paired))
+        length = paired & (word[24:28] == Setting.LENGTH)
+        return Cat((opcode == Opcode.HALT) | ((opcode == Opcode.GUARD) & ~(paired & word[VARIANT])),
+                   opcode == Opcode.NEXT, ((opcode == Opcode.SET) & ~length) | ((opcode == Opcode.ROW) & ~paired))
 
     def _execute(self, m: Module, does, word):
         """What is not a sweep; returns whether it jumps."""

@@ -36,7 +36,7 @@ class Window(wiring.Component):
     -------
     bus_* : In, Out
         The register window; ``bus_r_data`` is valid `READ_CYCLES` after ``bus_r_stb``, as long as the address stands.
-    push, pull : the word streams
+    push, pull : the word streams; what is pushed in the cycle after a write may go where it went before
     go, stop, streaming : Out
     <register> : values of w and rw registers out, of r registers in
     host_en : Out
@@ -121,8 +121,7 @@ class Window(wiring.Component):
         m.d.comb += busy.eq(running & ~done)
         m.d.comb += [
             self.stream.payload.eq(self.push.payload), self.stream.valid.eq(self.push.valid & streamed),
-            # Behind a write of a register that is still on its way.
-            self.push.ready.eq(Mux(streamed, self.stream.ready, ~running | kept) & ~(self._w_stb & int(self.far))),
+            self.push.ready.eq(Mux(streamed, self.stream.ready, ~running | kept)),
         ]
         with m.If(stored):
             m.d.sync += [low.eq(self.push.payload), pointer.eq(pointer + 1)]

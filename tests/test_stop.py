@@ -36,11 +36,10 @@ class Bus:
     async def fill(self, bank, words):
         await self.write("bank", bank)
         await self.write("pointer", 0)
+        await self.ctx.tick()
         self.ctx.set(self.core.push.valid, 1)
         for word in words:
             self.ctx.set(self.core.push.payload, word)
-            while not self.ctx.get(self.core.push.ready):
-                await self.ctx.tick()
             await self.ctx.tick()
         self.ctx.set(self.core.push.valid, 0)
 
