@@ -517,8 +517,7 @@ class Core(wiring.Component):
                 found = Array([getattr(vector, port) for vector in self.vectors])[w.host_index >> u.bits]
                 read[bank] = delay(m, found, int(hw.overlap), "vector")
         m.d.sync += w.host_read.eq(reduce(or_, (
-            Mux(self._banks[bank], value, 0).as_signed()
-            for bank, value in read.items())))
+            Mux(self._banks[bank], value, 0) for bank, value in read.items())))
 
 
 def _index_bits(hw: Hardware) -> int:
