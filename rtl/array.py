@@ -11,7 +11,7 @@ from echolith.compiler.design import Hardware
 from echolith.compiler.timing import GROUP, broadcast, fetched, operands, second_column, summed, tree_levels, updated
 from echolith.rtl.lane import Lane, LaneControl, Mode, row_write
 from echolith.rtl.pair import Pair, PairControl
-from echolith.rtl.pipeline import delay
+from echolith.rtl.pipeline import delay, one_of
 from echolith.sim import arith
 
 __all__ = ["SynapseArray"]
@@ -227,8 +227,8 @@ class SynapseArray(wiring.Component):
                 given = Cat(lane.w_data, lane.g_data) if isinstance(lane, Lane) else lane.words
                 for place, number in enumerate(self._places(lane)):
                     chosen = delay(m, pick == number, 1, "host_chosen")
-                    words.append(Mux(chosen, given.word_select(place, len(given) // len(self._places(lane))), 0))
-            found.append(delay(m, reduce(or_, words), 1, "host_words"))
+                    words.append((chosen, given.word_select(place, len(given) // len(self._places(lane)))))
+            found.append(delay(m, one_of(words), 1, "host_words"))
         read = reduce(or_, found)
         m.d.comb += Cat(self.host_w_data, self.host_g_data).eq(delay(m, read, int(len(groups) > 1), "host_read"))
 

@@ -1,8 +1,6 @@
 """The core: array, neuron unit, sequencer and memories, connected. Reached through the register window only."""
 
 import dataclasses
-from functools import reduce
-from operator import or_
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
@@ -20,7 +18,7 @@ from echolith.rtl.command import buffer, older, region
 from echolith.rtl.decode import Tiles, decode_counts, decode_mode, decode_tail, forward_room
 from echolith.rtl.feed import Feed
 from echolith.rtl.memory import Bank, make_bank
-from echolith.rtl.pipeline import delay
+from echolith.rtl.pipeline import delay, one_of
 from echolith.rtl.rows import RowUnit
 from echolith.rtl.scale import EXPONENT_BITS
 from echolith.rtl.scoreboard import Scoreboard
@@ -516,8 +514,7 @@ class Core(wiring.Component):
             if self.vectors:
                 found = Array([getattr(vector, port) for vector in self.vectors])[w.host_index >> u.bits]
                 read[bank] = delay(m, found, int(hw.overlap), "vector")
-        m.d.sync += w.host_read.eq(reduce(or_, (
-            Mux(self._banks[bank], value, 0) for bank, value in read.items())))
+        m.d.sync += w.host_read.eq(one_of((self._banks[bank], value) for bank, value in read.items()))
 
 
 def _index_bits(hw: Hardware) -> int:

@@ -2,8 +2,6 @@
 scoreboard."""
 
 from collections.abc import Callable
-from functools import reduce
-from operator import or_
 
 from amaranth.hdl import Const, Module, Mux, Signal, Value
 
@@ -12,7 +10,7 @@ from echolith.compiler.isa import Dest, Opcode
 from echolith.compiler.timing import Tails, drained, reuse
 from echolith.rtl.command import first_tile, one_tile
 from echolith.rtl.lane import Mode
-from echolith.rtl.pipeline import delay
+from echolith.rtl.pipeline import delay, one_of
 from echolith.rtl.sequencer import Sequencer
 from echolith.rtl.sweep import Sweep
 
@@ -43,13 +41,13 @@ def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> None:
     rounds = Mux(one_tile(s.next_command), 1, tiles) if hw.paired else tiles
     elements, passes = s.setting_length << 1, ~(forward | outer | transposed)
     counts = (
-        e.outer.eq(_chosen((forward, rounds), (outer, tiles), (transposed, s.setting_columns >> twice),
-                           (passes, Mux(s.waiting[Opcode.UNITS], 1, tiles)))),
-        e.period.eq(_chosen((forward, _later(m, hw, Mux(columns < least, least, columns))),
+        e.outer.eq(one_of([(forward, rounds), (outer, tiles), (transposed, s.setting_columns >> twice),
+                           (passes, Mux(s.waiting[Opcode.UNITS], 1, tiles))])),
+        e.period.eq(one_of([(forward, _later(m, hw, Mux(columns < least, least, columns))),
                             (outer, Mux(cycles < reuse(hw), reuse(hw), cycles) if hw.repeat else cycles),
-                            (transposed, each << twice), (passes, elements))),
-        e.active.eq(_chosen((forward, _later(m, hw, columns)), (outer, cycles), (transposed, tiles << twice),
-                            (passes, elements))),
+                            (transposed, each << twice), (passes, elements)])),
+        e.active.eq(one_of([(forward, _later(m, hw, columns)), (outer, cycles), (transposed, tiles << twice),
+                            (passes, elements)])),
     )
     with m.If(1 if hw.overlap else ~e.running):
         m.d.sync += counts
@@ -58,11 +56,6 @@ def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> None:
 def _later(m: Module, hw: Hardware, value):
     """With overlap a word waits for a cycle or two longer."""
     return delay(m, Value.cast(value), int(hw.overlap), "counted")
-
-
-def _chosen(*choices):
-    """The value of the one condition that holds."""
-    return reduce(or_, (Mux(condition, value, 0) for condition, value in choices))
 
 
 def _drained(hw: Hardware, command):

@@ -1,6 +1,9 @@
 """Hardware of an element-wise pipeline: one register stage per unit of its `stages`."""
 
-from amaranth.hdl import Cat, Module, Signal, Value, signed
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
@@ -10,7 +13,7 @@ from echolith.rtl.memory import make_bank
 from echolith.rtl.multiplier import Multiplier, multiplier
 from echolith.sim import arith
 
-__all__ = ["ElementPipeline", "delay"]
+__all__ = ["ElementPipeline", "delay", "one_of"]
 
 WIDEST = 18  # operands of one multiplier
 
@@ -22,6 +25,11 @@ def delay(m: Module, value, stages: int, name: str = "delay"):
         m.d.sync += register.eq(value)
         value = register
     return value
+
+
+def one_of(choices):
+    """The value of the one condition that holds, 0 if none does; ``choices`` are (condition, value)."""
+    return reduce(or_, (Mux(condition, value, 0) for condition, value in choices))
 
 
 class ElementPipeline(wiring.Component):

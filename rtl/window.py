@@ -1,14 +1,11 @@
 """The register window and the two word streams: everything a host can reach, whatever link carries it."""
 
-from functools import reduce
-from operator import or_
-
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.registers import ABI, MAGIC, REGISTERS, Bank, address
-from echolith.rtl.pipeline import delay
+from echolith.rtl.pipeline import delay, one_of
 
 __all__ = ["Window"]
 
@@ -96,8 +93,8 @@ class Window(wiring.Component):
                 with m.If(self._addr[:low] == index % (1 << low)):
                     m.d.comb += groups[index >> low].eq(getattr(self, register.name) if value is None else value)
         chosen = [delay(m, self._addr[low:] == index, int(self.far), "chosen") for index in range(len(groups))]
-        m.d.sync += self.bus_r_data.eq(reduce(or_, (
-            Mux(here, delay(m, group, int(self.far), "group"), 0) for here, group in zip(chosen, groups, strict=True))))
+        groups = [delay(m, group, int(self.far), "group") for group in groups]
+        m.d.sync += self.bus_r_data.eq(one_of(zip(chosen, groups, strict=True)))
 
     def _streams(self, m: Module, bank, pointer, moved) -> None:
         """Push writes one entry per word (wide banks: per two); pull reads ahead by one word."""
