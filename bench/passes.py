@@ -39,7 +39,7 @@ from echolith.sim.simulator import compiler
 from echolith.sim.state import Outcome
 from echolith.sim.weights import from_values, gradients
 
-__all__ = ["FIGURE", "Alternating", "LastVisit", "OneSided"]
+__all__ = ["FIGURE", "Alternating", "LastVisit", "OneSided", "least_cosine", "quiet"]
 
 _SEEDS, _BATCHES = 3, 8  # batches whose gradients are compared
 _POINT, _COSINE = 0.01, 0.999
@@ -123,7 +123,7 @@ def _rows(cost_at: str, seeds: range, say: Say) -> Iterator[Row]:
     references: list[Curve] = []
     for seed in seeds:
         say(f"passes: float64 BPTT, cost at {cost_at}, seed {seed}")
-        references.append(learn_by_bptt(digits.large(seed), digits.EPOCHS, _quiet, cost_at))
+        references.append(learn_by_bptt(digits.large(seed), digits.EPOCHS, quiet, cost_at))
     designs = [_design(seed, cost_at) for seed in seeds]
     for scheme in _SCHEMES:
         runs: list[_Trained] = []
@@ -133,7 +133,7 @@ def _rows(cost_at: str, seeds: range, say: Say) -> Iterator[Row]:
         yield _row(scheme, cost_at, designs[0], runs, [r.test[-1] for r in references])
 
 
-def _quiet(epoch: int, loss: float, test: float) -> None:
+def quiet(epoch: int, loss: float, test: float) -> None:
     pass
 
 
@@ -157,13 +157,13 @@ def _run(design: Design, scheme: str, seed: int) -> _Trained:
     device.model = _SCHEMES[scheme](design, device.model.arrays)
     device.write(from_values(design, design.values))
     chip = Session(design, device)
-    untrained, tests = _cosine(chip, device, digits.large(seed)), [0.0]
+    untrained, tests = least_cosine(chip, device, digits.large(seed)), [0.0]
     with suppress(RangeError):
         learn(chip, digits.EPOCHS, lambda epoch, loss, test: tests.append(test))
-    return _Trained(tests[-1], untrained, _cosine(chip, device, digits.large(seed)), len(tests) - 1)
+    return _Trained(tests[-1], untrained, least_cosine(chip, device, digits.large(seed)), len(tests) - 1)
 
 
-def _cosine(chip: Session, device: IntegerDevice, net: torch.nn.Module) -> float:
+def least_cosine(chip: Session, device: IntegerDevice, net: torch.nn.Module) -> float:
     """Between gradients as `Session.fit` makes them and float64 BPTT by the same weights: the least of some batches."""
     design, cost_at = chip.design, chip.design.dynamics.cost_at or "last"
     net.double().load_state_dict({name: torch.from_numpy(w) for name, w in chip.state_dict().items()})
@@ -171,8 +171,9 @@ def _cosine(chip: Session, device: IntegerDevice, net: torch.nn.Module) -> float
     for first in range(0, _BATCHES * digits.BATCH, digits.BATCH):
         x, y = (a[first:first + digits.BATCH] for a in (xs, ys))
         device.clear()
-        device.run(design.learning(1), *words(design, x, targets(design, y, len(y))))
-        a = gradients(design, device.read_gradients(), len(y))
+        entries = [np.repeat(w, design.rule.runs, axis=0) for w in words(design, x, targets(design, y, len(y)))]
+        device.run(design.learning(1), *entries)
+        a = gradients(design, device.read_gradients(), len(entries[0]))
         b, _ = bptt(net, x, y, digits.DT, digits.SUBSTEPS, cost_at)
         flat = [np.concatenate([g[name].ravel() for name in sorted(a)]) for g in (a, b)]
         found.append(float(flat[0] @ flat[1] / np.linalg.norm(flat[0]) / np.linalg.norm(flat[1])))

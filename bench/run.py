@@ -15,9 +15,9 @@ __all__ = ["FIGURES", "Measured", "measure"]
 FIGURES = {
     "cycles": ("cycles", "FIGURE"), "area": ("area", "FIGURE"), "speed": ("speed", "SPEED"), "link": ("speed", "LINK"),
     "growth": ("growth", "FIGURE"), "simulation": ("simulation", "FIGURE"), "accuracy": ("accuracy", "FIGURE"),
-    "passes": ("passes", "FIGURE"),
+    "passes": ("passes", "FIGURE"), "rules": ("rules", "FIGURE"),
 }
-QUICK = tuple(name for name in FIGURES if name not in ("accuracy", "passes"))
+QUICK = tuple(name for name in FIGURES if name not in ("accuracy", "passes", "rules"))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ every force, and every update of a learned parameter.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,11 +16,12 @@ from echolith.compiler.differentiate import evaluate
 from echolith.compiler.errors import CompileError
 from echolith.compiler.graph import Dense, Graph
 from echolith.compiler.isa import Opcode
+from echolith.compiler.joins import Joins
 from echolith.compiler.layout import part
 from echolith.compiler.select import Pass
-from echolith.compiler.steps import DELTA, ERROR, OUTPUT, SLOPE, Flow, window
+from echolith.compiler.steps import DELTA, ERROR, OUTPUT, SLOPE, Flow, error, window
 
-__all__ = ["agree", "agree_reading", "updates"]
+__all__ = ["agree", "agree_joins", "agree_reading", "updates"]
 
 _SAMPLES = 8
 _TOLERANCE = 1e-9  # of the largest element
@@ -28,9 +30,13 @@ _TOLERANCE = 1e-9  # of the largest element
 def agree(graph: Graph, flow: Flow, passes: Sequence[Pass], samples: Samples, dt: float, learn: bool) -> None:
     """Raises CompileError where passes and graph differ."""
     rows = np.linspace(0, len(samples.values["u"]) - 1, _SAMPLES).astype(int)
+    graph = replace(graph, states=graph.states | graph.fed)  # what layers are fed is read like a state
     q, u = {s: samples.values[s][rows] for s in graph.states}, samples.values["u"][rows]
     env, kicks = force(passes, flow, {**q, "u": u}, flow.values)
+    kicks |= {name: env[error(name)] for name in graph.fed if error(name) in env}
     for state, expected in numeric.Force(graph)(q, u).items():
+        if state in graph.fed and not learn:
+            continue
         _same(f"force on {state}", np.broadcast_to(kicks.get(state, 0.0), expected.shape), dt * expected)
     if not learn:
         return
@@ -55,6 +61,28 @@ def agree_reading(graph: Graph, flow: Flow, passes: Sequence[Pass], samples: Sam
         _same(f"nudge of {state}", env.get(f"{SLOPE}{state}", np.zeros_like(expected[state])), expected[state])
     found = updates(flow, passes, env, dt)
     for name, gradient in numeric.gradient(graph, {s: q[s] for s in graph.states}, u).items():
+        if name in graph.learned:
+            _same(f"update of {name}", found.get(name, np.zeros(gradient.shape)), gradient)
+
+
+def agree_joins(joins: Joins, flow: Flow, samples: Samples, dt: float, learn: bool) -> None:
+    """The same of what lies between the layers of a stack."""
+    rows = np.linspace(0, len(samples.values["u"]) - 1, _SAMPLES).astype(int)
+    graph = replace(joins.graph, fed={})
+    errors, generator = set(map(error, joins.graph.fed)), np.random.default_rng(0)
+    given = {s: generator.uniform(-1, 1, (len(rows), n)) if s in errors else samples.values[s][rows]
+             for s, n in graph.states.items()}
+    u = samples.values["u"][rows]
+    env, _ = force(joins.passes, flow, {**given, "u": u}, flow.values)
+    expected = numeric.Force(graph)(given, u)
+    for name in joins.graph.fed:
+        _same(f"value of {name}", env[name], expected[error(name)])
+    if not learn:
+        return
+    for state in graph.states.keys() - errors:
+        _same(f"nudge of {state}", env.get(f"{SLOPE}{state}", np.zeros_like(expected[state])), expected[state])
+    found = updates(flow, joins.passes, env, dt)
+    for name, gradient in numeric.gradient(graph, given, u).items():
         if name in graph.learned:
             _same(f"update of {name}", found.get(name, np.zeros(gradient.shape)), gradient)
 

@@ -2,14 +2,16 @@
 
 import inspect
 from collections.abc import Mapping
+from types import UnionType
 from typing import Any
 
 import torch
 
 from echolith.compiler.design import Design
-from echolith.compiler.dynamics import ROWS, HamiltonianEcho, Leapfrog
+from echolith.compiler.dynamics import ROWS, Leapfrog
 from echolith.compiler.errors import CompileError
 from echolith.compiler.lanes import MOST
+from echolith.compiler.learning import AnyRule
 from echolith.compiler.scalars import whole
 from echolith.compiler.search import Wanted
 
@@ -22,7 +24,7 @@ def check_arguments(model: object, dynamics: object, rule: object, calibrate: ob
     _instance("model", model, torch.nn.Module, "a torch.nn.Module")
     _instance("dynamics", dynamics, Leapfrog, "el.Leapfrog(dt=0.25)")
     if rule is not None:
-        _instance("rule", rule, HamiltonianEcho, "el.HamiltonianEcho() or None")
+        _instance("rule", rule, AnyRule, "el.HamiltonianEcho(), another rule, or None")
     if calibrate is not None:
         _given(calibrate)
     if steps is not None and whole(steps, 1, ROWS) is None:
@@ -36,7 +38,7 @@ def check_arguments(model: object, dynamics: object, rule: object, calibrate: ob
         _instance("like", like, Design, "a compiled Design")
 
 
-def _instance(name: str, value: object, kind: type, text: str) -> None:
+def _instance(name: str, value: object, kind: type | UnionType, text: str) -> None:
     if isinstance(value, kind):
         return
     if inspect.isclass(value) and issubclass(value, kind):

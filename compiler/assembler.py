@@ -35,6 +35,11 @@ class Schedule:
     reads: tuple[Sweep, ...] = ()  # before every read-out
     backs: tuple[Sweep, ...] = ()  # behind its cost
     source: int = 0  # first element of what the readout block is applied to
+    counted: bool = False  # see `design.Rule`
+    feeds: tuple[Sweep, ...] = ()  # of a stack, see `design.Design`
+    copies: tuple[Sweep, ...] = ()
+    errors: tuple[Sweep, ...] = ()
+    lower: int = 0
 
 
 class Assembler:
@@ -45,6 +50,7 @@ class Assembler:
         self.words: list[int] = []
         self.entries: dict[str, int] = {}
         self.rates: dict[str, int] = {}
+        self.shrinks: dict[str, int] = {}
         self.block = ""  # that the sweeps point at
         self.known: dict[Setting, int] = {}  # settings that need not be repeated here
 

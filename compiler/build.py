@@ -14,12 +14,13 @@ from echolith.compiler.assemble import program as schedule
 from echolith.compiler.case import Case
 from echolith.compiler.case import case as find_case
 from echolith.compiler.design import Design, Hardware
-from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
+from echolith.compiler.dynamics import Leapfrog
 from echolith.compiler.errors import CompileError, DesignMismatch
 from echolith.compiler.hardware import NUDGE, differences
 from echolith.compiler.hardware import hardware as find_hardware
 from echolith.compiler.lanes import fullest
 from echolith.compiler.layout import size
+from echolith.compiler.learning import AnyRule
 from echolith.compiler.located import located
 from echolith.compiler.own import owned
 from echolith.compiler.packed import worded
@@ -36,7 +37,7 @@ __all__ = ["compile"]
 _GUESSES = 4
 
 
-def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate=None, steps: int | None = None,
+def compile(model, *, dynamics: Leapfrog, rule: AnyRule | None, calibrate=None, steps: int | None = None,
             board: str = "ulx3s-85f", lanes: int | Literal["auto"] = 8,
             precision: Mapping[str, str] | Wanted | str = "auto",
             samples: int | None = None, like: Design | None = None) -> Design:
@@ -47,7 +48,7 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
     model : torch.nn.Module
         With ``states``, ``inputs``, ``outputs`` and methods ``energy(q, u)``, ``cost(q, y)``, ``predict(q)``.
     dynamics : Leapfrog
-    rule : HamiltonianEcho or None
+    rule : HamiltonianEcho, EchoBackpropagation, LagrangianEcho or None
         None compiles inference only, without gradient memory.
     calibrate : (X, Y), (X, Y, mask) or None
         X (batch, steps, inputs); Y (batch, outputs), or (batch, steps, outputs) with the cost at every step; Y may be
@@ -87,7 +88,7 @@ def compile(model, *, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrat
         raise located(deep, model) from error
 
 
-def _compiled(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, calibrate, steps: int | None, board: str,
+def _compiled(model, dynamics: Leapfrog, rule: AnyRule | None, calibrate, steps: int | None, board: str,
               lanes: int | Literal["auto"], precision: Mapping[str, str] | Wanted | str, samples: int | None,
               like: Design | None) -> Design:
     check_arguments(model, dynamics, rule, calibrate, steps, lanes, precision, samples, like)

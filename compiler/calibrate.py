@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -89,8 +90,10 @@ def _sum(made: Pass, flow: Flow | Design, env: Values, values: Mapping[str, np.n
 
 
 def calibrate(graph: Graph, passes: Sequence[Pass], flow: Flow, x: np.ndarray, targets: np.ndarray, dt: float,
-              substeps: int, cost_at: str | None, read: Sequence[Pass] = ()) -> Samples:
-    """Run forward in float64 from rest; ``x`` is (batch, steps, inputs), ``read`` are the passes of a read-out."""
+              substeps: int, cost_at: str | None, read: Sequence[Pass] = (), feed: Sequence[Pass] = (),
+              late: Mapping[str, list[np.ndarray]] = MappingProxyType({})) -> Samples:
+    """Run forward in float64 from rest; ``x`` is (batch, steps, inputs), ``read`` are the passes of a read-out,
+    ``feed`` those that make what layers are fed, ``late`` what is known of every step already."""
     generator = np.random.default_rng(0)
     q = {s: np.zeros((len(x), n)) for s, n in graph.states.items()}
     p = {s: np.zeros((len(x), n)) for s, n in graph.states.items()}
@@ -101,7 +104,10 @@ def calibrate(graph: Graph, passes: Sequence[Pass], flow: Flow, x: np.ndarray, t
         for substep in range(substeps):
             moved = velocity(graph.kinetic, flow.values, p)
             q = {s: v + dt * moved[s] for s, v in q.items()}
-            env, kicks = force(passes, flow, {**q, "u": x[:, row]}, flow.values)
+            given = {**q, "u": x[:, row]}
+            if feed:
+                given |= {n: v for n, v in force(feed, flow, given, flow.values)[0].items() if n not in flow.values}
+            env, kicks = force(passes, flow, given, flow.values)
             if read:
                 delta = {DELTA: generator.uniform(-ERRORS, ERRORS, (len(x), graph.outputs))}
                 env |= force(read, flow, {**q, "u": x[:, row], **delta}, flow.values)[0]
@@ -121,7 +127,7 @@ def calibrate(graph: Graph, passes: Sequence[Pass], flow: Flow, x: np.ndarray, t
                 raise CompileError(
                     f"energy: the dynamics diverge on the calibration data at input row {row}; make dt smaller "
                     f"(leapfrog needs dt^2 * lambda_max < 4) or scale the weights, not dt={dt:g}")
-    return Samples(_thin(seen), largest, _thin({"y": ys})["y"] if ys else np.zeros((1, 1)), x, targets)
+    return Samples(_thin({**seen, **late}), largest, _thin({"y": ys})["y"] if ys else np.zeros((1, 1)), x, targets)
 
 
 def _thin(values: dict[str, list[np.ndarray]]) -> Values:

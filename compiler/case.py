@@ -7,25 +7,31 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from echolith.boards.catalog import Board
-from echolith.compiler.agree import agree, agree_reading
+from echolith.compiler.agree import agree, agree_joins, agree_reading
 from echolith.compiler.calibrate import Samples, calibrate, force
 from echolith.compiler.capture import capture
 from echolith.compiler.costs import Cost, cost, encoded, levels
-from echolith.compiler.design import Design, Dynamics
+from echolith.compiler.design import Design, Dynamics, Rule
 from echolith.compiler.differentiate import names
-from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
+from echolith.compiler.dynamics import Leapfrog
+from echolith.compiler.echoes import echoes, responses
 from echolith.compiler.errors import CompileError
 from echolith.compiler.flow import derive
 from echolith.compiler.fold import biased
 from echolith.compiler.graph import Graph
 from echolith.compiler.hints import input_hint, target_hint
+from echolith.compiler.joins import Joins, joins, strengthened
+from echolith.compiler.joint import fed_layers, joined_layers
+from echolith.compiler.joint import joins as between
 from echolith.compiler.layout import Plan, plan
+from echolith.compiler.learning import AnyRule
 from echolith.compiler.masks import filled, missing, placed
 from echolith.compiler.plain import plain, shaped
 from echolith.compiler.prepare import prepared
-from echolith.compiler.reads import Reading, joined, laned, parted, reading, simple
+from echolith.compiler.reads import Reading, joined, laned, parted, reading, renamed, simple
 from echolith.compiler.select import Pass, select
-from echolith.compiler.steps import DELTA, LANES, ONE, OUTPUT, Flow
+from echolith.compiler.stack import Stack
+from echolith.compiler.steps import DELTA, LANES, ONE, OUTPUT, Flow, fed
 
 __all__ = ["Case", "case"]
 
@@ -41,6 +47,7 @@ class Case:
     flow: Flow
     passes: tuple[Pass, ...]
     reading: Reading | None  # None: the readout is the states times a matrix
+    joins: Joins | None  # None: no stack
     cost: Cost | None  # None too without a rule
     levels: tuple[Pass, ...]  # of a softmax, before every cost
     vectors: tuple[str, ...]  # parameters of the neuron unit
@@ -51,6 +58,8 @@ class Case:
     learn: bool
     plan: Plan
     capacity: int  # samples that the data memory should hold
+    rule: Rule
+    decays: bool  # weights, if so told: on hardware for it
 
     @property
     def units(self) -> int:
@@ -86,15 +95,36 @@ class Case:
 
     @property
     def everything(self) -> tuple[Pass, ...]:
-        """Passes of the force, of the read-out and of its cost's level."""
-        return (*self.passes, *(self.reading.passes if self.reading else ()), *self.levels)
+        """Passes in the order of `parts`."""
+        return tuple(made for part in self.parts.values() for made in part)
+
+    @property
+    def parts(self) -> dict[str, tuple[Pass, ...]]:
+        """By the names of `Circuits`: what layers of a stack are fed, the force, the read-out, what is behind its cost,
+        the rest of a stack, and the level of a cost."""
+        read, between = self.reading, self.joins
+        return {
+            "feeds": between.forward if between else (), "sweeps": self.passes,
+            "reads": read.forward if read else (), "backs": read.backward if read else (),
+            "copies": between.copies if between else (), "errors": between.backward if between else (),
+            "levels": self.levels,
+        }
 
 
-def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: int | None, target: Board, lanes: int,
+def case(model, dynamics: Leapfrog, rule: AnyRule | None, given, steps: int | None, target: Board, lanes: int,
          room: int | None, like: Design | None) -> Case:
     """Capture, derive, select, calibrate, verify, lay out; ``given`` is (X, Y), (X, Y, mask) or None."""
-    graph, readout = _prepared(capture(model))
+    graph, readout, above = _captured(model)
     _names(graph)
+    if rule is not None and rule.weight_decay and not target.overlap:
+        raise CompileError("weight_decay needs a board with room for overlapping sweeps; compile for ulx3s-85f, or "
+                           f"with weight_decay=False, not for {target.name}")
+    if rule is not None and above is not None:
+        _stackable(rule, target)
+    if rule is not None and rule.lowered.counted and (readout is not None or (like and like.hardware.adding)):
+        name = rule.lowered.name
+        raise CompileError(f"{name} takes readouts R q + b of words of their own, as it nudges samples side by side "
+                           f"with opposite signs; learn others by HamiltonianEcho(), not by {name}()")
     cost_at = rule and ("last" if rule.cost_at == "last" else "every")
     if rule is not None and not graph.cost:
         raise CompileError("a rule needs a cost: give the model a method cost(q, y), or compile with rule=None")
@@ -106,26 +136,75 @@ def case(model, dynamics: Leapfrog, rule: HamiltonianEcho | None, given, steps: 
     elif like is not None and like.missing is not None:
         absent = np.zeros(y.shape, bool)
     flow = derive(graph, float(dynamics.dt), rule is not None)
-    passes = tuple(select(flow, tuple(graph.states)))
+    passes = tuple(select(flow, tuple(graph.states), frozenset(graph.fed)))
+    joined_by = joins(above, float(dynamics.dt), rule is not None, flow) if above else None
     width = like.hardware.lanes if like else lanes
     read = None
     if readout is not None:
         read = reading(readout, float(dynamics.dt), rule is not None, flow)
-        flow = laned(flow, width) if rule is not None else flow
+    if rule is not None and (read or joined_by):
+        flow = laned(flow, width)
     before = levels(found, flow, OUTPUT if read else next(iter(graph.states)), graph.outputs)
-    samples = calibrate(graph, passes, flow, x, y, dynamics.dt, dynamics.substeps, cost_at, read.passes if read else ())
+    late, checked = {}, (joined_by, passes)
+    if joined_by and found and cost_at:
+        how = (found, x, y, dynamics.dt, dynamics.substeps, cost_at)
+        layers = responses(graph, passes, flow, joined_by, *how)
+        checked = joined_by, passes
+        joined_by, passes = strengthened(joined_by, passes, layers)
+        late = echoes(graph, passes, flow, joined_by, *how)
+        late = {n: v for n, v in late.items() if _late(n, passes, joined_by)}
+    samples = calibrate(graph, passes, flow, x, y, dynamics.dt, dynamics.substeps, cost_at, read.passes if read else (),
+                        joined_by.forward if joined_by else (), late)
     samples = replace(samples, missing=absent if rule is not None else None)
-    agree(graph, flow, passes, samples, dynamics.dt, rule is not None)
+    agree(graph, flow, checked[1], samples, dynamics.dt, rule is not None)
+    if joined_by is not None:
+        agree_joins(joined_by, flow, samples, dynamics.dt, rule is not None)
     if read is not None:
         agree_reading(read.graph, flow, read.passes, samples, dynamics.dt, rule is not None)
     scale = 1.0 / x.shape[1] if rule and rule.cost_at == "mean" else 1.0
     timing = Dynamics(float(dynamics.dt), dynamics.substeps, x.shape[1], cost_at, scale, rule.check if rule else 1)
-    every = (*passes, *(read.passes if read else ()))
+    every = (*passes, *(read.passes if read else ()), *(joined_by.passes if joined_by else ()))
     used = {n for p in every for e in (p.expr, *(e for _, e in p.learn)) if e is not None for n in e.variables()}
     used = used.union(*map(names, graph.kinetic.values()))
     vectors = tuple(sorted(used & set(flow.values)))
-    return Case(graph, flow, passes, read, found, before, vectors, samples, timing, target, width, rule is not None,
-                plan(graph, flow, (*every, *before), width, target.overlap), len(x) if room is None else room)
+    return Case(graph, flow, passes, read, joined_by, found, before, vectors, samples, timing, target, width,
+                rule is not None, plan(graph, flow, (*every, *before), width, target.overlap),
+                len(x) if room is None else room,
+                rule.lowered if rule else Rule(), bool(rule and rule.weight_decay))
+
+
+def _captured(model) -> tuple[Graph, Graph | None, Graph | None]:
+    """The energy, the read-out if it needs passes of its own, and what lies between the layers of a stack."""
+    if not isinstance(model, Stack):
+        return (*_prepared(capture(model)), None)
+    widths = {fed(name): n for name, n in fed_layers(model).items()}
+    graph, readout = _prepared(capture(joined_layers(model)))
+    if readout is not None:
+        raise CompileError("a stack is read out as R q + b of its last layer's position, by parameters of its own; put "
+                           "other functions into a block below a last layer")
+    layers = {s: n for s, n in graph.states.items() if s not in widths}
+    kinetic = {s: e for s, e in graph.kinetic.items() if s in layers}
+    graph = replace(graph, states=layers, kinetic=kinetic, fed=widths)
+    if not widths:
+        return graph, None, None
+    above = replace(renamed(prepared(biased(capture(between(model))))), fed=widths)
+    return replace(graph, values=graph.values | above.values, learned=graph.learned | above.learned,
+                   derived=tuple(dict.fromkeys((*graph.derived, *above.derived)))), None, above
+
+
+def _stackable(rule: AnyRule, target: Board) -> None:
+    if rule.lowered.counted:
+        raise CompileError(f"{rule.lowered.name} is not built for stacks: what a layer hands down is the contrast of "
+                           f"two echoes; learn them by HamiltonianEcho(), not by {rule.lowered.name}()")
+    if not target.overlap:
+        raise CompileError("a stack learns on boards where two echoes have row operands of their own; compile for "
+                           f"ulx3s-85f, or with rule=None, not for {target.name}")
+
+
+def _late(name: str, passes: tuple[Pass, ...], between: Joins) -> bool:
+    """Whether a vector or sum is of the echoes' contrast, or follows from one."""
+    made = (*(p for p in passes if p.contrast), *between.backward)
+    return any(name in (p.result, p.acc, p.q if p.parts else p.acc) for p in made)
 
 
 def _prepared(graph: Graph) -> tuple[Graph, Graph | None]:

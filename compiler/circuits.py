@@ -34,6 +34,9 @@ class Circuits:
     reads: list[Sweep] = field(default_factory=list)  # before a read-out, where it needs more than its block
     backs: list[Sweep] = field(default_factory=list)  # behind its cost
     levels: list[Sweep] = field(default_factory=list)  # of passes before the cost
+    feeds: list[Sweep] = field(default_factory=list)  # of a stack: what its layers are fed
+    copies: list[Sweep] = field(default_factory=list)  # the same for an echo
+    errors: list[Sweep] = field(default_factory=list)  # from their errors to gradients and nudges
     fractions: dict[str, int] = field(default_factory=dict)  # of every vector and of the sums' words
     gradients: dict[str, int] = field(default_factory=dict)  # of the contributions to each vector parameter
     lowered: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -211,7 +214,8 @@ class _Lower:
             first=first, second=second, gather=gather, gather_second=gather_second,
             place=self.places[made.result] if made.value else self.places[made.state] if made.state and gather else 0,
             tile=self.tiles[made.x] if transposed else self.tiles[made.result] if made.rows else 0,
-            value=made.value, rows=made.rows, maximum=made.maximum, force=kicks and not transposed, drift=made.drift,
+            value=made.value, rows=made.rows, maximum=made.maximum, contrast=made.contrast,
+            force=kicks and not transposed, drift=made.drift,
             repeat=made.positions - 1, learn=bool(made.learn), echo_only=made.echo_only))
 
     # -- pipelines -------------------------------------------------------------------------------------------------

@@ -1,11 +1,13 @@
 """A graph in words: the energy as understood, every force, every local update."""
 
+from functools import reduce
+
 from echolith.compiler.costs import LEVEL, Cost, slope
 from echolith.compiler.differentiate import derivative, names, substitute
 from echolith.compiler.flow import derive
 from echolith.compiler.graph import Affine, Dense, Graph, Index, Reduce
 from echolith.compiler.ir import Expr, var
-from echolith.compiler.ops import mul, power
+from echolith.compiler.ops import add, mul, power
 from echolith.compiler.prune import parameters
 from echolith.compiler.steps import (
     ERROR,
@@ -18,6 +20,7 @@ from echolith.compiler.steps import (
     Map,
     Maximum,
     Outer,
+    error,
     window_text,
 )
 
@@ -27,13 +30,15 @@ Lines = list[list[str]]
 _PLAIN = mul(0.5, power(var("p"), 2))  # the kinetic energy that goes without saying
 
 
-def describe(graph: Graph, cost: Cost | None, learn: bool, reading: Graph | None = None) -> dict[str, Lines]:
+def describe(graph: Graph, cost: Cost | None, learn: bool, reading: Graph | None = None, joins: Graph | None = None
+             ) -> dict[str, Lines]:
     """(label, text) lines by section: ``energy`` and ``derived``. Without dt: these are the mathematics. ``reading`` is
-    the graph of a read-out with passes of its own."""
+    the graph of a read-out with passes of its own, ``joins`` that of what lies between the layers of a stack."""
     energy: Lines = [["V", " + ".join(f"sum {_bare(e.expr)}" for e in graph.energy) or "0"]]
     energy += [[name, _node(node)] for name, node in graph.nodes.items()]
     energy += [[f"T of {s}" if len(graph.states) > 1 else "T", f"sum {_bare(e)}"] for s, e in graph.kinetic.items()
                if e != _PLAIN]
+    energy += _joins(joins) if joins is not None else []
     if reading is not None:
         energy += [[_read(name), _read(_node(node))] for name, node in reading.nodes.items()
                    if _read(name) not in graph.nodes]
@@ -44,7 +49,24 @@ def describe(graph: Graph, cost: Cost | None, learn: bool, reading: Graph | None
         energy.append(["cost", f"sum {_bare(_plain(cost.expr))}"])
         if cost.inside is not None:
             energy.append(["level", f"logsumexp {cost.inside}"])
-    return {"energy": energy, "derived": _derived(graph, cost if learn else None, reading)}
+    derived = _derived(graph, cost if learn else None, reading)
+    if joins is not None and learn:
+        own = sorted(parameters(joins) & graph.learned)
+        derived += [[f"d{name}", f"contrasts of errors, d({', '.join(joins.fed)})/d{name}"] for name in own]
+    return {"energy": energy, "derived": derived}
+
+
+def _joins(graph: Graph) -> Lines:
+    """What layers are fed."""
+    lines = [[_between(name), _between(_node(node))] for name, node in graph.nodes.items()]
+    for name in graph.fed:
+        parts = (derivative(t.expr, error(name)) for t in graph.energy)
+        lines.append([name, _between(_bare(reduce(add, parts)))])
+    return lines
+
+
+def _between(text: str) -> str:
+    return text.replace("out:", "f:")
 
 
 def _node(node: Affine | Reduce) -> str:

@@ -23,7 +23,7 @@ from echolith.compiler.select import Pass
 from echolith.compiler.steps import ONE, OUTPUT, Drive, Matrix
 from echolith.compiler.sweep import Sweep
 
-__all__ = ["Block", "Depths", "Design", "Dynamics", "Hardware", "Placement", "Vector"]
+__all__ = ["Block", "Depths", "Design", "Dynamics", "Hardware", "Placement", "Rule", "Vector"]
 
 
 def checksum(value: object) -> int:
@@ -81,6 +81,8 @@ class Hardware:
     input_bits: int = 0  # of a word of inputs, of targets; as a line if 0
     target_bits: int = 0
     packed: Packed | None = None  # sweeps see rounded weights and operands, two products share a multiplier
+    stacked: bool = False  # contrasts of echoes are kept with the pair
+    shrinks: bool = False  # weights can be added to their gradients: weight decay
 
     @property
     def paired(self) -> bool:
@@ -105,7 +107,8 @@ class Hardware:
     @cached_property
     def hardware_id(self) -> int:
         """CRC-32 of this description; what came later counts where it is there."""
-        absent = {"adding": not self.adding, "packed": not self.packed,
+        absent = {"adding": not self.adding, "packed": not self.packed, "stacked": not self.stacked,
+                  "shrinks": not self.shrinks,
                   **dict.fromkeys(_NARROW, self.input_bits == self.target_bits == self.data_width)}
         found = {name: v for name, v in dataclasses.asdict(self).items() if not absent.get(name)}
         if not self.depths.deltas:
@@ -182,6 +185,21 @@ class Dynamics:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """How parameters learn, as programs and the integer model need to know it."""
+
+    name: str = "HamiltonianEcho"
+    counted: bool = False  # gradient words are momenta: down on the way forward, up on the way back
+    runs: int = 1  # of a sample, side by side
+
+    @property
+    def ranged(self) -> bool:
+        """Whether nudges have the size that suits each sample. Its way forward does not know that size: what it counts
+        must cancel between two runs of the sample, or else all nudges are 2^gain times the smallest."""
+        return not self.counted or self.runs > 1
+
+
+@dataclass(frozen=True)
 class Design:
     """A compiled network. Arrays are read only."""
 
@@ -220,6 +238,14 @@ class Design:
     reads: tuple[Sweep, ...] = ()  # before every read-out that is more than a block times the states
     backs: tuple[Sweep, ...] = ()  # behind its cost: gradients, and the nudges as row operands
     reading: tuple[Pass, ...] = ()  # what both mean in float
+    rule: Rule = Rule()  # of no meaning where nothing learns
+    feeds: tuple[Sweep, ...] = ()  # of a stack: what its layers are fed, before every force
+    copies: tuple[Sweep, ...] = ()  # the same for an echo
+    errors: tuple[Sweep, ...] = ()  # from the contrasts of a step: gradients between layers, nudges of those below
+    lower: int = 0  # units that these nudges are for
+    between: tuple[Pass, ...] = ()  # what the three mean in float
+    strengths: dict[str, int] = field(default_factory=dict)  # errors of layers -> bits of their stronger nudges
+    shrinks: dict[str, int] = field(default_factory=dict)  # as rates, of the updates that can shrink their weights
     report: dict = field(default_factory=dict)  # what explain() prints: ranges, energy text, dt^2 lambda_max, board
 
     @cached_property
@@ -229,6 +255,11 @@ class Design:
                             [dataclasses.astuple(x) for x in (*self.blocks, *self.placements, *self.vectors)],
                             [t.tolist() for t in self.tables], self.fractions, self.index])
         return zlib.crc32(words.encode()) or 1
+
+    @property
+    def forces(self) -> tuple[Pass, ...]:
+        """Passes of an evaluation of the force, those that feed layers of a stack before them."""
+        return (*self.between[:len(self.feeds)], *self.passes)
 
     def learning(self, batch: int) -> str:
         """The entry that learns a session's batch of this number."""
@@ -257,7 +288,7 @@ class Design:
     @property
     def elements(self) -> int:
         """Elements of a context's vectors: the states, the constant one, the results that are kept, a zero."""
-        kept = [s for s in (*self.sweeps, *self.reads, *self.backs, *self.levels) if s.value]
+        kept = [s for s in (*self.sweeps, *self.reads, *self.backs, *self.levels, *self.feeds, *self.errors) if s.value]
         return max([self.units + 1, *(s.place + (1 if s.maximum else s.length) for s in kept),
                     *(i + 1 for i in self.index)])
 

@@ -81,9 +81,9 @@ def estimate(design: Design, *, baud: int = _BAUD, clock: float | None = None) -
     clock = target.clock if clock is None else clock
     spent = {"predict_sample": cycles(design.program, design.entries["predict"], hw) / 2}
     if hw.learn:
-        entry = design.entries[design.learning(1)]
-        spent["learn_sample"] = cycles(design.program, entry, hw, BATCH // 2) / BATCH
-        spent["checked_sample"] = cycles(design.program, design.entries["learn"], hw, BATCH // 2) / BATCH
+        entry, pairs = design.entries[design.learning(1)], design.rule.runs * BATCH // 2
+        spent["learn_sample"] = cycles(design.program, entry, hw, pairs) / BATCH
+        spent["checked_sample"] = cycles(design.program, design.entries["learn"], hw, pairs) / BATCH
         spent["update"] = cycles(design.program, design.entries["update"], hw)
     cells = resources(hw, target)
     return {

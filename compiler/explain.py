@@ -14,6 +14,8 @@ from echolith.compiler.sweep import Sweep
 __all__ = ["estimate", "explain", "stability"]
 
 _LABEL = 26
+_NAMES = {"HamiltonianEcho": "Hamiltonian echo", "LagrangianEcho": "Lagrangian echo, final boundary condition",
+          "EchoBackpropagation": "Hamiltonian echo backpropagation"}
 _SCHEME = "two-sided, of what a chip can run the cheapest within the gates: `echolith bench passes`"
 
 
@@ -51,7 +53,8 @@ def _network(design: Design) -> Iterator[tuple[str, str]]:
                        f"{d.steps * d.substeps} steps")
     when = "mean" if d.cost_scale != 1 else d.cost_at
     when = f'"{when}"' + ", targets may be masked" * (design.missing is not None)
-    yield "rule", (f"Hamiltonian echo, cost at {when}" if hw.learn else "none: inference only")
+    name = _NAMES[design.rule.name] + (", + and - averaged" if design.rule.runs > 1 else "")
+    yield "rule", (f"{name}, cost at {when}" if hw.learn else "none: inference only")
     yield "learned", ", ".join(design.learned) if hw.learn and design.learned else "nothing"
     for made in design.derived if hw.learn else ():
         computed = "gradient() goes through it, fit() refuses"
@@ -104,12 +107,20 @@ def _schedule(design: Design) -> Iterator[tuple[str, str]]:
         yield "behind its cost", "; ".join(filter(None, map(_sweep, design.backs)))
     yield "predict", f"per row {d.substeps} x the force with kick and drift, then the read-out"
     if design.hardware.learn:
-        checked = " and copy 0" if design.learning(1) == "learn" else f", in 1 of {d.check} batches copy 0 too,"
-        yield "learn", (f"predict, then echoes + and - ({_SCHEME}){checked} back: per step the force and its outer "
-                        "products")
+        yield "learn", _learning(design)
         yield "update", "check every gradient word, apply, decay by momentum"
     for name, value in found["cycles"].items():
         yield f"cycles, {name.replace('_', ' a ')}", f"{value:,g}" if value < 1e5 else f"{value:,.0f}"
+
+
+def _learning(design: Design) -> str:
+    if design.rule.counted:
+        return ("forward, counting the parameters' momenta down; the cost kicks the state; back, counting them up; in "
+                f"1 of {design.dynamics.check} batches an un-nudged run there and back before it")
+    checked = (" and copy 0" if design.learning(1) == "learn" else
+               f", in 1 of {design.dynamics.check} batches copy 0 too,")
+    between = ", what it hands down to the layers below" if design.errors else ""
+    return f"predict, then echoes + and - ({_SCHEME}){checked} back: per step the force{between} and its outer products"
 
 
 def _sweep(sweep: Sweep) -> str:

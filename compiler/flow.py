@@ -17,7 +17,7 @@ from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.ops import add, mul
 from echolith.compiler.reductions import below_one, logarithm
 from echolith.compiler.repeats import Repeats
-from echolith.compiler.steps import Accumulate, Drive, Flow, Kick, Linear, Map, Matrix, Maximum, Outer, dense
+from echolith.compiler.steps import Accumulate, Drive, Flow, Kick, Linear, Map, Matrix, Maximum, Outer, dense, error
 
 __all__ = ["Derivation", "derive"]
 
@@ -34,7 +34,7 @@ class Derivation:
 
     def __init__(self, graph: Graph, dt: float, learn: bool):
         self.graph, self.dt, self.learn = graph, dt, learn
-        self.flow = Flow(lengths={**graph.states, "u": graph.inputs}, values=dict(graph.values))
+        self.flow = Flow(lengths={**graph.states, **graph.fed, "u": graph.inputs}, values=dict(graph.values))
         self.sources: dict[tuple[str, int], str] = {}  # node, term -> the vector that the matrix is applied to
         self.oriented: dict[Matrix, Matrix] = {}  # untransposed -> as first used
         self.adjoints: dict[str, Expr] = {}
@@ -50,6 +50,9 @@ class Derivation:
             kick = self.adjoints.get(state, _ZERO)
             if kick != _ZERO:
                 self.flow.steps.append(Kick(state, units, kick))
+        for name, length in self.graph.fed.items() if self.learn else ():
+            self.flow.lengths[error(name)] = length
+            self.flow.steps.append(Map(error(name), length, self.adjoints.get(name, _ZERO)))
         if self.learn:
             self._parameters()
         self._readout()
@@ -349,7 +352,7 @@ class Derivation:
             self.adjoints[vector] = add(self.adjoints.get(vector, _ZERO), expr)
 
     def _vectors(self, expr: Expr) -> frozenset[str]:
-        return names(expr) & (frozenset(self.graph.states) | frozenset(self.graph.nodes) | {"u"})
+        return names(expr) & {*self.graph.states, *self.graph.fed, *self.graph.nodes, "u"}
 
     def _length(self, expr: Expr) -> int:
         return max(self.flow.lengths[v] for v in self._vectors(expr))

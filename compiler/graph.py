@@ -131,6 +131,8 @@ class Graph:
         Names of those that learn, derived ones among them.
     derived : tuple of Derived
         Parameters that are functions of others.
+    fed : dict
+        Of a stack: lengths of what its layers are fed by others, vectors that are read like states.
     """
 
     states: dict[str, int]
@@ -146,3 +148,4 @@ class Graph:
     values: dict[str, np.ndarray] = field(default_factory=dict, hash=False)
     learned: frozenset[str] = frozenset()
     derived: tuple[Derived, ...] = ()
+    fed: dict[str, int] = field(default_factory=dict, hash=False)

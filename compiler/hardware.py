@@ -11,14 +11,13 @@ from echolith.compiler.errors import CompileError, ResourceError
 from echolith.compiler.isa import Opcode
 from echolith.compiler.layout import size
 from echolith.compiler.pipeline import Pipeline
-from echolith.compiler.quantise import Formats, Quantised
+from echolith.compiler.quantise import NUDGE, Formats, Quantised
 from echolith.compiler.reads import NUDGES
 from echolith.compiler.record import Record
 from echolith.compiler.sweep import Sweep
 
 __all__ = ["NUDGE", "differences", "hardware", "record"]
 
-NUDGE = 8  # bits of a nudge operand left free at the calibrated response, for stronger ones
 
 
 def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) -> Hardware:
@@ -37,6 +36,9 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
     if formats.packed and general:
         raise CompileError("precision: packed products need an energy of one coupling and one drive, a readout that is "
                            f"a matrix times the state, and a uniform mass; leave product out, not {formats.packed}")
+    if formats.packed and case.decays:
+        raise CompileError("precision: packed products have no weight decay; leave product out, or weight_decay=False, "
+                           f"not {formats.packed}")
 
     def staged(pipelines: tuple[Pipeline, ...]) -> tuple[Pipeline, ...]:
         return tuple(dataclasses.replace(p, deep=case.board.overlap) for p in pipelines)
@@ -55,10 +57,13 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
                       for name in case.vectors) if like is None or case.units > 1 else like.hardware.vectors,
         overlap=case.board.overlap,
         repeat=any(map(_repeats, _sweeps(q.circuits))) or bool(q.circuits.backs and case.units > case.lanes)
+        or bool(case.joins and case.joins.lower > case.lanes)
         or bool(like and like.hardware.repeat),
-        adding=any(s.learn or s.opcode == Opcode.OUTER for s in q.circuits.backs)
+        adding=any(s.learn or s.opcode == Opcode.OUTER for s in (*q.circuits.backs, *q.circuits.errors))
         or bool(like and like.hardware.adding),
         input_bits=formats.input_bits, target_bits=formats.target_bits, packed=formats.packed,
+        shrinks=case.decays or bool(like and like.hardware.shrinks),
+        stacked=bool(q.circuits.copies and case.learn) or bool(like and like.hardware.stacked),
     )
 
 
@@ -71,7 +76,8 @@ def _nudge_shift(case: Case, q: Quantised, like: Design | None) -> int:
 
 
 def _sweeps(circuits: Circuits) -> tuple[Sweep, ...]:
-    return (*circuits.sweeps, *circuits.reads, *circuits.backs, *circuits.levels)
+    return (*circuits.sweeps, *circuits.reads, *circuits.backs, *circuits.levels, *circuits.feeds, *circuits.copies,
+            *circuits.errors)
 
 
 def _repeats(sweep: Sweep) -> bool:
@@ -121,7 +127,8 @@ def record(case: Case, line: int, input_bits: int, target_bits: int) -> Record:
 
 def _walked(case: Case) -> int:
     """Nudges that a read-out of its own writes: whole walks of the lanes' matrix."""
-    return -(-case.units // case.lanes) * case.lanes if case.reading is not None else 0
+    units = case.units if case.reading is not None else case.joins.lower if case.joins is not None else 0
+    return -(-units // case.lanes) * case.lanes
 
 
 def differences(wanted: Hardware, given: Hardware) -> list[str]:

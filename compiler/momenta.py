@@ -6,6 +6,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -89,7 +90,7 @@ def _renamed(store: Store, nodes: Nodes, expr: Expr, at: np.ndarray, elements: d
     for name in sorted(names(expr)):
         place = at if _size(store, nodes, name) > 1 else np.zeros_like(at)
         known = next((n for n, (of, x) in elements.items() if of == name and np.array_equal(x, place)), None)
-        known = known or f"{name}:{len(elements)}"
+        known = known or next(n for i in count() if (n := f"{name}:{i}") not in elements)
         elements[known] = name, place
         changed[name] = intern(var(known))
     return substitute(expr, changed)

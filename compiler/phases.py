@@ -8,15 +8,18 @@ computed: no read-out sees it and the echo would undo it.
 from collections.abc import Sequence
 
 from echolith.compiler.assembler import Assembler
-from echolith.compiler.isa import Context, Dest, Opcode, Setting, exec_word, loop_word, paired_word
+from echolith.compiler.isa import Context, Dest, Field, Opcode, Setting, exec_word, loop_word, paired_word
 from echolith.compiler.kinetic import Drift
 from echolith.compiler.sweep import Sweep
 
-__all__ = ["Phases"]
+__all__ = ["Phases", "moves"]
 
 
 class Phases(Assembler):
     """What every entry is made of."""
+
+    order = ""  # of the sweeps of a step, where there is a choice
+    counting = False  # whether un-nudged pairs accumulate gradients too
 
     def units(self, context: int, **options: bool) -> None:
         """All states at once, without a force."""
@@ -29,8 +32,16 @@ class Phases(Assembler):
         for d in self.s.drifts:
             self.place(first=d.first)
             self.change(Setting.LENGTH, d.length)
-            options = self.starting(d) if echo else {"reverse": True, "drift": True}
+            options = self.starting(d) if echo else {"reverse": True, "drift": True, "mass": self.counting and d.mass}
             self.emit(exec_word(Opcode.UNITS, context, drift_kind=d.kind, **options))
+
+    def first_drifts(self) -> None:
+        """From rest nothing moves, but masses may be told of it."""
+        for d in self.s.drifts:
+            if d.mass:
+                self.place(first=d.first)
+                self.change(Setting.LENGTH, d.length)
+                self.emit(exec_word(Opcode.UNITS, Context.PAIR, drift_kind=d.kind, drift=True, mass=True))
 
     @staticmethod
     def starting(d: Drift) -> dict[str, bool]:
@@ -65,10 +76,12 @@ class Phases(Assembler):
         if first and not self.s.hardware.general:
             self.use(first)
 
-    def force(self, context: int, reverse: bool = False, nudge: bool = False) -> None:
+    def force(self, context: int, reverse: bool = False, nudge: bool = False, feed: bool = True) -> None:
         """One evaluation of the force with its kicks and the drift; in an echo also with its gradients."""
-        echo = context != Context.PAIR
+        echo = context != Context.PAIR or self.counting
         start = self.block
+        if context == Context.PAIR and feed:
+            self.pair(self.s.feeds, echo=False)
         for sweep in self.s.sweeps:
             if echo or not sweep.echo_only:
                 self.sweep(sweep, context, echo, reverse, nudge)
@@ -103,7 +116,7 @@ class Phases(Assembler):
         kicks = not s.value and not s.rows
         word = exec_word(Opcode(s.opcode), context, kind=s.kind, value=s.value, rows=s.rows, maximum=s.maximum,
                          force=s.force, drift=s.drift, drift_kind=s.drift_kind, mass=echo and s.mass,
-                         echo=echo and s.rows, reverse=reverse and kicks, nudge=nudge and s.drift,
+                         echo=echo and s.rows, reverse=reverse and kicks, nudge=nudge and s.drift or s.contrast,
                          learn=echo and s.learn, gather=s.gather, gather_second=s.gather_second)
         return paired_word(word, region=region)
 
@@ -139,10 +152,18 @@ class Phases(Assembler):
 
     def forward(self, learn: bool, echo_only: bool = False, last: bool = True) -> None:
         """All rows from the zero state; ends at the last read-out point, before its read-out if not ``last``."""
+        self.emit(loop_word(Opcode.NEXT))
+        self.way_there(learn, echo_only)
+        if last and not echo_only:
+            self.readout(learn, learn)
+
+    def way_there(self, learn: bool, echo_only: bool = False) -> None:
+        """From the zero state to the last read-out point."""
         d = self.s.dynamics
         every = d.cost_at == "every" and not echo_only
-        self.emit(loop_word(Opcode.NEXT))
         self.units(Context.PAIR, clear=True)
+        if self.counting:
+            self.first_drifts()
         if d.steps > 1:
             with self.loop(d.steps - 1):
                 self.fetch()
@@ -156,8 +177,6 @@ class Phases(Assembler):
         self.fetch()
         self.prepare()
         self.substeps(d.substeps - 1)
-        if last and not echo_only:
-            self.readout(learn, learn)
 
     def substeps(self, count: int) -> None:
         if count:
@@ -169,7 +188,7 @@ class Phases(Assembler):
         """Whether cost derivatives of all read-outs wait for the echoes on the chip."""
         s = self.s
         words = 2 * s.outputs * s.dynamics.steps << s.hardware.paired
-        return s.dynamics.cost_at == "every" and not s.backs and words <= s.hardware.depths.deltas
+        return s.dynamics.cost_at == "every" and not s.backs and not s.errors and words <= s.hardware.depths.deltas
 
     def kept_nudge(self) -> None:
         """As `nudge`, with the derivatives kept from the free phase, where the un-nudged copy would be again."""
@@ -239,6 +258,9 @@ class Phases(Assembler):
     def back(self, contexts: Sequence[int], nudge: bool = False) -> None:
         """One step of all copies. Where sweeps overlap, their commands alternate: while the results of one copy are on
         their way, the array works on another. Two copies at a time can have row operands."""
+        if self.s.errors and len(contexts) > 1:
+            self.back_stacked(contexts, nudge)
+            return
         if not self.s.hardware.overlap or self.s.hardware.general or len(contexts) == 1:
             for context in contexts:
                 self.force(context, True, nudge and context != Context.PAIR)
@@ -249,3 +271,39 @@ class Phases(Assembler):
             for sweep in self.s.sweeps:
                 if (sweep.opcode == Opcode.FORWARD) == forward and (context != Context.PAIR or not sweep.echo_only):
                     self.sweep(sweep, context, context != Context.PAIR, True, nudge and context != Context.PAIR)
+
+    def back_stacked(self, contexts: Sequence[int], nudge: bool) -> None:
+        """One step of a stack. All contrasts are those of the step's positions; then what follows from them at the
+        un-nudged pair, the nudges of the layers below, and the kicks of all layers. A read-out's nudges kick alone."""
+        echoes = [c for c in contexts if c != Context.PAIR]
+        if nudge:
+            for context in echoes:
+                self.place(first=0)
+                self.change(Setting.LENGTH, self.s.units)
+                self.emit(exec_word(Opcode.UNITS, context, reverse=True, nudge=True))
+        self.pair(self.s.feeds, echo=False)
+        for context in echoes:
+            for sweep in self.s.copies:
+                self.sweep(sweep, context, False, False, False)
+                self.words[-1] |= 1 << Field.SPREAD
+            for sweep in self.s.sweeps:
+                if not moves(sweep):
+                    self.sweep(sweep, context, True, False, False)
+        self.pair(self.s.errors, echo=True)
+        if self.s.lower:
+            self.use("nudge")
+            walks = -(-self.s.lower // self.s.hardware.lanes)
+            self.place(first=0, tile=self.s.errors[-1].tile, repeat=walks - 1)
+            self.emit(exec_word(Opcode.TRANSPOSED, Context.PAIR, 1))
+        for context in echoes:
+            for sweep in self.s.sweeps:
+                if moves(sweep):
+                    self.sweep(sweep, context, True, True, sweep.first < self.s.lower)
+        if len(echoes) < len(contexts):
+            self.force(Context.PAIR, True, feed=False)
+
+
+def moves(s: Sweep) -> bool:
+    """Whether a sweep kicks momenta or moves positions."""
+    kicks = s.opcode == Opcode.TRANSPOSED and not s.value and not s.rows
+    return kicks or s.force or s.drift

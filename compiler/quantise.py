@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 
 import numpy as np
@@ -25,9 +26,10 @@ from echolith.compiler.reads import FULL, NUDGES
 from echolith.compiler.resolution import STRETCH, spread
 from echolith.compiler.steps import DELTA, ERROR, FINE, OUTPUT, SLOPE
 
-__all__ = ["Formats", "Quantised", "choose_formats", "operand", "quantise"]
+__all__ = ["NUDGE", "Formats", "Quantised", "choose_formats", "operand", "quantise"]
 
 
+NUDGE = 8  # bits of a nudge operand left free at the calibrated response, for stronger ones
 _GROWTH = 4.0
 _PACKED_GROWTH = 2.0  # of states that few bits see
 _ROUNDS = 8
@@ -81,7 +83,7 @@ def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({}), 
         f[f"vector{index}"] = fraction(largest, width, 4.0 if name in learned else 1.01)
     if case.cost is not None:
         f["delta"] = fraction(max(steepest(case.cost, samples.y, samples.targets), 2.0**-8), width - 1)
-    f |= _reading(case, f, width)
+    f |= _reading(case, f, width) | _joins(case, f, width)
     f |= given
     if f["state"] < 0:
         raise CompileError(f"energy: the states grow beyond words of {width} bits on the calibration data; make dt "
@@ -108,6 +110,27 @@ def _reading(case: Case, f: Mapping[str, int], width: int) -> dict[str, int]:
         found |= {p.result: fraction(float(np.abs(case.samples.values[p.result]).max(initial=0.0)), width - 1, 4.0)
                   for p in case.reading.backward if p.result.endswith(FINE)}
     return found
+
+
+def _joins(case: Case, f: Mapping[str, int], width: int) -> dict[str, int]:
+    """Of a stack: errors, nudges from above, operands of gradients between layers."""
+    if case.joins is None or not case.learn:
+        return {}
+    names = {p.result for p in case.passes if p.contrast}
+    names |= {p.result for p in case.joins.backward if p.result.startswith(SLOPE)}
+    found = {n: fraction(_largest(case, n), width, 4.0) for n in names}
+    beside = {n for p in case.joins.backward for n in (p.q, p.result) if n.startswith(NUDGES)}
+    if beside:  # parts of one vector, which a block of -1/2 brings to the states
+        words = f["readout"] + width - NUDGE + 3  # fraction bits of sums that become nudges, those of the states too
+        most, least = words - 2, words - (width - 1)
+        frac = min(max(fraction(max(_largest(case, n) for n in beside), width, 4.0), least), most)
+        found |= dict.fromkeys(beside, frac) | {"nudge": words - frac}
+    fine = {p.result for p in case.joins.backward if p.result.endswith(FINE)}
+    return found | {n: fraction(_largest(case, n), width - 1, 4.0) for n in fine}
+
+
+def _largest(case: Case, name: str) -> float:
+    return float(np.abs(case.samples.values[name]).max(initial=2.0**-30))
 
 
 def operand(case: Case) -> int:
@@ -148,7 +171,7 @@ def _stretched(case: Case, f: Mapping[str, int]) -> dict[str, np.ndarray]:
 
 def _sums(case: Case, width: int, learns: bool) -> dict[str, int]:
     """Of forward sweeps' sums; those with a drive share the drives' one format, z."""
-    passes = (*case.passes, *(case.reading.passes if case.reading else ()))
+    passes = [p for name, part in case.parts.items() if name != "levels" for p in part]
     ranges = {p.acc: float(np.abs(case.samples.values[p.acc]).max(initial=0.0)) for p in passes
               if p.opcode == Opcode.FORWARD}
     driven = {p.acc for p in passes if p.opcode == Opcode.FORWARD and p.drive}
@@ -200,7 +223,8 @@ def quantise(case: Case, formats: Formats) -> Quantised:
         with within("energy"):
             found = circuits(passes, case.flow, graph.states, case.plan.names, formats.fractions | coarser, values,
                              case.vectors, width=width, segments=segments, accumulator=accumulator, lanes=case.lanes,
-                             given=formats.lowered, narrow=case.reading.passes if case.reading else ())
+                             given=formats.lowered,
+                             narrow=case.parts["reads"] + case.parts["backs"] + case.parts["errors"])
         more, rounds = _aligned(case, found, rounds > _ROUNDS), rounds + 1
         if not more:
             break
@@ -228,11 +252,10 @@ def quantise(case: Case, formats: Formats) -> Quantised:
 
 
 def _parted(case: Case, found: Circuits) -> None:
-    """Sweeps of the force, of the read-out, behind its cost, of the level."""
-    ends = np.cumsum([len(case.passes), *((len(case.reading.forward), len(case.reading.backward))
-                                          if case.reading else (0, 0))])
-    found.sweeps, found.reads, found.backs, found.levels = (
-        found.sweeps[a:b] for a, b in zip((0, *ends), (*ends, None), strict=True))
+    """Sweeps by the parts of a case."""
+    sweeps = iter(found.sweeps)
+    for name, passes in case.parts.items():
+        setattr(found, name, list(islice(sweeps, len(passes))))
 
 
 def _point(case: Case, found: Circuits, moved: Drifts) -> None:

@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from echolith.compiler.calibrate import Samples
-from echolith.compiler.design import Design, Hardware
+from echolith.compiler.design import Design, Hardware, Rule
 from echolith.compiler.errors import RangeError
 
 __all__ = ["ranged"]
@@ -35,7 +35,7 @@ def ranged(design: Design, samples: Samples, like: Design | None) -> Design:
     target = design.fractions["state"] - 4
 
     def learned() -> tuple[IntegerModel, Outcome]:
-        model = IntegerModel(dataclasses.replace(design, dynamics=short))
+        model = IntegerModel(dataclasses.replace(design, dynamics=short, rule=Rule()))
         load(model, design.values)
         return model, model.learn(x, y)[1]
 
@@ -50,7 +50,7 @@ def ranged(design: Design, samples: Samples, like: Design | None) -> Design:
             error = max(error, 3)  # the nudge was far too strong
         elif out.response == 0 or error == 0:
             break
-        if like is None and not design.backs:
+        if like is None and not design.backs and not design.errors:
             design = _shifted(design, error)
         else:
             design = dataclasses.replace(design, response=min(max(design.response - error, 0), 31))

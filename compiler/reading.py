@@ -2,16 +2,22 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import reduce
 
 from echolith.compiler.differentiate import derivative
 from echolith.compiler.flow import Derivation
 from echolith.compiler.graph import Affine, Graph, Term
 from echolith.compiler.ir import const, var
-from echolith.compiler.ops import mul
+from echolith.compiler.ops import add, mul
 from echolith.compiler.repeats import Repeats
-from echolith.compiler.steps import DELTA, ERROR, FINE, OUTPUT, SLOPE, Flow, Linear, Map, Outer
+from echolith.compiler.steps import DELTA, ERROR, FINE, OUTPUT, SLOPE, Flow, Linear, Map, Outer, error
 
-__all__ = ["derive_reading"]
+__all__ = ["derive_joins", "derive_reading"]
+
+
+def derive_joins(graph: Graph, dt: float, learn: bool, first: Flow) -> Flow:
+    """Of a graph whose energy is what every layer is fed times its `steps.error`, in the same way."""
+    return _Joins(graph, dt, learn, first).run()
 
 
 def derive_reading(graph: Graph, dt: float, learn: bool, first: Flow) -> Flow:
@@ -48,13 +54,12 @@ class _Reading(Derivation):
             if state != ERROR and self.adjoints.get(state, const(0)) != const(0):
                 self.flow.map(f"{SLOPE}{state}", units, self.adjoints[state])
         self._parameters(1 / self.dt)
-        self._refine()
+        self._refine(next(i for i, s in enumerate(self.flow.steps) if isinstance(s, Map) and s.name == ERROR))
 
-    def _refine(self) -> None:
+    def _refine(self, back: int) -> None:
         """Row operands of gradients apart from those of sweeps: fewer bits of range, more below. Those of several
-        columns of one block are apart too, since rows and columns together have one format."""
+        columns of one block are apart too, since rows and columns together have one format. Steps from ``back`` on."""
         known, steps = set(self.flow.lengths), []
-        back = next(i for i, s in enumerate(self.flow.steps) if isinstance(s, Map) and s.name == ERROR)
         made = {getattr(s, "name", "") for s in self.flow.steps[back:]}
         uses: Counter[tuple[str, str]] = Counter()
         for step in self.flow.steps:
@@ -78,3 +83,27 @@ class _Reading(Derivation):
                 del self.flow.drives[made]
                 return other.name
         return made
+
+
+class _Joins(_Reading):
+    """Of a stack: what its layers are fed, and what their errors do to the layers below."""
+
+    def __init__(self, graph: Graph, dt: float, learn: bool, first: Flow):
+        first.values |= graph.values
+        super().__init__(graph, dt, learn, first)
+
+    def run(self) -> Flow:
+        for name, node in self.graph.nodes.items():
+            self._forward(name, node)
+        for name, length in self.graph.fed.items():
+            exprs = [derivative(t.expr, error(name)) for t in self.graph.energy]
+            self.flow.steps.append(Map(name, length, reduce(add, exprs)))
+        if self.learn:
+            back, errors = len(self.flow.steps), set(map(error, self.graph.fed))
+            self._adjoint(1.0)
+            for state, units in self.graph.states.items():
+                if state not in errors and self.adjoints.get(state, const(0)) != const(0):
+                    self.flow.map(f"{SLOPE}{state}", units, self.adjoints[state])
+            self._parameters(1 / self.dt)
+            self._refine(back)
+        return self.flow

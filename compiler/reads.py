@@ -25,7 +25,7 @@ from echolith.compiler.reading import derive_reading
 from echolith.compiler.select import Pass, select_reading
 from echolith.compiler.steps import DELTA, ERROR, LANES, OUTPUT, SLOPE, Flow, Matrix, window
 
-__all__ = ["EYE", "FULL", "NUDGES", "Reading", "joined", "laned", "parted", "reading", "simple"]
+__all__ = ["EYE", "FULL", "NUDGES", "Reading", "joined", "laned", "parted", "reading", "renamed", "simple"]
 
 EYE = "out:1"  # of the readout block
 NUDGES = "out:nudges"  # these row operands; with a state, those of one
@@ -144,6 +144,14 @@ def _renamed(node: Affine | Reduce, renamed: dict[str, Expr]) -> Affine | Reduce
     if isinstance(node, Reduce):
         return replace(node, expr=substitute(node.expr, renamed))
     return replace(node, terms=tuple(replace(t, source=substitute(t.source, renamed)) for t in node.terms))
+
+
+def renamed(graph: Graph) -> Graph:
+    """With names of nodes that no energy has."""
+    changed = {name: intern(var(f"{_PREFIX}{name}")) for name in graph.nodes}
+    energy = tuple(replace(t, expr=substitute(t.expr, changed)) for t in graph.energy)
+    nodes = {changed[name].name: _renamed(node, changed) for name, node in graph.nodes.items()}
+    return replace(graph, nodes=nodes, energy=energy)
 
 
 def reading(graph: Graph, dt: float, learn: bool, first: Flow) -> Reading:

@@ -15,6 +15,8 @@ from echolith.compiler.capture import capture
 from echolith.compiler.differentiate import derivative, evaluate
 from echolith.compiler.errors import CompileError
 from echolith.compiler.graph import Graph
+from echolith.compiler.stack import Stack
+from echolith.compiler.stacked import stack_bptt
 from echolith.compiler.trace import call, double, float64, parameters, shapes
 
 __all__ = ["Trajectory", "bptt", "max_curvature", "trajectory"]
@@ -48,6 +50,8 @@ def bptt(
     or (batch, time, outputs): ``predict`` where the model has it, else the readout of its cost, else the states, one
     after the other.
     """
+    if isinstance(model, Stack):
+        return stack_bptt(model, X, Y, dt, substeps, cost_at, mask)
     _check(model, cost_at)
     copied = double(model)
     learned = [name for name, p in copied.named_parameters() if p.requires_grad]

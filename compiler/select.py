@@ -13,7 +13,7 @@ from echolith.compiler.errors import CompileError
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.isa import Opcode
 from echolith.compiler.ops import add, neg
-from echolith.compiler.steps import FINE, ONE, Accumulate, Flow, Gather, Kick, Linear, Map, Maximum, Outer, Step
+from echolith.compiler.steps import FINE, ONE, Accumulate, Flow, Gather, Kick, Linear, Map, Maximum, Outer, Step, error
 
 __all__ = ["Pass", "select", "select_reading"]
 
@@ -46,6 +46,7 @@ class Pass:
     maximum: bool = False
     kept: bool = False
     learn: tuple[tuple[str, Expr], ...] = ()
+    contrast: bool = False  # of the echoes, kept with the pair
     parts: tuple[str, ...] = ()  # vectors side by side that together are ``q``
     positions: int = 1  # a block's sweep over as many pieces of its operands
     gathers: tuple[Gather, ...] = ()  # those of ``q``, ``r``, ``x`` that are made from a vector as they are read
@@ -60,12 +61,21 @@ class Pass:
 
     @property
     def echo_only(self) -> bool:
-        return self.opcode == Opcode.OUTER or (bool(self.learn) and not self.result and not self.state)
+        return self.opcode == Opcode.OUTER or self.contrast or (bool(self.learn) and not self.result and not self.state)
 
 
-def select(flow: Flow, states: tuple[str, ...]) -> list[Pass]:
-    """Passes of one evaluation of the force, in order; the last one that needs a state's position moves it."""
-    return _Selection(_inlined(flow.steps, flow), flow, states).drifting()
+def select(flow: Flow, states: tuple[str, ...], fed: frozenset[str] = frozenset()) -> list[Pass]:
+    """Passes of one evaluation of the force, in order; the last one that needs a state's position moves it. Layers of a
+    stack are ``fed`` vectors, and make their errors."""
+    errors = frozenset(map(error, fed)) & frozenset(flow.lengths)
+    found = _Selection(_inlined(flow.steps, flow, errors), flow, states, fed, errors).drifting()
+    for made in found:
+        if made.result in errors:
+            made.contrast = True
+            if made.opcode != Opcode.TRANSPOSED or made.operands != {made.acc} or made.rows:
+                raise CompileError("energy: a layer above others must be fed through one matrix alone, as B(u) in "
+                                   f"log(cosh(W(q) + B(u))), not {made.expr}")
+    return found
 
 
 def select_reading(flow: Flow, states: tuple[str, ...], given: frozenset[str], wanted: frozenset[str]) -> list[Pass]:

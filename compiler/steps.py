@@ -15,7 +15,7 @@ from echolith.compiler.graph import Affine, Bias, Dense, Term
 from echolith.compiler.ir import Expr, var
 
 __all__ = ["DELTA", "ERROR", "FINE", "LANES", "ONE", "OUTPUT", "SLOPE", "Accumulate", "Drive", "Flow", "Gather", "Kick",
-           "Linear", "Map", "Matrix", "Maximum", "Outer", "Step", "dense", "window", "window_text"]
+           "Linear", "Map", "Matrix", "Maximum", "Outer", "Step", "dense", "error", "fed", "window", "window_text"]
 
 ONE = "1"  # the vector of the constant one
 # Of a read-out that has passes of its own (see `reads`). A user's names have no colon.
@@ -25,6 +25,19 @@ ERROR = "out:error"  # minus twice as much as a vector
 FINE = ":fine"  # behind the name of row operands, those that gradients are made of
 LANES = "out:lanes"  # the matrix from row operands to the nudges of the states
 SLOPE = "out:slope:"  # and the state: ERROR times the derivative of the read-out
+
+
+_FED, _ERROR = "_fed", "_error"
+
+
+def fed(layer: str) -> str:
+    """The vector that a layer of a stack is fed."""
+    return layer + _FED
+
+
+def error(name: str) -> str:
+    """Of a layer, or of what it is fed: dt * dV/d(what it is fed); as a vector of the pair, the echoes' contrast."""
+    return name.removesuffix(_FED) + _ERROR
 
 
 @dataclass(frozen=True)

@@ -33,3 +33,4 @@ class Sweep:
     mass: bool = False  # the drift's gradients are kept
     learn: bool = False
     echo_only: bool = False
+    contrast: bool = False  # the results are the difference of the echoes, kept with the pair

@@ -168,6 +168,11 @@ def _check_signature(model: torch.nn.Module, method: str, arguments: tuple[str, 
         signature.bind(*arguments)
     except TypeError:
         expected = f"({', '.join(('self', *arguments))})"
+        extra = len(signature.parameters) > len(arguments)
+        if extra and (method == "energy" or method == "kinetic" and "u" not in signature.parameters):
+            raise refusal(method, None, "an energy of positions and momenta together is not separable, and its steps "
+                          "cannot be undone bit for bit", "write a potential energy(self, q, u) and, unless it is "
+                          "|p|^2 / 2, a kinetic(self, p)", signature) from None
         raise refusal(method, None, "wrong arguments", f"declare it as {method}{expected}", signature) from None
 
 

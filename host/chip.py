@@ -309,7 +309,8 @@ class ChipDevice(Device):
             self._outputs.fetch()
         elif self._outputs is not None and self._outputs.into == 0:
             into = self.hw.depths.results // 2
-        self.link.write(address("range"), self.response, self.gain, self.design.entries[entry], pairs, first, into,
+        response = self.response if self.design.rule.ranged else 0
+        self.link.write(address("range"), response, self.gain, self.design.entries[entry], pairs, first, into,
                         1 | mode)  # to control
         return into
 
@@ -348,13 +349,22 @@ class ChipDevice(Device):
 
     def update(self, rates: dict[str, tuple[int, int]]) -> Run:
         for name, index in self.design.rates.items():
-            mantissa, coarse = rates.get(name, (0, 0))
-            word = self.design.program[index] & ~0xFFFFFF | mantissa & (1 << 22) - 1 | coarse << 22
-            if self._rates.get(index) != word:
-                self._put(Bank.PROGRAM, index, np.array([word], np.int64))
-                self._rates[index] = word
+            self._rate(index, *rates.get(name, (0, 0)))
         self._start("update", 1)
         return self._finish()
+
+    def shrink(self, rates: dict[str, int]) -> Run:
+        for name, index in self.design.shrinks.items():
+            self._rate(index, rates.get(name, 0), 0)
+        self._start("shrink", 1)
+        return self._finish()
+
+    def _rate(self, index: int, mantissa: int, coarse: int) -> None:
+        """Write the word of the program that sets a RATE, if it has changed."""
+        word = self.design.program[index] & ~0xFFFFFF | mantissa & (1 << 22) - 1 | coarse << 22
+        if self._rates.get(index) != word:
+            self._put(Bank.PROGRAM, index, np.array([word], np.int64))
+            self._rates[index] = word
 
     def clear(self) -> None:
         self._start("clear", 1)

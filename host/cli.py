@@ -137,13 +137,16 @@ def build(job: Job, out: _Out,
 @_verb
 def fit(job: Job, url: _Url = "int:", epochs: int = 1, batch_size: int = 32, learning_rate: float = 0.1,
         momentum: float = 0.0, schedule: Annotated[str, typer.Option(help="constant, cosine or linear")] = "constant",
-        seed: int = 0, checkpoint: Annotated[Path | None, typer.Option(help="written after every epoch")] = None,
+        seed: int = 0, accumulate: Annotated[int, typer.Option(help="batches per update")] = 1,
+        weight_decay: Annotated[float, typer.Option(help="of matrices and biases")] = 0.0,
+        checkpoint: Annotated[Path | None, typer.Option(help="written after every epoch")] = None,
         out: Annotated[Path | None, typer.Option("--out", "-o", help="save the trained design")] = None) -> Result:
     """Learn on the chip, its simulation or the integer model."""
     from echolith.host import cli_run
 
     settings = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "momentum": momentum,
-                "schedule": schedule, "seed": seed, "checkpoint": checkpoint}
+                "schedule": schedule, "seed": seed, "accumulate": accumulate,
+                "weight_decay": weight_decay, "checkpoint": checkpoint}
     return cli_run.fit(job, url, settings, out)
 
 
@@ -159,7 +162,7 @@ def verify(job: Job, url: _Url = "sim:", samples: Annotated[int, typer.Option(he
 @_verb
 def bench(
     figures: Annotated[list[str] | None, typer.Argument(
-        help="cycles, area, speed, link, growth, simulation, accuracy, passes [all but the last two]",
+        help="cycles, area, speed, link, growth, simulation, accuracy, passes, rules [all but the last three]",
         show_default=False)] = None,
     units: Annotated[str | None, typer.Option(help="sizes of the network, as 16,64")] = None,
     lanes: Annotated[str | None, typer.Option(help="numbers of lanes, as 8,64")] = None,
@@ -168,7 +171,7 @@ def bench(
     builds: Annotated[bool, typer.Option("--builds", help="area: place and route what is missing; hours in all")
                       ] = False,
     seeds: Annotated[int | None, typer.Option(help="of placement [5, 1 if a build takes 5 minutes], of the weights "
-                                                   "of accuracy and passes [3]")] = None,
+                                                   "of accuracy, passes and rules [3]")] = None,
     results: Annotated[Path | None, typer.Option(help="where rows are kept [bench/results of a checkout]")] = None,
     plots: Annotated[Path | None, typer.Option(help="directory for pictures")] = None,
 ) -> Result:

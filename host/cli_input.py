@@ -37,6 +37,8 @@ OPTIONS: dict[str, tuple[object, object]] = {
     "substeps": (Annotated[int | None, typer.Option(help="substeps per input row [1]")], None),
     "steps": (Annotated[int | None, typer.Option(help="input rows per sample, if there are no data")], None),
     "cost_at": (Annotated[str | None, typer.Option(help="last, every or mean [last]")], None),
+    "rule": (Annotated[str | None, typer.Option(help="HamiltonianEcho, LagrangianEcho or EchoBackpropagation "
+                                                     "[HamiltonianEcho]")], None),
     "inference": (Annotated[bool, typer.Option("--inference", help="a core that cannot learn")], False),
     "board": (Annotated[str | None, typer.Option(help="ulx3s-85f or icebreaker [ulx3s-85f]")], None),
     "lanes": (Annotated[str | None, typer.Option(help="lanes of two multipliers, or auto: fill the board [8]")], None),
@@ -60,6 +62,7 @@ class Job:
     substeps: int | None = None
     steps: int | None = None
     cost_at: str | None = None
+    rule: str | None = None
     inference: bool = False
     board: str | None = None
     lanes: str | None = None
@@ -124,10 +127,11 @@ class Job:
 
     def _compile(self, file: ModuleType) -> "Design":
         from echolith.compiler.build import compile
-        from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
+        from echolith.compiler.dynamics import Leapfrog
+        from echolith.compiler.learning import named
 
         dynamics = Leapfrog(0.25 if self.dt is None else self.dt, 1 if self.substeps is None else self.substeps)
-        rule = None if self.inference else HamiltonianEcho(self.cost_at or "last")
+        rule = None if self.inference else named(self.rule or "HamiltonianEcho", self.cost_at)
         model, board, lanes = self._model(file), self.board or "ulx3s-85f", self.lanes or "8"
         with spin("compiling"):
             return compile(model, dynamics=dynamics, rule=rule, calibrate=self.samples, steps=self.steps, board=board,

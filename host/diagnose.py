@@ -4,8 +4,10 @@ import numpy as np
 
 from echolith.compiler.design import Design
 from echolith.compiler.registers import Flag
+from echolith.host.chip import ChipDevice
 from echolith.host.device import Device, Run
 from echolith.sim.device import IntegerDevice
+from echolith.sim.locate import locate
 from echolith.sim.stability import curvature
 from echolith.sim.weights import to_values
 
@@ -24,7 +26,8 @@ def diagnose(design: Design, device: Device, run: Run, x: np.ndarray, y: np.ndar
     stability = curvature(design, to_values(design, words, design.values), floats)
     advice = f"dt^2 * lambda_max = {stability:.3g}, stable below 4: lower the learning rate or dt" + kept
     if not run.flags >> Flag.WRAPPED & 1:
-        return f"the un-nudged copy did not return to its initial state: the chip is faulty or overclocked; {advice}"
+        return (f"the un-nudged copy did not return to its initial state{_strayed(device, x, y)}: the chip is faulty "
+                f"or overclocked; {advice}")
     first = run.first
     if not first:
         replay = IntegerDevice(design)
@@ -36,3 +39,14 @@ def diagnose(design: Design, device: Device, run: Run, x: np.ndarray, y: np.ndar
     wider = f"Q{design.hardware.width - design.fractions['state']}.{design.fractions['state'] - 1}"
     advice = advice.replace("or dt", f"or dt, or compile with precision={{'state': '{wider}'}}", 1)
     return f"a state left its range of +-{limit:g} ({where}); {advice}"
+
+
+def _strayed(device: Device, x: np.ndarray, y: np.ndarray) -> str:
+    """Where a chip first leaves the integer model on its un-nudged way there and back, run again pair by pair."""
+    if not isinstance(device, ChipDevice):
+        return ""
+    words = device.read()
+    for start in range(0, len(x), 2):
+        if found := locate(device, words, "echo", x[start:start + 2], y[start:start + 2]):
+            return f" ({found.after(start)})"
+    return " (and does when it is run again)"

@@ -20,7 +20,8 @@ from echolith.sim.weights import gradients
 
 __all__ = ["Measurement"]
 
-_SAMPLES = 64  # samples
+_SAMPLES = 64  # of a part
+_ALIKE = 2  # of a part where all its nudges have one size
 _SEARCHED = 4  # parts on which nudges are compared
 _TRIES = 4  # runs until the settings fit
 _AGREE = 2e-6  # 1 - cosine of neighbours that is good enough at once
@@ -59,9 +60,14 @@ class Measurement:
 
     def gradient(self, x: np.ndarray, y: np.ndarray) -> Gradient:
         """Mean gradient over data words; the device's settings are restored, its gradient words cleared."""
+        x, y = self._entries(x, y)
         settings = self.ranging.text()
-        parts = [_Part(x[i:i + _SAMPLES], y[i:i + _SAMPLES]) for i in range(0, len(x), _SAMPLES)]
+        size = _SAMPLES if self.design.rule.ranged else _ALIKE
+        parts = [_Part(x[i:i + size], y[i:i + size]) for i in range(0, len(x), size)]
         try:
+            if not self.design.rule.ranged:  # the scale of gradient words leaves no choice of nudges
+                found = self._at(0, parts)
+                return {name: g / len(x) for name, g in found.items()}
             weaker, first = self._best(parts[:_SEARCHED])
             rest = [self._estimate(weaker, [part]) for part in parts[_SEARCHED:]]
         finally:
@@ -72,6 +78,7 @@ class Measurement:
     def at(self, x: np.ndarray, y: np.ndarray, weaker: int) -> Gradient:
         """Mean gradient of a few data words from one nudge, 2^-weaker of the usual; empty if a state wraps. Settings
         are restored."""
+        x, y = self._entries(x, y)
         settings = self.ranging.text()
         try:
             found = self._at(weaker, [_Part(x, y)], True)
@@ -79,6 +86,10 @@ class Measurement:
             self.device.clear()
             self.ranging.restore(settings)
         return {name: g / len(x) for name, g in found.items()}
+
+    def _entries(self, *words: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Samples as often as the rule runs each."""
+        return tuple(np.repeat(part, self.design.rule.runs, axis=0) for part in words)
 
     def _best(self, parts: list[_Part]) -> tuple[int, Gradient]:
         """Halvings of the usual nudge at which the estimate agrees best with the next weaker one's, and it."""

@@ -47,7 +47,10 @@ class Ranging:
         self._large = bool(large)
 
     def _apart(self, run: Run) -> int:
-        """Bits by which the largest |q+ - q-| misses 1/16..1/4 of a state unit."""
+        """Bits by which the largest |q+ - q-| misses 1/16..1/4 of a state unit. Where momenta are counted no slots hold
+        both, and the calibrated R stays."""
+        if self.design.rule.counted:
+            return 0
         leading, unit = run.response.bit_length() - 1, self.design.fractions["state"]
         return max(leading - (unit - 3), 0) + min(leading - (unit - 4), 0)
 
@@ -78,7 +81,9 @@ class Ranging:
     def settle(self, run: Run, words: Words, response: int | None = None) -> bool:
         """Choose settings for the same samples again, with this R or the usual one; False once they fit."""
         self.used = self.device.gain
-        if response is None:
+        if response is None and self.design.rule.counted:
+            response = self.device.response
+        elif response is None:
             apart = run.response.bit_length() - 1 - (self.design.fractions["state"] - 3)
             response = self.device.response - apart
         response = min(max(response, 0), _LIMIT)

@@ -9,7 +9,7 @@ from echolith.compiler.design import Design
 from echolith.compiler.errors import RangeError
 from echolith.sim.arith import rate_shift
 
-__all__ = ["SCHEDULES", "batched", "encode", "rates", "shuffled"]
+__all__ = ["SCHEDULES", "Shrinking", "batched", "encode", "rates", "shuffled"]
 
 Rate = tuple[int, int]
 
@@ -61,3 +61,25 @@ def batched(count: int, seed: int, epoch: int, size: int) -> list[np.ndarray]:
     """An epoch's batches of ``size`` samples, the last of what is left."""
     order = shuffled(count, seed, epoch)
     return [order[start:start + size] for start in range(0, count, size)]
+
+
+class Shrinking:
+    """Weight decay: mantissas of the sweeps that add weights to their gradients. What a mantissa cannot express is
+    carried over to the next update, so that small rates hold on average."""
+
+    def __init__(self, design: Design, weight_decay: float):
+        self.design, self.weight_decay, self._left = design, weight_decay, dict.fromkeys(design.shrinks, 0.0)
+
+    def mantissas(self, samples: int, gain: int) -> dict[str, int]:
+        """For gradients summed over ``samples`` in words 2^gain times finer than `Design` says; empty if all are 0."""
+        hw, found = self.design.hardware, {}
+        for p in self.design.placements:
+            if p.key in self._left:
+                unit = p.gradient_scale * p.scale * sum(p.learned) * 2.0 ** (p.fraction - hw.width - gain)
+                wanted = self.weight_decay * samples / unit + self._left[p.key]
+                found[p.key] = round(wanted)
+                self._left[p.key] = wanted - found[p.key]
+                if abs(found[p.key]) >= 1 << hw.width - 1:
+                    raise RangeError("weight_decay is too large for the gradient's format; divide it by at least "
+                                     f"{abs(wanted) / 2 ** (hw.width - 1):.3g}, not {self.weight_decay:g}")
+        return found if any(found.values()) else {}

@@ -4,7 +4,8 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from operator import or_
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from echolith.host.device import Device, Run
 from echolith.host.diagnose import diagnose
 from echolith.host.measure import Measurement
 from echolith.host.ranging import Ranging
-from echolith.host.rates import SCHEDULES, batched, rates
+from echolith.host.rates import SCHEDULES, Shrinking, batched, rates
 from echolith.host.settings import check_settings
 from echolith.host.weights import Weights, merged
 from echolith.sim.data import outputs, words
@@ -33,7 +34,7 @@ _CHECKPOINT = "echolith-checkpoint-1"
 class Echo:
     """An un-nudged run forward and back."""
 
-    exact: bool  # every bit of every state returned
+    exact: bool  # every bit of every state returned, and of every momentum of a parameter, where a rule counts them
     steps: int  # integrator steps each way
     cycles: int | None
     stalls: int | None
@@ -159,9 +160,13 @@ class Session:
     def echo(self, X) -> Echo:
         """Run forward and back without nudges and check the return of every bit."""
         x, y = words(self.design, inputs(self.design, X), None)
+        counted = self.design.rule.counted
+        before = self.device.read_gradients() if counted else {}
         run = self.device.run("echo", x, y)
+        after = self.device.read_gradients() if counted else {}
+        exact = not run.flags >> Flag.ECHO & 1 and all(np.array_equal(before[name], after[name]) for name in before)
         steps = self.design.dynamics.steps * self.design.dynamics.substeps
-        return Echo(not run.flags >> Flag.ECHO & 1, steps, run.cycles, run.stalls)
+        return Echo(exact, steps, run.cycles, run.stalls)
 
     def gradient(self, X, Y, mask=None) -> dict[str, np.ndarray]:
         """Mean gradient of the cost over the batch for every learned parameter. Clears momentum.
@@ -184,7 +189,8 @@ class Session:
         return self.device.hold(*self._words(X, Y, mask))
 
     def fit(self, X, Y, *, mask=None, epochs: int = 1, batch_size: int = 32, learning_rate: float = 0.1,
-            momentum: float = 0.0, schedule: str = "constant", seed: int = 0,
+            momentum: float = 0.0, schedule: str = "constant", seed: int = 0, accumulate: int = 1,
+            weight_decay: float = 0.0,
             checkpoint: str | os.PathLike | None = None, progress: Progress | None = None) -> History:
         """Learn on the chip by stochastic gradient descent.
 
@@ -201,6 +207,12 @@ class Session:
             ``constant``, ``cosine`` or ``linear``, over all updates.
         seed : int
             Decides the order of samples; the order does not depend on numpy's version.
+        accumulate : int
+            Batches whose gradients add up on the chip before an update; an epoch's last update may have fewer.
+        weight_decay : float
+            Of matrices and biases, as torch.optim.SGD has it: g += weight_decay * parameter, before the momentum.
+            Vectors of the neuron unit (stiffness, masses) keep their size. Needs a design compiled with a rule that has
+            weight_decay=True.
         checkpoint : path, optional
             Written after every epoch.
         progress : callable, optional
@@ -218,18 +230,28 @@ class Session:
         refused = unlearnable(self.design.derived, self.design.held, self.design.learned)
         if refused is not None:
             raise refused
-        check_settings(epochs, batch_size, learning_rate, momentum, schedule, seed)
+        check_settings(epochs, batch_size, learning_rate, momentum, schedule, seed, accumulate, weight_decay)
+        if weight_decay and not self.design.shrinks:
+            raise RangeError("this hardware cannot add weights to their gradients: compile with a rule that has "
+                             f"weight_decay=True, or leave it at 0, not {weight_decay:g}")
         x, y = self._words(X, Y, mask)
         self.device.clear()
         held = self.device.hold(x, y)
-        history, total = History(), epochs * -(-len(x) // batch_size)
-        losses, waiting = np.zeros(epochs), []
+        history, total = History(), epochs * -(-len(x) // (batch_size * accumulate))
+        shrinking = Shrinking(self.design, weight_decay)
+        losses, waiting, runs = np.zeros(epochs), [], self.design.rule.runs
         for epoch in range(epochs):
-            batches = batched(len(x), seed, epoch, batch_size)
+            batches = [np.repeat(b, runs) for b in batched(len(x), seed, epoch, batch_size)]
             following = batched(len(x), seed, epoch + 1, batch_size)[:1] if epoch + 1 < epochs else []
-            for batch, then in zip(batches, [*batches[1:], *following, None], strict=False):
-                factor = SCHEDULES[schedule](history.updates / total)
-                run = self._batch(x, y, batch, then, held, learning_rate * factor, momentum, history)
+            following = [np.repeat(b, runs) for b in following]
+            learned: list[tuple[Run, int]] = []  # since the last update, with their sizes
+            for index, (batch, then) in enumerate(zip(batches, [*batches[1:], *following, None], strict=False)):
+                run = self._batch(x, y, batch, then, held, epoch * len(batches) + index, history)
+                learned.append((run, len(batch)))
+                if len(learned) == accumulate or index + 1 == len(batches):
+                    factor = SCHEDULES[schedule](history.updates / total)
+                    self._update(learned, learning_rate * factor, momentum, shrinking, history)
+                    learned = []
                 for number, seen in waiting:  # a batch later, when its outputs have come
                     losses[number] += seen()
                 waiting = [(epoch, functools.partial(self._seen, run, y[batch], history.updates, total, progress))]
@@ -238,29 +260,38 @@ class Session:
                 self.save(checkpoint)
         for number, seen in waiting:
             losses[number] += seen()
-        history.loss = (losses / len(x)).tolist()
+        history.loss = (losses / (runs * len(x))).tolist()
         return history
 
-    def _batch(self, x: np.ndarray, y: np.ndarray, batch: np.ndarray, then: np.ndarray | None, held: bool,
-               learning_rate: float, momentum: float, history: History) -> Run:
-        entry = self.design.learning(history.updates)
+    def _batch(self, x: np.ndarray, y: np.ndarray, batch: np.ndarray, then: np.ndarray | None, held: bool, number: int,
+               history: History) -> Run:
+        entry = self.design.learning(number)
         if held:
             run = self.device.run_held(entry, batch, then)
         else:
             run = self.device.run(entry, x[batch], y[batch], None if then is None else (x[then], y[then]))
         self._good(run, x[batch], y[batch], entry)
-        gain, change = self._ranging.next_gain(run)
-        updated = self.device.update(rates(self.design, learning_rate, momentum, len(batch), gain, change))
-        self._good(updated, x[batch], y[batch], "update")
-        self._ranging.move(run, updated, change)
-        history.updates += 1
-        history.samples += len(batch)
-        history.saturated += updated.saturated
-        for part in (run, updated):
-            if part.cycles is not None and part.stalls is not None:
-                history.cycles = (history.cycles or 0) + part.cycles
-                history.stalls = (history.stalls or 0) + part.stalls
+        history.samples += len(batch) // self.design.rule.runs
+        _count(run, history)
         return run
+
+    def _update(self, runs: list[tuple[Run, int]], learning_rate: float, momentum: float, shrinking: Shrinking,
+                history: History) -> None:
+        """From gradients that these runs, of so many samples each, have added up."""
+        last = runs[-1][0]
+        seen = replace(last, leading=functools.reduce(or_, (run.leading for run, _ in runs)),
+                       response=functools.reduce(or_, (run.response for run, _ in runs)))
+        gain, change = self._ranging.next_gain(seen)
+        samples = sum(count for _, count in runs)
+        if mantissas := shrinking.mantissas(samples, gain):
+            _count(self.device.shrink(mantissas), history)
+        updated = self.device.update(rates(self.design, learning_rate, momentum, samples, gain, change))
+        none = np.zeros((0, 0, 0), np.int64)
+        self._good(updated, none, none, "update")
+        self._ranging.move(seen, updated, change)
+        history.updates += 1
+        history.saturated += updated.saturated
+        _count(updated, history)
 
     def _seen(self, run: Run, y: np.ndarray, updates: int, total: int, progress: Progress | None) -> float:
         """Cost of a batch, in all of its samples; reports it."""
@@ -297,6 +328,12 @@ class Session:
         if self.design.hardware.learn:
             self.device.clear()
         raise RangeError(diagnose(self.design, self.device, run, x, y, entry, self.checkpoint))
+
+
+def _count(run: Run, history: History) -> None:
+    if run.cycles is not None and run.stalls is not None:
+        history.cycles = (history.cycles or 0) + run.cycles
+        history.stalls = (history.stalls or 0) + run.stalls
 
 
 def _part(tensors: dict[str, np.ndarray], prefix: str) -> Words:

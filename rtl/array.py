@@ -34,7 +34,7 @@ class SynapseArray(wiring.Component):
     start : In(1)
         A FORWARD sweep begins with the next element.
     both : In(1)
-        The element is of a sweep whose sums leave two at a time, both slots of a lane.
+        The element is of a sweep whose sums leave two at a time, both slots of a lane; of an outer one, weights shrink.
     taken : Out(1)
         Strobe before its first ``drain_next``.
     x_a, x_b : In(signed)
@@ -122,7 +122,7 @@ class SynapseArray(wiring.Component):
         control, f, update = Signal(LaneControl), fetched(self.hw), self.update
         updating = [s[0] & (_mode(s) == Mode.UPDATE) for s in stages]
         m.d.comb += [
-            control.mode.eq(_mode(stages[f])), control.first.eq(stages[f + 2][0] & stages[f + 2][1]),
+            control.mode.eq(self._lanes_mode(stages[f])), control.first.eq(stages[f + 2][0] & stages[f + 2][1]),
             control.load.eq(_drains(stages[summed(self.hw)])), control.shift.eq(self._shift(m, stages)),
             control.outer.eq(stages[f + 4][0] & (_mode(stages[f + 4]) == Mode.OUTER)),
             control.check.eq(updating[f] & (update == 0)), control.decay.eq(updating[f + 5] & (update == 2)),
@@ -130,6 +130,11 @@ class SynapseArray(wiring.Component):
             control.coarse.eq(self.coarse),
         ]
         return control
+
+    def _lanes_mode(self, element):
+        """That of the sweep; of an outer one that shrinks weights, FORWARD: their products are the lanes' too."""
+        mode = _mode(element)
+        return Mux((mode == Mode.OUTER) & element[6], Mode.FORWARD, mode) if self.hw.shrinks else mode
 
     def _pair_control(self, m: Module, stages: list):
         """See `PairControl`. The odd lane does everything a cycle later, in its element's second one."""

@@ -149,8 +149,13 @@ class Core(wiring.Component):
             *([a.second.eq(e.inner_index[0])] if twice else []),
             a.coarse.eq(s.setting_rate[22:24]), a.update.eq(s.command.dest), a.region.eq(region(self.hw, s.command)),
             a.start.eq(s.starts[Opcode.FORWARD]),
-            a.both.eq((s.command.dest == Dest.DRIVE) if self.hw.paired else 0),
+            a.both.eq(self._both(s.command)),
         ]
+
+    def _both(self, command):
+        """Of FORWARD: sums of both slots leave together. Of OUTER: weights shrink."""
+        drives = (command.dest == Dest.DRIVE) if self.hw.paired else 0
+        return Mux(self._is(Opcode.OUTER), command.dest[0], drives) if self.hw.shrinks else drives
 
     def _tail(self, m: Module) -> None:
         """The tail of the sweep that goes over its addresses, with overlap known before it starts."""
@@ -199,7 +204,7 @@ class Core(wiring.Component):
             v.start.eq(s.start & Mux(self._next_is(Opcode.FORWARD), s.next_command.dest == Dest.VALUE,
                                      s.next_command.value)),
             v.first.eq(s.setting_place), v.context.eq(s.command.context),
-            v.maximum.eq(s.command.maximum),
+            v.maximum.eq(s.command.maximum), v.contrast.eq(s.command.nudge if self.hw.stacked else 0),
             v.summed_valid.eq(r.value_valid), v.summed.eq(r.value),
             v.mapped_valid.eq(u.mapped_valid & s.command.value), v.mapped.eq(u.mapped),
         ]
@@ -299,7 +304,11 @@ class Core(wiring.Component):
             if hw.paired:
                 fed = Mux(chosen[slot], self.inputs[1].r_data, self.inputs[0].r_data)
                 word = Mux(source, fed, x[slot].r_data).as_signed()
-            m.d.comb += operand.eq(Mux(self._is(Opcode.UPDATE), mantissa, word))
+            rate = self._is(Opcode.UPDATE)
+            if hw.shrinks:  # weights times RATE minus weights times nothing
+                shrinking = self._is(Opcode.OUTER) & s.command.dest[0]
+                rate, word = (rate, Mux(shrinking, 0, word)) if slot else (rate | shrinking, word)
+            m.d.comb += operand.eq(Mux(rate, mantissa, word))
         m.d.comb += [
             p.r_addr.eq(Mux(s.busy, u.p_r_addr, w.host_index)), p.r_en.eq(1), u.p.eq(p.r_data.as_signed()),
             p.w_addr.eq(Mux(s.busy, u.p_w_addr, w.host_index)),

@@ -44,10 +44,13 @@ def _split(design: Design, q: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(design.states, np.split(q, edges, axis=1), strict=True))
 
 
-def kicks(design: Design, values: Values, q: np.ndarray, u: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """All vectors and sums by name, and dt * dV/dq of all states, one after the other."""
+def kicks(design: Design, values: Values, q: np.ndarray, u: np.ndarray, fed: Values | None = None
+          ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """All vectors and sums by name, and dt * dV/dq of all states, one after the other; with what layers of a stack are
+    ``fed``, if not told what these states feed them."""
     states = _split(design, q)
-    env, found = force(design.passes, design, {**states, "u": u}, values)
+    passes, given = (design.forces, {}) if fed is None else (design.passes, fed)
+    env, found = force(passes, design, {**states, "u": u, **given}, values)
     return env, np.concatenate([np.broadcast_to(found.get(s, 0.0), v.shape) for s, v in states.items()], axis=1)
 
 
@@ -184,11 +187,24 @@ def _along(design: Design, values: Values, q: np.ndarray, u: np.ndarray, directi
            total: dict[str, np.ndarray]) -> np.ndarray:
     """dF/dq times ``direction``; takes dA/dq times it from the gradient."""
     size = _STEP / float(np.abs(direction).max())
-    found = []
+    found, envs, before = [], [], design.forces[:len(design.feeds)]
+    fed = None
+    if before:
+        made, _ = force(before, design, {**_split(design, q), "u": u}, values)
+        fed = {p.result: made[p.result] for p in before if p.result}
     for sign in (1.0, -1.0):
-        env, kick = kicks(design, values, q + sign * size * direction, u)
+        env, kick = kicks(design, values, q + sign * size * direction, u, fed)
+        envs.append(env)
         for name, grown in updates(design, design.passes, env, design.dynamics.dt).items():
             if name in total:
                 total[name] -= sign / (2 * size) * grown
         found.append(kick)
-    return (found[0] - found[1]) / (2 * size)
+    own = (found[0] - found[1]) / (2 * size)
+    if fed is None:
+        return own
+    errors = {name: (envs[0][name] - envs[1][name]) * 2.0**n / (2 * size) for name, n in design.strengths.items()}
+    env, _ = force(design.between, design, {**_split(design, q), "u": u, **errors}, values)
+    for name, grown in updates(design, design.between, env, design.dynamics.dt).items():
+        if name in total:
+            total[name] -= grown
+    return own + slopes(design, env, q)

@@ -37,11 +37,13 @@ class Allowance:
         self.gradients: Words = {n: np.zeros(m.shape) for n, m in model.masters.items()}
         self.gradients |= {f"vector{i}": np.zeros(len(v)) for i, v in enumerate(model.vectors)}
         self.kept: Bounded = np.zeros((len(q), 0), np.int64), _ZERO
-        self.run(design.sweeps if sweeps is None else sweeps)
+        self.run((*design.feeds, *design.sweeps) if sweeps is None else sweeps)
 
     def run(self, sweeps: Sequence[Sweep]) -> None:
         """More sweeps, after those before."""
         for sweep in sweeps:
+            if sweep.contrast:
+                continue
             if sweep.opcode == Opcode.FORWARD:
                 self._forward(sweep)
             elif sweep.opcode == Opcode.OUTER:

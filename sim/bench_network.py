@@ -23,7 +23,8 @@ def design(*, cost_at: str = "last", lanes: int = 3, board: str = "ulx3s-85f") -
     from torch import nn
 
     from echolith.compiler.build import compile
-    from echolith.compiler.dynamics import HamiltonianEcho, Leapfrog
+    from echolith.compiler.dynamics import Leapfrog
+    from echolith.compiler.learning import HamiltonianEcho
 
     class Small(nn.Module):
         inputs, outputs = INPUTS, OUTPUTS

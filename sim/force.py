@@ -47,6 +47,10 @@ class Motion:
         """All units, without a force."""
         self._pushed(slice(0, self.s.p.shape[1]), self.arrays.push(self.s.p, nudge, self.reverse))
 
+    def kick(self, nudge: Array) -> None:
+        """All units by nudges alone, which move no position."""
+        self._pushed(slice(0, self.s.p.shape[1]), self.arrays.push(self.s.p, nudge, self.reverse), drift=False)
+
     def _pushed(self, units: slice, wrapped: Array | None, drift: bool = True) -> None:
         """What follows a kick of some units, of whose momenta some may have wrapped."""
         left = [(units.start, wrapped)]
@@ -165,7 +169,8 @@ class Force(Motion):
 
     def _transposed(self, sweep: Sweep) -> None:
         t = self.model.narrow(self._t(sweep, self.rows[sweep.tile]))
-        acc = self.arrays.sums(t, self.model.operand(sweep.block))
+        sums = self.arrays.product if sweep.contrast else self.arrays.sums
+        acc = sums(t, self.model.operand(sweep.block))
         self._element(sweep, acc.reshape(len(self.v), -1) if sweep.repeat else acc)
 
     def _units(self, sweep: Sweep) -> None:
@@ -173,6 +178,9 @@ class Force(Motion):
 
     def _element(self, sweep: Sweep, acc: Array) -> None:
         """A pass of the neuron unit."""
+        if sweep.contrast:
+            self._contrast(sweep, acc)
+            return
         kicks = sweep.opcode == Opcode.TRANSPOSED or sweep.force
         if sweep.value or sweep.rows or sweep.echo_only:
             found = self.arrays.run(self.model.hw.step[sweep.kind], self._inputs(sweep, acc))
@@ -181,6 +189,15 @@ class Force(Motion):
                 self._keep(sweep, np.broadcast_to(found["force"], acc.shape))
         else:
             self._kick(sweep, self._inputs(sweep, acc) if kicks or sweep.learn else {}, kicks)
+
+    def _contrast(self, sweep: Sweep, acc: Array) -> None:
+        """Of the + and - echoes' sums, kept with the un-nudged copies behind them."""
+        n = len(self.v) // 3
+        difference = arith.wrap(acc[:n] - acc[n:2 * n], self.model.hw.accumulator)
+        found = self.arrays.run(self.model.hw.step[sweep.kind], {"acc": difference, "q": acc[:n]})
+        words = arith.wrap(np.broadcast_to(found["force"], acc[:n].shape), self.model.hw.width)
+        self.v[2 * n:, sweep.place:sweep.place + sweep.length] = words
+        self._columns.clear()
 
     def _kick(self, sweep: Sweep, inputs: dict[str, Array], kicks: bool) -> None:
         """Of a pass that moves its units, if only by their drift."""

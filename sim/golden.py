@@ -184,6 +184,9 @@ class Emulation:
         if entry == "update":
             return model.update({name: (wrap(program[index], 22), program[index] >> 22 & 3)
                                  for name, index in self.design.rates.items()})
+        if entry == "shrink":
+            model.shrink({name: wrap(program[index], 22) for name, index in self.design.shrinks.items()})
+            return Outcome()
         x, target, masked = self._records(samples)
         if entry == "echo":
             return model.echo(x)[1]
@@ -258,6 +261,11 @@ def extreme(design: Design, seed: int) -> Words:
 def _update(chip: ChipDevice, link: Emulation) -> None:
     link.note("read the gradients")
     chip.read_gradients()
+    if chip.design.shrinks:
+        link.note("add weights to the gradients")
+        chip.shrink({name: (-1) ** i * (i + 3) for i, name in enumerate(chip.design.shrinks)})
+        link.note("read the gradients after that")
+        chip.read_gradients()
     link.note("update")
     width = chip.hw.width
     rates = {name: encode((-1) ** i * (i + 3) / 300, width) for i, name in enumerate(chip.design.rates)}

@@ -107,11 +107,16 @@ def _marks(design: Design, entry: str) -> list[_Mark]:
     found, drifts = [], 0
     states = sum(s.drift for s in design.sweeps)
     step, back = 0, False
+    # Where momenta are counted, those of masses are told of the rest that a run starts from.
+    first = sum(d.mass for d in design.drifts) if design.rule.counted and entry != "predict" else 0
     for index, word in enumerate(commands(design.program, design.entries[entry])):
         unit = word >> 28 in (Opcode.UNITS, Opcode.TRANSPOSED) and word & 3 == Context.PAIR
         if unit and word >> Field.CLEAR & 1:
             found.append(_Mark(False, 0, index + 1))
         if not unit or not word >> Field.DRIFT & 1:
+            continue
+        if first:
+            first -= 1
             continue
         drifts += 1
         if word >> Field.REVERSE & 1 and not back:  # the first way back is all states' drift at once

@@ -10,6 +10,7 @@ from echolith.sim import arith
 from echolith.sim.arrays import Arrays
 from echolith.sim.force import Contrast, Force, Motion
 from echolith.sim.inputs import Inputs, Row
+from echolith.sim.stacks import step_back
 from echolith.sim.state import Outcome, State
 from echolith.sim.weights import seen
 
@@ -134,8 +135,15 @@ class IntegerModel:
     def _step(self, s: State, row: Row, where: tuple, out: Outcome, **options) -> None:
         """Move all copies in ``s`` by one step, in place."""
         force = Force(self, s, row, where, out, **options)
-        if not self.arrays.step(force):
+        if self.design.feeds:
+            force.run(self.design.feeds)
             force.run()
+        elif not self.arrays.step(force):
+            force.run()
+
+    def _step_back(self, copies: State, where: tuple, *rest) -> None:
+        """Undo a step of a stack's copies, in place; see `stacks.step_back`."""
+        step_back(self, copies, where, *rest)
 
     def _turn(self, s: State, nudge: Array | int, where: tuple, out: Outcome, contrast: Contrast | None = None) -> None:
         """Undo the last drift, after a nudge: where all copies turn back."""
@@ -235,11 +243,30 @@ class IntegerModel:
                     self._outer("readout", self._own(delta), s.q, 1 << self.design.fractions["state"])
 
         s, inputs = self.forward(x, read, out)
-        exponent = arith.exponent(self.response, arith.msb(leading), self.gain, SHIFT_LIMIT)
+        exponent = self.exponents(leading)
         out.leading = int(np.bitwise_or.reduce(leading))
         self._echo(x, inputs, target, s, exponent, out, None if checked else kept)
         self._wrap_gradients()
         return np.stack(rows, axis=1), out
+
+    def exponents(self, leading: Array) -> Array:
+        """Of the nudges of samples with these leading bits."""
+        response = self.response if self.design.rule.ranged else 0
+        return arith.exponent(response, arith.msb(leading), self.gain, SHIFT_LIMIT)
+
+    def shares(self, samples: int) -> tuple[Array, Array]:
+        """Which samples' + and - echoes are nudged, (samples, 1) each. Where momenta are counted, slot a's are nudged
+        one way and slot b's the other; what is not nudged is the way forward again, to the bit, and counted so."""
+        if not self.design.rule.counted:
+            return np.ones((samples, 1), np.int64), np.ones((samples, 1), np.int64)
+        odd = np.arange(samples)[:, None] % 2
+        return 1 - odd, odd
+
+    def scales(self, exponent: Array) -> Array:
+        """Of the gradients of all samples' + and - echoes, (2 * samples). Samples have no exponent on their way
+        forward yet."""
+        nudged = np.concatenate(self.shares(len(exponent)))[:, 0] > 0
+        return np.where(nudged, np.tile(exponent, 2), self.exponents(np.zeros(1, np.int64))) - self.gain
 
     def _echo(self, x: Array, inputs: Inputs, target: Array, s: State, exponent: Array, out: Outcome,
               kept: list[Array] | None) -> None:
@@ -249,7 +276,7 @@ class IntegerModel:
         last = d.steps * d.substeps
         copies = self._state(np.tile(s.q, (count, 1)), np.tile(s.p, (count, 1)))
         unnudged, now = copies[2 * n:], inputs.row(d.steps - 1, count)
-        contrast = Contrast(self.arrays, np.tile(exponent, 2) - self.gain, n)
+        contrast = Contrast(self.arrays, self.scales(exponent), n)
         nudge: Array | int = self._nudges(s, x[:, -1], target[:, -1], exponent, kept)
         self._turn(copies, nudge, ("echo", last), out, contrast)
         self._respond(copies[:2 * n], out)
@@ -259,7 +286,10 @@ class IntegerModel:
                 now = inputs.row(row, count)
                 if d.cost_at == "every":
                     nudge = self._nudges(unnudged, x[:, row], target[:, row], exponent, kept)
-            self._step(copies, now, ("echo", step), out, reverse=True, nudge=nudge, contrast=contrast)
+            if self.design.errors:
+                self._step_back(copies, ("echo", step), (now, inputs.row(row)), out, nudge, contrast, exponent)
+            else:
+                self._step(copies, now, ("echo", step), out, reverse=True, nudge=nudge, contrast=contrast)
             self._respond(copies[:2 * n], out)
         out.echo |= bool(unnudged.q.any() or unnudged.p.any())
 
@@ -269,9 +299,12 @@ class IntegerModel:
             nudge = self._back(None, kept.pop(), exponent)
         else:
             nudge = self.nudge(self._pair(s.q, u, exponent), target, exponent)
-        return np.concatenate([nudge, -nudge, *([np.zeros_like(nudge)] if kept is None else [])])
+        plus, minus = self.shares(len(nudge))
+        return np.concatenate([nudge * plus, -nudge * minus, *([np.zeros_like(nudge)] if kept is None else [])])
 
     def _respond(self, nudged: State, out: Outcome) -> None:
+        if self.design.rule.counted:  # slots hold different samples
+            return
         n = len(nudged.q) // 2
         out.response |= self.arrays.spread(nudged.q[:n], nudged.q[n:])
 
@@ -316,6 +349,15 @@ class IntegerModel:
         self.gradients = {name: self._decayed(g, m, coarse) for name, g in self.gradients.items()}
         self.vector_gradients = [self._decayed(g, m, coarse) for g in self.vector_gradients]
         return out
+
+    def shrink(self, rates: dict[str, int]) -> None:
+        """Gradients += weights times a mantissa, by name of the update."""
+        for placement in self.design.placements:
+            if placement.key in self.design.shrinks:
+                columns = slice(placement.column, placement.column + placement.columns)
+                grown = self.swept(placement.block)[:, columns] * rates.get(placement.key, 0)
+                self.gradients[placement.block][:, columns] += grown
+        self._wrap_gradients()
 
     def _applied(self, master: Array, gradient: Array, rate: tuple[int, int], out: Outcome) -> Array:
         summed = master + arith.update(gradient * rate[0], self.hw.width, rate[1])

@@ -13,6 +13,7 @@ from echolith.compiler.design import Design
 from echolith.compiler.differentiate import derivative, evaluate, names
 from echolith.compiler.kinetic import velocity
 from echolith.compiler.layout import part
+from echolith.sim.adjoint import gradient as adjoint
 from echolith.sim.adjoint import read, reading, slopes
 from echolith.sim.weights import Words, seen, to_values
 
@@ -43,7 +44,7 @@ class Real:
     def force(self, q: np.ndarray, u: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
         """All vectors of an evaluation, and dt * dV/dq."""
         places = self._split(q)
-        env, kicks = force(self.design.passes, self.design, {**places, "u": u}, self.design.values)
+        env, kicks = force(self.design.forces, self.design, {**places, "u": u}, self.design.values)
         return env, np.concatenate([np.broadcast_to(kicks.get(s, 0.0), v.shape) for s, v in places.items()], axis=1)
 
     def _split(self, states: np.ndarray) -> dict[str, np.ndarray]:
@@ -125,7 +126,10 @@ class Real:
         return found
 
     def gradient(self, x: np.ndarray, target: np.ndarray) -> Gradient:
-        """Of the batch mean of the cost, by an echo with a nudge so small that it is the derivative."""
+        """Of the batch mean of the cost, by an echo with a nudge so small that it is the derivative; of a stack by the
+        adjoint method."""
+        if self.design.between:
+            return adjoint(self.design, self.design.values, x, target)
         d, run = self.design.dynamics, self.forward(x)
         found = {name: np.zeros(np.shape(value)) for name, value in self.design.values.items()}
         reads = range(d.steps) if d.cost_at == "every" else [d.steps - 1]

@@ -15,7 +15,6 @@ from echolith.host.rates import rates
 from echolith.sim import arith
 from echolith.sim.allowance import Allowance, Drifting, nudge_bound, readout_bound
 from echolith.sim.divergence import Divergence, named
-from echolith.sim.model import SHIFT_LIMIT
 from echolith.sim.real import Gradient, Real, goals
 from echolith.sim.state import State
 from echolith.sim.trace import Place, Traced, traced
@@ -41,11 +40,13 @@ class Rounding:
 
 def rounding(design: Design, words: Words, x: np.ndarray, target: np.ndarray, rate: float | None) -> Rounding:
     """Run data words forward and back with these master words; with a learning rate also learn and update once."""
+    x, target = (np.repeat(part, design.rule.runs, axis=0) for part in (x, target))
     model = traced(design, words, "echo" if rate is None else "learn", x, target, design.response, design.gain)
     check = _Check(model, Real(design, words), x, target)
     check.motion(learn=rate is not None)
     if rate is not None:
-        check.gradients()
+        if not design.errors:
+            check.gradients()
         check.update(words, rate)
     return check.found
 
@@ -67,6 +68,8 @@ class _Check:
         self.exponent = self._exponents() if learn else np.zeros(len(self.x), np.int64)
         self._readout(0)
         for place in self.model.states:
+            if place[0] == "echo" and self.design.errors:  # nudges from above: `Verification.cosine` is about them
+                continue
             self._step(place)
             if place[0] == "forward":
                 self._readout(place[1])
@@ -129,7 +132,7 @@ class _Check:
         leading = np.zeros(len(self.x), np.int64)
         for _, q, target, _ in self._reads():
             leading |= np.bitwise_or.reduce(arith.abs_bits(self.model.readout(q, target)[1]), axis=1)
-        return arith.exponent(self.model.response, arith.msb(leading), self.model.gain, SHIFT_LIMIT)
+        return self.model.exponents(leading)
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
@@ -145,7 +148,7 @@ class _Check:
             kick, bound = kick - nudge, bound + more
         sign = 1 if back else -1
         self._moved(Divergence(phase, "momentum", 0, 0, step), before.p + sign * kick, after.p, bound)
-        scale = np.tile(self.exponent - self.model.gain, 2) if phase == "echo" else None
+        scale = self.model.scales(self.exponent) if phase == "echo" else None
         allowed = Drifting(self.model, after.p, scale)
         if phase == "echo":
             self._learn(lambda copies: self.real.masses(after.p[copies] * self.state), allowed.gradients)
@@ -162,7 +165,7 @@ class _Check:
     def _kick(self, phase: str, q: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray]:
         copies = len(q) // len(self.x)
         env, kick = self.real.force(q * self.state, np.tile(self.u[:, row], (copies, 1)))
-        scale = np.tile(self.exponent - self.model.gain, copies) if phase == "echo" else None
+        scale = self.model.scales(self.exponent) if phase == "echo" else None
         allowed = Allowance(self.model, q, np.tile(self.x[:, row], (copies, 1)), scale)
         if phase == "echo":
             self._learn(lambda copies: self.real.updates(env, copies), allowed.gradients)
@@ -180,7 +183,8 @@ class _Check:
         bound, more = nudge_bound(self.model, q, u, self.target[:, row], self.exponent)
         for name, error in more.items():
             self.allowed[name] += error
-        return np.concatenate([nudge, -nudge]), np.tile(bound, (2, 1))
+        plus, minus = self.model.shares(len(nudge))
+        return np.concatenate([nudge * plus, -nudge * minus]), np.concatenate([bound * plus, bound * minus])
 
     @property
     def _scale(self) -> np.ndarray:
@@ -193,12 +197,13 @@ class _Check:
 
     def _learn(self, updates: Callable[[np.ndarray], Gradient], allowed: Words) -> None:
         """Add the contrast of what ``updates`` sums over samples to the gradient, and its bound."""
+        sides = 1 if self.design.rule.counted else 2
         for exponent in np.unique(self.exponent):
             chosen = np.flatnonzero(self.exponent == exponent)
             eps = float(self._scale[chosen[0], 0]) * self.state
             for sign, copies in ((1, chosen), (-1, chosen + len(self.x))):
                 for name, g in updates(copies).items():
-                    self.gradient[name] += -sign * self.design.dynamics.cost_scale / (2 * eps) * g
+                    self.gradient[name] += -sign * self.design.dynamics.cost_scale / (sides * eps) * g
         for name, bound in allowed.items():
             self.allowed[name] += bound
 

@@ -63,7 +63,8 @@ def _tensors(design: Design, values: Values, x: np.ndarray, y: np.ndarray | None
     yield "input", x
     yield from ((s, seen[s]) for s in design.states)
     yield "momenta", run.p
-    yield from ((name, v) for name, v in seen.items() if name in design.fractions and name not in (*design.states, "u"))
+    others = (*design.states, "u", *design.strengths)
+    yield from ((name, v) for name, v in seen.items() if name in design.fractions and name not in others)
     if design.hardware.cost is not None:
         outputs = adjoint.outputs(design, values, x)
         yield "output", outputs
@@ -91,7 +92,7 @@ def reach(design: Design, values: Values, x: np.ndarray) -> dict[str, float]:
     By the vector that it makes or the state that it kicks; infinite where nothing clips within eight times."""
     env, found = trajectory(design, values, x), {}
     for made, sweep in zip(design.passes, design.sweeps, strict=True):
-        if made.opcode == Opcode.OUTER or made.expr is None or not (made.result or made.state):
+        if made.opcode == Opcode.OUTER or made.expr is None or made.contrast or not (made.result or made.state):
             continue
         units = design.hardware.activate if made.opcode == Opcode.FORWARD else design.hardware.step
         held = _held(design, made, sweep.block, units[sweep.kind], env)

@@ -42,7 +42,7 @@ def _kicks(design: Design, values: Mapping[str, np.ndarray], q: np.ndarray, u: n
     for state, units in design.states.items():
         places[state] = q[:, start:start + units]
         start += units
-    _, found = force(design.passes, design, {**places, "u": u}, values)
+    _, found = force(design.forces, design, {**places, "u": u}, values)
     return np.concatenate([np.broadcast_to(found.get(s, 0.0), v.shape) for s, v in places.items()], axis=1)
 
 

@@ -29,6 +29,10 @@ class Traced(IntegerModel):
         super()._step(s, row, where, *rest, **options)
         self._keep(s, where)
 
+    def _step_back(self, copies: State, where: Place, *rest) -> None:
+        super()._step_back(copies, where, *rest)
+        self._keep(copies, where)
+
     def _turn(self, s: State, nudge, where: Place, *rest) -> None:
         super()._turn(s, nudge, where, *rest)
         self._keep(s, where)

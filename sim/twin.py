@@ -135,6 +135,13 @@ class Twin(Device):
         self._raise(self._registers("update", expected, got) or miscounted)
         return expected
 
+    def shrink(self, rates: dict[str, int]) -> Run:
+        expected, got = self.golden.shrink(rates), self.chip.shrink(rates)
+        miscounted = self._counted("shrink", 2, expected, got)
+        self._same_gradients("shrink")
+        self._raise(miscounted)
+        return expected
+
     def clear(self) -> None:
         self.golden.clear()
         self.chip.clear()
@@ -189,6 +196,8 @@ class Twin(Device):
     def _located(self, entry: str, x: np.ndarray, target: np.ndarray) -> Divergence | None:
         """The first step of the first pair that goes wrong, if running it again does, one pair at a time."""
         entry = "learn" if entry == "unchecked" else entry
+        if self.design.rule.counted and entry == "learn":  # whose steps are those of an un-nudged run
+            entry = "echo"
         if not isinstance(self.chip, ChipDevice):
             return None
         for start in range(0, len(x), 2):

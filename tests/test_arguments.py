@@ -59,7 +59,7 @@ ARGUMENTS = {
     "class of dynamics": (dict(dynamics=el.Leapfrog), "dynamics must be an object, write Leapfrog(...), not the class "
                                                       "Leapfrog"),
     "dynamics": (dict(dynamics=0.25), "dynamics must be el.Leapfrog(dt=0.25), not 0.25"),
-    "rule": (dict(rule="echo"), "rule must be el.HamiltonianEcho() or None, not 'echo'"),
+    "rule": (dict(rule="echo"), "rule must be el.HamiltonianEcho(), another rule, or None, not 'echo'"),
     "board": (dict(board=["icebreaker"]), "board must be one of icebreaker, ulx3s-85f, not ['icebreaker']"),
     "lanes": (dict(lanes=2.0), 'lanes must be a whole number from 1 to 128 or "auto", not 2.0'),
     "no lanes": (dict(lanes=None), 'lanes must be a whole number from 1 to 128 or "auto", not None'),

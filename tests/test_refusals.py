@@ -96,6 +96,9 @@ ENERGIES = {
         r"inputs and outputs, not mat1 and mat2 shapes cannot be multiplied \(1x6 and 3x4\)",
     ),
     "force at the origin": (lambda s, q, u: torch.sqrt(q).sum(), r"dV/dq must be finite at q = 0, u = 0, .*, not inf"),
+    "joint": (lambda s, q, p, u: q @ q + p @ p, r"an energy of positions and momenta together is not separable, and "
+              r"its steps cannot be undone bit for bit; write a potential energy\(self, q, u\) and, unless it is "
+              r"\|p\|\^2 / 2, a kinetic\(self, p\), not \(q, p, u\)"),
     "arguments": (lambda s, q: q @ q, r"wrong arguments; declare it as energy\(self, q, u\), not \(q\)"),
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ from test_machine import base, compiled, data
 import echolith as el
 from echolith.compiler.cut import commands, cut
 from echolith.compiler.isa import Opcode
-from echolith.compiler.registers import Bank, address
+from echolith.compiler.registers import Bank, Flag, address
 from echolith.host.session import Session
 from echolith.host.stream import fetches
 from echolith.rtl import units
@@ -278,6 +278,35 @@ def overwritten(chip, run):
 def test_what_is_no_state_is_found_too(damaged, damage, text):
     found = re.fullmatch(text, str(damaged(blocks(), damage).divergence))
     assert found and abs(int(found[1]) - int(found[2])) == 1
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_failed_return_names_step_and_state_and_keeps_the_weights(simulate, again):
+    """A chip whose momentum is off from some step back on; or was, once."""
+    design, chip = blocks(), simulate(blocks())
+    chip.write(from_values(design, design.values))
+    chip.clear()
+    run, states, before = chip.run_held, chip.states, chip.read()
+    back = len(commands(design.program, design.entries["echo"])) * 2 // 3
+
+    def astray(program, entry, x, target):
+        q, p = states(program, entry, x, target)
+        p[0, 2, 1] ^= again and len(commands(program, 0)) > back
+        return q, p
+
+    chip.states = astray
+    chip.run_held = lambda entry, *rest: dataclasses.replace(run(entry, *rest), flags=1 << Flag.ECHO)
+    try:
+        with pytest.raises(el.RangeError) as error:
+            Session(design, chip).fit(*samples(design), batch_size=SAMPLES)
+    finally:
+        del chip.run_held, chip.states
+    place = r"\(return, step \d+, sample 1, copy 0: momentum of \w+\[2\]: expected -?\d+, got -?\d+\)"
+    place = place if again else r"\(and does when it is run again\)"
+    assert re.match(rf"the un-nudged copy did not return to its initial state {place}: the chip is faulty or "
+                    "overclocked; ", str(error.value))
+    for name, found in chip.read().items():
+        np.testing.assert_array_equal(found, before[name])
 
 
 @pytest.mark.slow

@@ -1,0 +1,140 @@
+"""How parameters learn: what the user chooses besides energy, cost and dynamics."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from echolith.compiler.design import Rule
+from echolith.compiler.errors import CompileError
+
+__all__ = ["AnyRule", "EchoBackpropagation", "HamiltonianEcho", "LagrangianEcho", "named"]
+
+_BOUNDARIES = {
+    "initial": "its gradient has a residual that needs the derivative of the last state by every parameter",
+    "both": "its trajectory solves a boundary-value problem, which steps in time do not",
+    "periodic": "its trajectory solves a boundary-value problem, which steps in time do not",
+}
+
+
+@dataclass(frozen=True)
+class HamiltonianEcho:
+    """Recurrent Hamiltonian echo learning: nudged echoes +- of the forward run, back to the start.
+
+    Parameters
+    ----------
+    cost_at : str
+        ``"last"``: cost(q, y) at the last substep's position; ``"every"``: the sum of the costs at the last substep
+        of every input row; ``"mean"``: their mean over the rows.
+    check : int
+        The exact return of an un-nudged copy is checked in the first of so many batches; 1: in every one. Where cost
+        derivatives before the last step are not kept on the chip, that copy runs anyway, and is always checked.
+    weight_decay : bool
+        Hardware that can add weights to their gradients, for `Session.fit(weight_decay=)`.
+    """
+
+    cost_at: str = "last"
+    check: int = 16
+    weight_decay: bool = False
+
+    def __post_init__(self) -> None:
+        if self.cost_at not in ("last", "every", "mean"):
+            raise CompileError(f'cost_at must be "last", "every" or "mean", not {self.cost_at!r}')
+        _checked(self.check, self.weight_decay)
+
+    @property
+    def lowered(self) -> Rule:
+        """What the chip does."""
+        return Rule(type(self).__name__)
+
+
+@dataclass(frozen=True)
+class LagrangianEcho(HamiltonianEcho):
+    """Lagrangian echo learning: two trajectories of the nudged Lagrangian L + beta * cost that meet a boundary
+    condition, and the contrast of dL/dparameter along them.
+
+    On the chip the condition is the final one: nudged trajectories share the free one's last position and momentum.
+    Reversible dynamics reach them by running back, which is the Hamiltonian echo: dL/dparameter at given (q, qdot) is
+    -dH/dparameter at (q, p). `boundaries.boundary_gradient` has all conditions in float64.
+
+    Parameters
+    ----------
+    boundary : str
+        ``"final"``. ``"initial"``, ``"both"`` and ``"periodic"`` are refused with the reason.
+    dissipation : float
+        Damping rate of the momenta; on the chip 0.
+    """
+
+    boundary: str = "final"
+    dissipation: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.boundary in _BOUNDARIES:
+            raise CompileError(f'boundary must be "final" on a chip: {_BOUNDARIES[self.boundary]}; '
+                               f"boundary_gradient(...) computes it in float64, not {self.boundary!r}")
+        if self.boundary != "final":
+            raise CompileError(f'boundary must be "final", "initial", "both" or "periodic", not {self.boundary!r}')
+        if self.dissipation:
+            raise CompileError("dissipation must be 0 on a chip: a damped momentum loses bits that its echo would need "
+                               "back, so many more with every step; boundary_gradient(...) computes it in float64, not "
+                               f"{self.dissipation!r}")
+
+
+@dataclass(frozen=True)
+class EchoBackpropagation:
+    """Hamiltonian echo backpropagation: parameters have momenta, their gradient words.
+
+    Every step counts them down by dt * dV/dparameter on the way forward and up on the way back. At the turn the cost
+    kicks the state, p -= +-eta * dcost/dq, so that what is left of a sample is its -+eta * dcost/dparameter; without a
+    kick momenta return bit for bit. The decay step between batches moves parameters by their momenta and damps these:
+    `fit`'s learning rate and momentum. While samples run, parameters stay where they are (their mass is large).
+
+    Lopez-Pastor and Marquardt, PRX 13, 031020 (2023). The cost is that of the last step.
+
+    Parameters
+    ----------
+    averaged : bool
+        Every sample runs with +eta and -eta, side by side, which cancels even orders of eta. False: the sign
+        alternates from sample to sample, in half the time.
+    check : int
+        An un-nudged run of its own checks the exact return in the first of so many batches.
+    weight_decay : bool
+        As of `HamiltonianEcho`.
+    """
+
+    averaged: bool = True
+    check: int = 16
+    weight_decay: bool = False
+    cost_at: ClassVar[str] = "last"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.averaged, bool):
+            raise CompileError(f"averaged must be True or False, not {self.averaged!r}")
+        _checked(self.check, self.weight_decay)
+
+    @property
+    def lowered(self) -> Rule:
+        """What the chip does."""
+        return Rule(type(self).__name__, counted=True, runs=2 if self.averaged else 1)
+
+
+AnyRule = HamiltonianEcho | EchoBackpropagation
+_NAMES = ("HamiltonianEcho", "LagrangianEcho", "EchoBackpropagation")
+
+
+def named(name: str, cost_at: str | None = None) -> AnyRule:
+    """The rule of a name, with its defaults; the cost at the last step if not told."""
+    if name not in _NAMES:
+        raise CompileError(f"rule must be {', '.join(_NAMES)}, not {name!r}")
+    if name == "EchoBackpropagation":
+        if cost_at not in (None, "last"):
+            raise CompileError(f'{name} has its cost at the last step: cost_at must be "last", not {cost_at!r}')
+        return EchoBackpropagation()
+    return (LagrangianEcho if name == "LagrangianEcho" else HamiltonianEcho)(cost_at or "last")
+
+
+def _checked(check: object, weight_decay: object) -> None:
+    if not isinstance(weight_decay, bool):
+        raise CompileError("weight_decay must be True or False, whether hardware for it is made; how much is told to "
+                           f"fit, not {weight_decay!r}")
+    if isinstance(check, bool) or not isinstance(check, int) or check < 1:
+        raise CompileError(f"check must be a number of batches, at least 1, not {check!r}")
