@@ -3,7 +3,7 @@
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
@@ -125,7 +125,7 @@ def _registered(m: Module, value):
 
 def _product(m: Module, platform, a, b):
     """Behind operand and product registers: those of one multiplier, if the operands fit it."""
-    a, b = Value.cast(a), Value.cast(b)
+    a, b = (Const(v, signed(bits_for(v, require_sign_bit=True))) if isinstance(v, int) else v for v in (a, b))
     widest = max(len(a), len(b))
     m.submodules += (cell := multiplier(platform, width=widest) if widest <= WIDEST else Multiplier(width=widest))
     m.d.comb += [cell.a.eq(a), cell.b.eq(b)]

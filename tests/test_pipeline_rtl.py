@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from amaranth.hdl import Module, Signal, signed
 from amaranth.sim import Simulator
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from echolith.compiler.pipeline import Builder, apply, evaluate, latency, schedule
@@ -47,6 +47,12 @@ class Draft:
         short = WIDTH - self.bits(a)
         a = self.add("shl", a, n=short) if short > 0 else a
         return self.add("table", self.add("sat", a, n=WIDTH), n=slot)
+
+
+def widest_constant():
+    """A constant whose highest bit is that of the widest operand: of a sign, were it taken for a signed word."""
+    builder = Builder(("x", 2))
+    return dataclasses.replace(builder.build(y=builder("mul", builder("const", n=2), 0)), deep=True), []
 
 
 @st.composite
@@ -122,6 +128,7 @@ def stimulus(pipeline, count, seed):
 
 @settings(max_examples=60, deadline=None)
 @given(pipelines(), st.integers(0, 1 << 16))
+@example(widest_constant(), 0)
 def test_circuit_equals_evaluate(drawn, seed):
     pipeline, tables = drawn
     columns = stimulus(pipeline, 24, seed)

@@ -1,1 +1,0 @@
-../../echolith/__init__.py
