@@ -1,6 +1,7 @@
 """Formats and pipelines: the one lossy step, from a float network to the numbers and circuits of the chip."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -170,7 +171,8 @@ def _stretched(case: Case, f: Mapping[str, int]) -> dict[str, np.ndarray]:
 
 
 def _sums(case: Case, width: int, learns: bool) -> dict[str, int]:
-    """Of forward sweeps' sums; those with a drive share the drives' one format, z."""
+    """Of forward sweeps' sums; those with a drive share the drives' one format, z. Those that are added up share the
+    coarsest of theirs: the others' finer bits would be lost, and room to grow is what they may need."""
     passes = [p for name, part in case.parts.items() if name != "levels" for p in part]
     ranges = {p.acc: float(np.abs(case.samples.values[p.acc]).max(initial=0.0)) for p in passes
               if p.opcode == Opcode.FORWARD}
@@ -180,7 +182,16 @@ def _sums(case: Case, width: int, learns: bool) -> dict[str, int]:
         return min(fraction(_room(largest, learns), width, 1.0), width - 3)
 
     z = bits(max((ranges[n] for n in driven or ranges), default=0.0))
-    return {"z": z} | {n: z if n in driven else bits(r) for n, r in ranges.items()}
+    own = {n: z if n in driven else bits(r) for n, r in ranges.items()}
+    whole: dict[str, int] = {}
+    for name, frac in own.items():
+        whole[_node(name)] = min(frac, whole.get(_node(name), frac))
+    return {"z": z} | {name: whole[_node(name)] for name in own}
+
+
+def _node(acc: str) -> str:
+    """The node that a sum is a part of."""
+    return re.sub(r"(_\d*)+$", "", acc)
 
 
 def _room(largest: float, learns: bool, growth: float = _GROWTH) -> float:

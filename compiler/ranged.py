@@ -14,6 +14,7 @@ __all__ = ["ranged"]
 _SEARCH = 12  # runs until the nudge fits
 _STEPS = 1024  # integrator steps of them; longer samples are ranged while learning
 _HEADROOM = 6  # bits
+_FALL = 4  # bits by which the gain of a stack may fall below its first one: layers' gradients grow unlike each other
 _SAMPLES = 32  # calibration samples
 
 
@@ -57,7 +58,8 @@ def ranged(design: Design, samples: Samples, like: Design | None) -> Design:
         model, out = learned()
     longer = math.ceil(math.log2(design.dynamics.steps / rows))
     if like is None:
-        design = _with_headroom(design, model, _HEADROOM + longer)
+        design = _with_headroom(design, model, _HEADROOM + longer + (_FALL if design.errors else 0))
+        model, out = learned()
     return dataclasses.replace(design, gain=_gain(design, model, out.leading, _HEADROOM + longer))
 
 

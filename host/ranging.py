@@ -18,6 +18,7 @@ __all__ = ["Ranging"]
 
 _LIMIT = 31  # of both settings
 _ROOM = 3  # bits that a settled gradient leaves free
+_CALM = 4  # batches at one gain, none large, before it rises: momentum fills up, and what is large is known one late
 
 
 class Ranging:
@@ -33,17 +34,18 @@ class Ranging:
         self.design, self.device = design, device
         self.used = 0
         self._large = False
+        self._calm = 0
 
     def text(self) -> str:
         """The settings, for a checkpoint."""
-        return f"{self.device.response} {self.device.gain} {int(self._large)}"
+        return f"{self.device.response} {self.device.gain} {int(self._large)} {self._calm}"
 
     @staticmethod
     def valid(text: str) -> bool:
-        return re.fullmatch(r"\d\d? \d\d? [01]", text) is not None
+        return re.fullmatch(rf"\d\d? \d\d? [01] [0-{_CALM}]", text) is not None
 
     def restore(self, text: str) -> None:
-        self.device.response, self.device.gain, large = map(int, text.split())
+        self.device.response, self.device.gain, large, self._calm = map(int, text.split())
         self._large = bool(large)
 
     def _apart(self, run: Run) -> int:
@@ -64,11 +66,12 @@ class Ranging:
         gain, highest = self.device.gain, self._highest(run)
         if gain and (self._large or gain > highest):
             return gain, -1
-        return gain, int(not self._large and gain < highest - 1)
+        return gain, int(self._calm == _CALM and gain < highest - 1)
 
     def move(self, run: Run, updated: Run, change: int) -> None:
         """Settings for the next batch."""
         self._large = bool(updated.flags >> Flag.LARGE & 1)
+        self._calm = 0 if change or self._large else min(self._calm + 1, _CALM)
         self.device.gain += change
         apart = self._apart(run)
         self.device.response = min(max(self.device.response - (apart > 0) + (apart < 0), 0), _LIMIT)
