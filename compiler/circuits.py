@@ -10,7 +10,7 @@ from echolith.compiler.alike import Alike
 from echolith.compiler.errors import CompileError
 from echolith.compiler.formats import fraction
 from echolith.compiler.ir import Expr
-from echolith.compiler.isa import Opcode
+from echolith.compiler.isa import KIND_BITS, STEP_BITS, Opcode
 from echolith.compiler.lower import Fixed, Lowering
 from echolith.compiler.pipeline import Builder, Pipeline
 from echolith.compiler.resolution import REACHES, Output, inaccuracy, spread
@@ -20,7 +20,7 @@ from echolith.compiler.sweep import Sweep
 
 __all__ = ["Circuits", "circuits"]
 
-_KINDS = 16  # pipelines of one unit
+_ACTIVATIONS, _STEPS = 1 << KIND_BITS, 1 << STEP_BITS  # pipelines of one unit
 
 
 @dataclass
@@ -64,15 +64,15 @@ def circuits(passes: Sequence[Pass], flow: Flow, states: Mapping[str, int], bloc
 
     ``blocks`` names the block of every matrix and drive, ``fractions`` holds the formats of states, blocks, drives and
     vector parameters, ``values`` calibrated samples of every vector and parameter by name."""
-    most = 0
+    most = left = 0
     for apart in (0, 1, 2, 4, 8, 99):  # bits by which formats may be coarser than their ranges need
         lower = _Lower(passes, flow, states, blocks, fractions, values, vectors, width, segments, accumulator, lanes,
                        given, apart, narrow)
         found = lower.run()
-        most = max(len(found.activate), len(found.step))
-        if most <= _KINDS:
+        most, left = max((len(found.activate), _ACTIVATIONS), (len(found.step), _STEPS), key=lambda n: n[0] / n[1])
+        if most <= left:
             return found
-    raise CompileError(f"energy: must need at most {_KINDS} element-wise circuits; use fewer different functions in "
+    raise CompileError(f"energy: must need at most {left} element-wise circuits; use fewer different functions in "
                        f"energy, read-out and cost, or one vector for terms of the same form, not {most}")
 
 

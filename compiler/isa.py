@@ -40,7 +40,7 @@ OUTER gather x: column i of walk n is V[I[FIRST + n * COLUMNS + i]].
 from enum import IntEnum
 
 __all__ = [
-    "BUFFERS", "DRIFT_BITS", "KIND_BITS", "LOOP_BITS", "VARIANT", "Context", "Dest", "Field", "Opcode",
+    "BUFFERS", "DRIFT_BITS", "KIND_BITS", "LOOP_BITS", "STEP_BITS", "VARIANT", "Context", "Dest", "Field", "Opcode",
     "Pairing", "Setting", "UpdateMode", "exec_word", "loop_word", "paired_word", "set_word",
 ]
 
@@ -48,6 +48,7 @@ BUFFERS = 4  # of inputs and drives
 LOOP_BITS = 16  # of a loop's count
 VARIANT = 24  # bit of ROW: move the older record's offset; of GUARD: go on at the address for the last pair
 KIND_BITS = 4
+STEP_BITS = KIND_BITS + 1  # of a step pipeline's kind
 DRIFT_BITS = 2
 
 
@@ -127,7 +128,7 @@ class Field(IntEnum):
     SPREAD = 11  # read the sample's half of PAIR instead of the context itself
     CLEAR = 12  # UNITS: write zeros
     CHECK = 13  # UNITS: raise Flag.ECHO unless zero; nothing is written
-    TARGET = 14  # FETCH: to the target memory
+    TARGET = 14  # FETCH: to the target memory; TRANSPOSED, UNITS: the highest bit of KIND
     # The general machine's
     VALUE = 15  # TRANSPOSED, UNITS: the result, wrapped, goes to the vectors at PLACE; neither kick nor drift
     KIND = 16  # four bits: which of the pipelines; UPDATE: 0 for the lanes, else 1 + vector parameter
@@ -153,7 +154,8 @@ class Pairing(IntEnum):
 def exec_word(opcode: Opcode, context: int = 0, dest: int = 0, kind: int = 0, drift_kind: int = 0,
               **options: bool) -> int:
     """An execution word; ``options`` are lower-case names of `Field`."""
-    word = opcode << 28 | context | dest << Field.DEST | kind << Field.KIND | drift_kind << Field.DRIFT_KIND
+    word = opcode << 28 | context | dest << Field.DEST | drift_kind << Field.DRIFT_KIND
+    word |= kind % (1 << KIND_BITS) << Field.KIND | kind >> KIND_BITS << Field.TARGET
     for name, on in options.items():
         word |= bool(on) << Field[name.upper()]
     return word

@@ -114,12 +114,10 @@ def _reading(case: Case, f: Mapping[str, int], width: int) -> dict[str, int]:
 
 
 def _joins(case: Case, f: Mapping[str, int], width: int) -> dict[str, int]:
-    """Of a stack: errors, nudges from above, operands of gradients between layers."""
+    """Of a stack: nudges from above, operands of gradients between layers."""
     if case.joins is None or not case.learn:
         return {}
-    names = {p.result for p in case.passes if p.contrast}
-    names |= {p.result for p in case.joins.backward if p.result.startswith(SLOPE)}
-    found = {n: fraction(_largest(case, n), width, 4.0) for n in names}
+    found: dict[str, int] = {}
     beside = {n for p in case.joins.backward for n in (p.q, p.result) if n.startswith(NUDGES)}
     if beside:  # parts of one vector, which a block of -1/2 brings to the states
         words = f["readout"] + width - NUDGE + 3  # fraction bits of sums that become nudges, those of the states too

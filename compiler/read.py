@@ -21,6 +21,8 @@ from echolith.compiler.values import Classes, Fixed, Part, Store, Value
 
 __all__ = ["read"]
 
+_SHAPES = frozenset(("squeeze", "unsqueeze", "t", "transpose"))  # in place, they write nothing
+
 _LIKE = {"zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0}
 _FLOAT = "keep float64: the compiler chooses the number format"
 _NORMS = {"native_batch_norm": 5, "_native_batch_norm_legit": 5, "cudnn_batch_norm": 5}  # place of ``training``
@@ -112,7 +114,8 @@ def _live(trace: Trace, store: Store) -> set[torch.fx.Node]:
         if node in live:
             _evaluating(node, site)
     for node, site in sites:
-        if _overload(node)._schema.is_mutable and (node not in live or _given(node)):
+        lost = node not in live and site.operator not in _SHAPES  # nn.Linear without bias squeezes its own result
+        if _overload(node)._schema.is_mutable and (lost or _given(node)):
             raise site.refuse("a tensor is written in place", "build a new tensor instead", site.operator)
     return live
 

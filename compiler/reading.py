@@ -6,11 +6,12 @@ from functools import reduce
 
 from echolith.compiler.differentiate import derivative
 from echolith.compiler.flow import Derivation
-from echolith.compiler.graph import Affine, Graph, Term
+from echolith.compiler.graph import Affine, Graph, Reduce, Term
 from echolith.compiler.ir import const, var
 from echolith.compiler.ops import add, mul
 from echolith.compiler.repeats import Repeats
-from echolith.compiler.steps import DELTA, ERROR, FINE, OUTPUT, SLOPE, Flow, Linear, Map, Outer, error
+from echolith.compiler.shared import Value, shared
+from echolith.compiler.steps import DELTA, ERROR, FINE, OUTPUT, SLOPE, VALUE, Flow, Linear, Map, Outer, error
 
 __all__ = ["derive_joins", "derive_reading"]
 
@@ -90,7 +91,7 @@ class _Joins(_Reading):
 
     def __init__(self, graph: Graph, dt: float, learn: bool, first: Flow):
         first.values |= graph.values
-        super().__init__(graph, dt, learn, first)
+        super().__init__(shared(graph, VALUE), dt, learn, first)
 
     def run(self) -> Flow:
         for name, node in self.graph.nodes.items():
@@ -107,3 +108,16 @@ class _Joins(_Reading):
             self._parameters(1 / self.dt)
             self._refine(back)
         return self.flow
+
+    def _forward(self, name: str, node: Affine | Reduce | Value) -> None:
+        if not isinstance(node, Value):
+            super()._forward(name, node)
+            return
+        self.flow.map(name, node.length, node.expr)
+
+    def _backward(self, name: str) -> None:
+        node, adjoint = self.graph.nodes[name], self.adjoints.get(name, const(0))
+        if not isinstance(node, Value):
+            super()._backward(name)
+        elif adjoint != const(0):
+            self._returned(node.expr, var(self.flow.map(f"{name}_t", node.length, adjoint)), node.length)

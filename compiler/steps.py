@@ -14,7 +14,7 @@ import numpy as np
 from echolith.compiler.graph import Affine, Bias, Dense, Term
 from echolith.compiler.ir import Expr, var
 
-__all__ = ["DELTA", "ERROR", "FINE", "LANES", "ONE", "OUTPUT", "SLOPE", "Accumulate", "Drive", "Flow", "Gather", "Kick",
+__all__ = ["DELTA", "ERROR", "FINE", "LANES", "ONE", "OUTPUT", "SLOPE", "VALUE", "Accumulate", "Drive", "Flow", "Gather", "Kick",
            "Linear", "Map", "Matrix", "Maximum", "Outer", "Step", "dense", "error", "fed", "window", "window_text"]
 
 ONE = "1"  # the vector of the constant one
@@ -24,6 +24,7 @@ DELTA = "out:delta"  # the cost derivatives as row operands
 ERROR = "out:error"  # minus twice as much as a vector
 FINE = ":fine"  # behind the name of row operands, those that gradients are made of
 LANES = "out:lanes"  # the matrix from row operands to the nudges of the states
+VALUE = "out:v"  # and a number: what several places between the layers of a stack read
 SLOPE = "out:slope:"  # and the state: ERROR times the derivative of the read-out
 
 

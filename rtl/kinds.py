@@ -4,7 +4,7 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from echolith.compiler.isa import KIND_BITS
+from echolith.compiler.isa import KIND_BITS, STEP_BITS
 from echolith.compiler.pipeline import Pipeline
 from echolith.rtl.pipeline import ElementPipeline, delay
 
@@ -27,7 +27,7 @@ class Kinds(wiring.Component):
         self.pipes = [ElementPipeline(p, width=width, segments=segments) for p in pipelines]
         self.latency = max(pipe.latency for pipe in self.pipes)
         super().__init__({
-            "kind": In(KIND_BITS), **self._union([[n for n, _ in p.inputs] for p in pipelines], In),
+            "kind": In(KIND_BITS if len(pipelines) <= 1 << KIND_BITS else STEP_BITS), **self._union([[n for n, _ in p.inputs] for p in pipelines], In),
             **self._union([[n for n, _ in p.outputs] for p in pipelines], Out),
             "table_w_addr": In(segments), "table_w_data": In(width), "table_w_half": In(1),
             "table_w_en": In(max(1, sum(len(p.tables()) for p in pipelines))),
