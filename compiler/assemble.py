@@ -76,7 +76,7 @@ def assembled(case: Case, formats: Formats, q: Quantised, hw: Hardware, words: P
         rule=case.rule,
         feeds=tuple(q.circuits.feeds), copies=tuple(q.circuits.copies), errors=tuple(q.circuits.errors),
         lower=case.joins.lower if case.joins else 0, between=case.joins.passes if case.joins else (),
-        strengths=_strengths(case))
+        apart=case.apart, strengths=_strengths(case))
 
 
 def _stronger(case: Case) -> dict[str, int]:

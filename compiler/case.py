@@ -60,6 +60,7 @@ class Case:
     capacity: int  # samples that the data memory should hold
     rule: Rule
     decays: bool  # weights, if so told: on hardware for it
+    apart: int  # bits by which the echoes of a stack's linear layers part further
 
     @property
     def units(self) -> int:
@@ -145,13 +146,13 @@ def case(model, dynamics: Leapfrog, rule: AnyRule | None, given, steps: int | No
     if rule is not None and (read or joined_by):
         flow = laned(flow, width)
     before = levels(found, flow, OUTPUT if read else next(iter(graph.states)), graph.outputs)
-    late, checked = {}, (joined_by, passes)
+    late, checked, apart = {}, (joined_by, passes), 0
     if joined_by and found and cost_at:
         how = (found, x, y, dynamics.dt, dynamics.substeps, cost_at)
-        layers = responses(graph, passes, flow, joined_by, *how)
-        checked = joined_by, passes
+        layers, further = responses(graph, passes, flow, joined_by, *how)
+        apart = max(further.values())
         joined_by, passes = strengthened(joined_by, passes, layers)
-        late = echoes(graph, passes, flow, joined_by, *how)
+        late = echoes(graph, passes, flow, joined_by, *how, further)
         late = {n: v for n, v in late.items() if _late(n, passes, joined_by)}
     samples = calibrate(graph, passes, flow, x, y, dynamics.dt, dynamics.substeps, cost_at, read.passes if read else (),
                         joined_by.forward if joined_by else (), late)
@@ -170,7 +171,7 @@ def case(model, dynamics: Leapfrog, rule: AnyRule | None, given, steps: int | No
     return Case(graph, flow, passes, read, joined_by, found, before, vectors, samples, timing, target, width,
                 rule is not None, plan(graph, flow, (*every, *before), width, target.overlap),
                 len(x) if room is None else room,
-                rule.lowered if rule else Rule(), bool(rule and rule.weight_decay))
+                rule.lowered if rule else Rule(), bool(rule and rule.weight_decay), apart)
 
 
 def _captured(model) -> tuple[Graph, Graph | None, Graph | None]:

@@ -244,6 +244,7 @@ class Design:
     errors: tuple[Sweep, ...] = ()  # from the contrasts of a step: gradients between layers, nudges of those below
     lower: int = 0  # units that these nudges are for
     between: tuple[Pass, ...] = ()  # what the three mean in float
+    apart: int = 0  # bits by which echoes should part further than usual, those of a stack's linear layers
     strengths: dict[str, int] = field(default_factory=dict)  # errors of layers -> bits of their stronger nudges
     shrinks: dict[str, int] = field(default_factory=dict)  # as rates, of the updates that can shrink their weights
     report: dict = field(default_factory=dict)  # what explain() prints: ranges, energy text, dt^2 lambda_max, board

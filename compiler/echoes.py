@@ -10,6 +10,7 @@ from echolith.compiler.differentiate import evaluate
 from echolith.compiler.graph import Dense, Graph
 from echolith.compiler.joins import Joins
 from echolith.compiler.kinetic import velocity
+from echolith.compiler.linearity import linear
 from echolith.compiler.reads import NUDGES
 from echolith.compiler.select import Pass
 from echolith.compiler.steps import Flow, dense, error
@@ -27,6 +28,7 @@ class _Echo:
         self.graph, self.passes, self.flow, self.joins, self.cost, self.dt = graph, passes, flow, joins, cost, dt
         self.seen: dict[str, list[np.ndarray]] = {}
         self.apart = dict.fromkeys(graph.states, 0.0)
+        self.largest = 0.0  # position or momentum on the way forward
 
     def forces(self, q: States, fed: Values, u: np.ndarray) -> tuple[Values, Values]:
         return force(self.passes, self.flow, {**q, **fed, "u": u}, self.flow.values)
@@ -92,6 +94,7 @@ class _Echo:
             if step < rows * substeps - 1:
                 kicks = self.forces(q, self.fed(q, u), u)[1]
                 p = {s: v - kicks.get(s, 0.0) for s, v in p.items()}
+            self.largest = max(self.largest, *(float(np.abs(v).max(initial=0.0)) for v in (*q.values(), *p.values())))
         copies = [(dict(q), dict(p)) for _ in range(3)]
         nudge = {s: strength * v for s, v in self.cost_slope(q, targets[:, -1]).items()}
         for (q, p), sign in zip(copies, (0.0, 1.0, -1.0), strict=True):
@@ -106,21 +109,30 @@ class _Echo:
 
 
 def responses(graph: Graph, passes: Sequence[Pass], flow: Flow, joins: Joins, cost: Cost, x: np.ndarray,
-              targets: np.ndarray, dt: float, substeps: int, cost_at: str) -> dict[str, int]:
-    """By layer: bits by which its echoes part less than those of the last one, which is read."""
+              targets: np.ndarray, dt: float, substeps: int, cost_at: str) -> tuple[dict[str, int], dict[str, int]]:
+    """By layer: bits by which its nudges must be stronger than those of the last one, which is read, so that its echoes
+    part as far as they should; and bits by which those of linear layers part further than others."""
     weak = _Echo(graph, passes, flow, joins, cost, dt)
     weak.run(x, targets, substeps, cost_at, _NUDGE)
-    top = list(graph.states)[-1]
-    return {s: int(np.rint(np.log2(weak.apart[top] / max(v, 1e-30)))) if v and s != top else 0
-            for s, v in weak.apart.items()}
+    top, further = list(graph.states)[-1], _further(graph, weak.largest)
+    found = {s: int(np.rint(np.log2(weak.apart[top] / v))) + further[s] - further[top] if v and s != top else 0
+             for s, v in weak.apart.items()}
+    return found, further
+
+
+def _further(graph: Graph, largest: float) -> dict[str, int]:
+    """Echoes of any size are exact where motion is linear: there they may part by a quarter of what states reach."""
+    alone = linear(graph)
+    return {s: max(0, int(np.ceil(np.log2(max(largest, 1e-30)))) + 1) if s in alone else 0 for s in graph.states}
 
 
 def echoes(graph: Graph, passes: Sequence[Pass], flow: Flow, joins: Joins, cost: Cost, x: np.ndarray,
-           targets: np.ndarray, dt: float, substeps: int, cost_at: str
+           targets: np.ndarray, dt: float, substeps: int, cost_at: str, further: dict[str, int]
            ) -> dict[str, list[np.ndarray]]:
     """Vectors and sums of errors and of what follows from them at every step, 0 at the last one, with echoes that part
-    by an eighth of a unit in the layer where they part most."""
+    by an eighth of a unit in the layer where they part most, or by bits ``further``."""
     weak, strong = (_Echo(graph, passes, flow, joins, cost, dt) for _ in range(2))
     weak.run(x, targets, substeps, cost_at, _NUDGE)
-    strong.run(x, targets, substeps, cost_at, _NUDGE * _APART / max(*weak.apart.values(), 1e-12))
+    most = max(weak.apart[s] / 2.0**n for s, n in further.items())
+    strong.run(x, targets, substeps, cost_at, _NUDGE * _APART / max(most, 1e-12))
     return {name: [*reversed(found), np.zeros_like(found[0])] for name, found in strong.seen.items()}

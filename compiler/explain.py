@@ -86,7 +86,12 @@ def _formats(design: Design) -> Iterator[tuple[str, str]]:
     for i, v in enumerate(design.vectors):
         yield v.parameter, f"{_format(hw.width, f[f'vector{i}'])} used, {hw.width} more bits kept"
     if hw.learn:
-        yield "response", f"exponent {design.response}: echoes part by 1/16 to 1/4 of a state unit"
+        shares = f"{_share(design.apart - 4)} to {_share(design.apart - 2)}"
+        yield "response", f"exponent {design.response}: echoes part by {shares} of a state unit"
+
+
+def _share(power: int) -> str:
+    return f"{1 << power}" if power >= 0 else f"1/{1 << -power}"
 
 
 def _format(width: int, frac: int) -> str:

@@ -19,8 +19,8 @@ _SAMPLES = 32  # calibration samples
 
 
 def ranged(design: Design, samples: Samples, like: Design | None) -> Design:
-    """Shift the nudges (or, on given hardware, the response exponent) until the echoes part by 1/16..1/8 of a unit,
-    and leave the gradient words room for growth."""
+    """Shift the nudges (or, on given hardware, the response exponent) until the echoes part by 1/16..1/8 of a unit, or
+    by `Design.apart` bits further, and leave the gradient words room for growth."""
     from echolith.sim.data import words
     from echolith.sim.model import IntegerModel
     from echolith.sim.state import Outcome
@@ -33,7 +33,7 @@ def ranged(design: Design, samples: Samples, like: Design | None) -> Design:
     if samples.missing is not None:  # of the last rows: in long samples the targets may be there
         targets = np.where(samples.missing[keep, -rows:], np.nan, targets)
     x, y = words(design, samples.inputs[keep, :rows], targets)
-    target = design.fractions["state"] - 4
+    target = design.fractions["state"] - 4 + design.apart
 
     def learned() -> tuple[IntegerModel, Outcome]:
         model = IntegerModel(dataclasses.replace(design, dynamics=short, rule=Rule()))

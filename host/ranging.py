@@ -48,12 +48,17 @@ class Ranging:
         self.device.response, self.device.gain, large, self._calm = map(int, text.split())
         self._large = bool(large)
 
+    @property
+    def _unit(self) -> int:
+        """Bits of the unit of which echoes part by a fraction: of the states', or more where motion is linear."""
+        return self.design.fractions["state"] + self.design.apart
+
     def _apart(self, run: Run) -> int:
-        """Bits by which the largest |q+ - q-| misses 1/16..1/4 of a state unit. Where momenta are counted no slots hold
+        """Bits by which the largest |q+ - q-| misses 1/16..1/4 of a unit. Where momenta are counted no slots hold
         both, and the calibrated R stays."""
         if self.design.rule.counted:
             return 0
-        leading, unit = run.response.bit_length() - 1, self.design.fractions["state"]
+        leading, unit = run.response.bit_length() - 1, self._unit
         return max(leading - (unit - 3), 0) + min(leading - (unit - 4), 0)
 
     def _highest(self, run: Run) -> int:
@@ -87,7 +92,7 @@ class Ranging:
         if response is None and self.design.rule.counted:
             response = self.device.response
         elif response is None:
-            apart = run.response.bit_length() - 1 - (self.design.fractions["state"] - 3)
+            apart = run.response.bit_length() - 1 - (self._unit - 3)
             response = self.device.response - apart
         response = min(max(response, 0), _LIMIT)
         largest = max((int(np.abs(g).max(initial=0)) for g in words.values()), default=0)
