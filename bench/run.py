@@ -15,9 +15,10 @@ __all__ = ["FIGURES", "Measured", "measure"]
 FIGURES = {
     "cycles": ("cycles", "FIGURE"), "area": ("area", "FIGURE"), "speed": ("speed", "SPEED"), "link": ("speed", "LINK"),
     "growth": ("growth", "FIGURE"), "simulation": ("simulation", "FIGURE"), "accuracy": ("accuracy", "FIGURE"),
-    "passes": ("passes", "FIGURE"), "rules": ("rules", "FIGURE"),
+    "passes": ("passes", "FIGURE"), "rules": ("rules", "FIGURE"), "stacks": ("stacks", "LEARNING"),
+    "stack-cosines": ("stacks", "COSINES"),
 }
-QUICK = tuple(name for name in FIGURES if name not in ("accuracy", "passes", "rules"))
+QUICK = tuple(name for name in FIGURES if name not in ("accuracy", "passes", "rules", "stacks", "stack-cosines"))
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,7 @@ def _stackable(rule: AnyRule, target: Board) -> None:
 def _late(name: str, passes: tuple[Pass, ...], between: Joins) -> bool:
     """Whether a vector or sum is of the echoes' contrast, or follows from one."""
     made = (*(p for p in passes if p.contrast), *between.backward)
-    return any(name in (p.result, p.acc, p.q if p.parts else p.acc) for p in made)
+    return any(name in (p.result, p.acc, p.q if p.parts else p.acc, *(g.name for g in p.gathers)) for p in made)
 
 
 def _prepared(graph: Graph) -> tuple[Graph, Graph | None]:

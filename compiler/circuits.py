@@ -21,6 +21,7 @@ from echolith.compiler.sweep import Sweep
 __all__ = ["Circuits", "circuits"]
 
 _ACTIVATIONS, _STEPS = 1 << KIND_BITS, 1 << STEP_BITS  # pipelines of one unit
+_FEW = 16  # for which passes of one form share theirs
 
 
 @dataclass
@@ -64,16 +65,19 @@ def circuits(passes: Sequence[Pass], flow: Flow, states: Mapping[str, int], bloc
 
     ``blocks`` names the block of every matrix and drive, ``fractions`` holds the formats of states, blocks, drives and
     vector parameters, ``values`` calibrated samples of every vector and parameter by name."""
-    most = left = 0
+    most, left, enough = 0, 0, None
     for apart in (0, 1, 2, 4, 8, 99):  # bits by which formats may be coarser than their ranges need
         lower = _Lower(passes, flow, states, blocks, fractions, values, vectors, width, segments, accumulator, lanes,
                        given, apart, narrow)
         found = lower.run()
         most, left = max((len(found.activate), _ACTIVATIONS), (len(found.step), _STEPS), key=lambda n: n[0] / n[1])
-        if most <= left:
+        if max(len(found.activate), len(found.step)) <= _FEW:
             return found
-    raise CompileError(f"energy: must need at most {left} element-wise circuits; use fewer different functions in "
-                       f"energy, read-out and cost, or one vector for terms of the same form, not {most}")
+        enough = enough or (found if most <= left else None)
+    if enough is None:
+        raise CompileError(f"energy: must need at most {left} element-wise circuits; use fewer different functions in "
+                           f"energy, read-out and cost, or one vector for terms of the same form, not {most}")
+    return enough
 
 
 class _Lower:
@@ -309,7 +313,7 @@ class _Lower:
     def _word(self, low: Lowering, made: Pass) -> int:
         """The result as a word; its format is chosen here unless it is known."""
         assert made.expr is not None
-        f = self.found.fractions
+        f, narrow = self.found.fractions, made.result in self.narrow  # which leaves room to grow too
         if made.value:
             frac = f.setdefault(made.result, self._vector_fraction(made.result))
             value = low(made.expr)
@@ -317,8 +321,8 @@ class _Lower:
                 return value.node  # as all copies are
             return low.b("sat", low.b("rnd", value.node, n=value.frac - frac), n=self.width)
         value = low.word(made.expr)
-        word = low.b("rnd", value.node, n=value.frac - f.setdefault(made.result, value.frac))
-        return low.b("sat", word, n=self.width - 1) if made.result in self.narrow else word
+        word = low.b("rnd", value.node, n=value.frac - f.setdefault(made.result, value.frac - 2 * narrow))
+        return low.b("sat", word, n=self.width - 1) if narrow else word
 
     def _vector_fraction(self, name: str) -> int:
         return self.alike.shared(name) if self.alike else self._own(name)

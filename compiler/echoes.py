@@ -117,7 +117,13 @@ def responses(graph: Graph, passes: Sequence[Pass], flow: Flow, joins: Joins, co
     top, further = list(graph.states)[-1], _further(graph, weak.largest)
     found = {s: int(np.rint(np.log2(weak.apart[top] / v))) + further[s] - further[top] if v and s != top else 0
              for s, v in weak.apart.items()}
-    return found, further
+    return _alike(found, top), further
+
+
+def _alike(exponents: dict[str, int], top: str) -> dict[str, int]:
+    """One bit apart is no reason for another circuit."""
+    below = sorted({n for s, n in exponents.items() if s != top})
+    return {s: n - 1 if s != top and n - 1 in below and (n - 2 not in below) else n for s, n in exponents.items()}
 
 
 def _further(graph: Graph, largest: float) -> dict[str, int]:

@@ -114,7 +114,7 @@ def _reading(case: Case, f: Mapping[str, int], width: int) -> dict[str, int]:
 
 
 def _joins(case: Case, f: Mapping[str, int], width: int) -> dict[str, int]:
-    """Of a stack: nudges from above, operands of gradients between layers."""
+    """Of a stack: nudges from above."""
     if case.joins is None or not case.learn:
         return {}
     found: dict[str, int] = {}
@@ -124,8 +124,7 @@ def _joins(case: Case, f: Mapping[str, int], width: int) -> dict[str, int]:
         most, least = words - 2, words - (width - 1)
         frac = min(max(fraction(max(_largest(case, n) for n in beside), width, 4.0), least), most)
         found |= dict.fromkeys(beside, frac) | {"nudge": words - frac}
-    fine = {p.result for p in case.joins.backward if p.result.endswith(FINE)}
-    return found | {n: fraction(_largest(case, n), width - 1, 4.0) for n in fine}
+    return found
 
 
 def _largest(case: Case, name: str) -> float:
@@ -169,8 +168,8 @@ def _stretched(case: Case, f: Mapping[str, int]) -> dict[str, np.ndarray]:
 
 
 def _sums(case: Case, width: int, learns: bool) -> dict[str, int]:
-    """Of forward sweeps' sums; those with a drive share the drives' one format, z. Those that are added up share the
-    coarsest of theirs: the others' finer bits would be lost, and room to grow is what they may need."""
+    """Of forward sweeps' sums; those with a drive share the drives' one format, z. Of those that are added up none has
+    more than a bit below the coarsest: what is lost in the sum is better used as room to grow."""
     passes = [p for name, part in case.parts.items() if name != "levels" for p in part]
     ranges = {p.acc: float(np.abs(case.samples.values[p.acc]).max(initial=0.0)) for p in passes
               if p.opcode == Opcode.FORWARD}
@@ -184,7 +183,7 @@ def _sums(case: Case, width: int, learns: bool) -> dict[str, int]:
     whole: dict[str, int] = {}
     for name, frac in own.items():
         whole[_node(name)] = min(frac, whole.get(_node(name), frac))
-    return {"z": z} | {name: whole[_node(name)] for name in own}
+    return {"z": z} | {n: frac if n in driven else min(frac, whole[_node(n)] + 1) for n, frac in own.items()}
 
 
 def _node(acc: str) -> str:

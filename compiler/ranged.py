@@ -53,6 +53,8 @@ def ranged(design: Design, samples: Samples, like: Design | None) -> Design:
             break
         if like is None and not design.backs and not design.errors:
             design = _shifted(design, error)
+        elif like is None and design.errors and error > 0:  # samples' exponents would end at 0
+            design = dataclasses.replace(_scaled_down(design, error), response=design.response)
         else:
             design = dataclasses.replace(design, response=min(max(design.response - error, 0), 31))
         model, out = learned()

@@ -3,6 +3,7 @@ are computed once, and what comes back to them is added up before it goes throug
 gate is one; written out, every way back would be a function of its own.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from echolith.compiler.differentiate import exchanged, names
 from echolith.compiler.graph import Affine, Graph
 from echolith.compiler.ir import Expr, var
+from echolith.compiler.linearity import degree
 from echolith.compiler.ops import intern
 from echolith.compiler.steps import error
 
@@ -25,8 +27,8 @@ class Value:
 
 
 def shared(graph: Graph, prefix: str) -> Graph:
-    """The graph with a `Value`, named ``prefix`` and a number, for every function of two vectors or more that is read
-    twice or more, or multiplied with another vector; largest first."""
+    """The graph with a `Value`, named ``prefix`` and a number, for every function of two vectors or more, or one that
+    is no polynomial, that is read twice or more, or multiplied with another vector; largest first."""
     while (found := _largest(graph)) is not None:
         name = f"{prefix}{sum(isinstance(n, Value) for n in graph.nodes.values())}"
         graph = _named(graph, found, name)
@@ -43,7 +45,8 @@ def _largest(graph: Graph) -> Expr | None:
     factors = {a for e in seen if e.op == "mul" and all(names(x) & vectors for x in e.args) for a in e.args}
     errors = set(map(error, graph.fed))
     found = [e for e, n in parents.items()
-             if (n > 1 or e in factors) and len(names(e) & vectors) > 1 and not names(e) & errors]
+             if not names(e) & errors and (n > 1 and math.isinf(degree(e, dict.fromkeys(vectors, 1)))
+                                           or (n > 1 or e in factors) and len(names(e) & vectors) > 1)]
     return max(found, key=_size, default=None)
 
 

@@ -14,8 +14,10 @@ import numpy as np
 from echolith.compiler.graph import Affine, Bias, Dense, Term
 from echolith.compiler.ir import Expr, var
 
-__all__ = ["DELTA", "ERROR", "FINE", "LANES", "ONE", "OUTPUT", "SLOPE", "VALUE", "Accumulate", "Drive", "Flow", "Gather", "Kick",
-           "Linear", "Map", "Matrix", "Maximum", "Outer", "Step", "dense", "error", "fed", "window", "window_text"]
+__all__ = [
+    "DELTA", "ERROR", "FINE", "LANES", "ONE", "OUTPUT", "SLOPE", "VALUE", "Accumulate", "Drive", "Flow", "Gather",
+    "Kick", "Linear", "Map", "Matrix", "Maximum", "Outer", "Step", "dense", "error", "fed", "window", "window_text",
+]
 
 ONE = "1"  # the vector of the constant one
 # Of a read-out that has passes of its own (see `reads`). A user's names have no colon.

@@ -13,7 +13,7 @@ from echolith.compiler.reference import bptt
 from echolith.compiler.stacked import stack_echo
 from echolith.examples.digits import DT, SUBSTEPS, data
 
-__all__ = ["Digits", "Gate", "Layer", "compare", "main"]
+__all__ = ["Chain", "Digits", "Gate", "Layer", "compare", "main"]
 
 _SAMPLES = 32
 
@@ -55,6 +55,26 @@ class Digits(el.Stack):
 
     def predict(self, q):
         return q
+
+
+class Chain(el.Stack):
+    """Two layers with tanh(F q + f) between; a readout C q + d."""
+
+    outputs = 10
+
+    def __init__(self, units: int = 32, width: int = 16):
+        parts = {"low": Layer(8, units), "map": nn.Linear(units, width), "tanh": nn.Tanh(), "high": Layer(width, units)}
+        super().__init__(parts, inputs=8)
+        self.C = nn.Linear(units, self.outputs)
+        with torch.no_grad():  # as of `digits.Digits`
+            self.get_parameter("low.W.weight").mul_(3)
+            self.get_parameter("low.B.weight").mul_(3)
+
+    def cost(self, q, y):
+        return nn.functional.binary_cross_entropy_with_logits(self.C(q), y, reduction="sum")
+
+    def predict(self, q):
+        return self.C(q)
 
 
 def compare(samples: int = _SAMPLES) -> dict[str, tuple[float, float]]:

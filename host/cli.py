@@ -162,7 +162,8 @@ def verify(job: Job, url: _Url = "sim:", samples: Annotated[int, typer.Option(he
 @_verb
 def bench(
     figures: Annotated[list[str] | None, typer.Argument(
-        help="cycles, area, speed, link, growth, simulation, accuracy, passes, rules [all but the last three]",
+        help="cycles, area, speed, link, growth, simulation, accuracy, passes, rules, stacks, "
+             "stack-cosines [all but the last five]",
         show_default=False)] = None,
     units: Annotated[str | None, typer.Option(help="sizes of the network, as 16,64")] = None,
     lanes: Annotated[str | None, typer.Option(help="numbers of lanes, as 8,64")] = None,
@@ -171,7 +172,7 @@ def bench(
     builds: Annotated[bool, typer.Option("--builds", help="area: place and route what is missing; hours in all")
                       ] = False,
     seeds: Annotated[int | None, typer.Option(help="of placement [5, 1 if a build takes 5 minutes], of the weights "
-                                                   "of accuracy, passes and rules [3]")] = None,
+                                                   "of accuracy, passes, rules and stacks [3]")] = None,
     results: Annotated[Path | None, typer.Option(help="where rows are kept [bench/results of a checkout]")] = None,
     plots: Annotated[Path | None, typer.Option(help="directory for pictures")] = None,
 ) -> Result:

@@ -26,8 +26,9 @@ class Kinds(wiring.Component):
     def __init__(self, pipelines: tuple[Pipeline, ...], *, width: int, segments: int):
         self.pipes = [ElementPipeline(p, width=width, segments=segments) for p in pipelines]
         self.latency = max(pipe.latency for pipe in self.pipes)
+        bits = KIND_BITS if len(pipelines) <= 1 << KIND_BITS else STEP_BITS
         super().__init__({
-            "kind": In(KIND_BITS if len(pipelines) <= 1 << KIND_BITS else STEP_BITS), **self._union([[n for n, _ in p.inputs] for p in pipelines], In),
+            "kind": In(bits), **self._union([[n for n, _ in p.inputs] for p in pipelines], In),
             **self._union([[n for n, _ in p.outputs] for p in pipelines], Out),
             "table_w_addr": In(segments), "table_w_data": In(width), "table_w_half": In(1),
             "table_w_en": In(max(1, sum(len(p.tables()) for p in pipelines))),

@@ -241,8 +241,9 @@ class UnitPath(wiring.Component):
         y = delay(m, y, self._operand - 1, "y")
         if self.hw.general:
             y = Mux(self.sweeping, y, 0)
-        feed(m, step, kind=Cat(c.kind, c.target), acc=y, q=q, r=r, table_w_addr=self.table_w_addr, table_w_data=self.table_w_data,
-             table_w_half=self.table_w_half, table_w_en=self.table_w_en[:self._step_tables],
+        feed(m, step, kind=Cat(c.kind, c.target), acc=y, q=q, r=r, table_w_addr=self.table_w_addr,
+             table_w_data=self.table_w_data, table_w_half=self.table_w_half,
+             table_w_en=self.table_w_en[:self._step_tables],
              **{f"k{i}": getattr(self, f"k{i}") for i in range(len(self.hw.vectors))})
         self._contributions(m, step)
         m.d.comb += [self.g_valid.eq(self._valid(at) & c.learn), self.g_slot.eq(self._slot(at)),

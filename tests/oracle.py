@@ -61,7 +61,7 @@ class Oracle:
 
     @property
     def kind(self):
-        return self.word >> Field.KIND & 15
+        return self.word >> Field.KIND & 15 | self.on(Field.TARGET) << 4
 
     def sample(self, slot):
         return int(self.context == Context.ECHO_B or (self.context == Context.PAIR and slot == 1))

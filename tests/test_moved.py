@@ -180,11 +180,19 @@ def test_copies_are_one_circuit():
     assert design.verify(x[:4], y[:4], url="int:")
 
 
+class Waves(Net):
+    """Seventeen functions of as many sums."""
+
+    def __init__(self, loss):
+        super().__init__(lambda s, q: sum(torch.cos((i + 1) * w(q)).sum() for i, w in enumerate(s.many)), loss)
+        self.many = nn.ModuleList(nn.Linear(6, 2) for _ in range(17))
+
+
 def test_too_many_circuits_are_refused():
     with pytest.raises(el.CompileError, match=(
             r"^energy: must need at most 16 element-wise circuits, .*; use fewer different functions in energy, "
             r"read-out and cost, or one vector for terms of the same form, not \d+$")):
-        of(Net(lambda s, q: F.scaled_dot_product_attention(*[q.view(1, 3, 2)] * 3).cos().sum(), F.mse_loss).double())
+        of(Waves(F.mse_loss).double())
 
 
 KINETIC = {

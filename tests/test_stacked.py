@@ -9,8 +9,10 @@ from test_stack import Mix, Skip
 from torch import nn
 
 import echolith as el
+from echolith.compiler.isa import KIND_BITS
 from echolith.compiler.reference import bptt
 from echolith.compiler.utilisation import copy0, work
+from echolith.examples.series import Series
 from echolith.host.session import Session
 from echolith.sim import adjoint
 from echolith.sim.device import IntegerDevice
@@ -63,12 +65,23 @@ NETS = {
     "gate": lambda: Net({"low": Rows(INPUTS), "mix": GATE(UNITS, 4), "high": Rows(4)}),
     "skip": lambda: Net({"low": Rows(INPUTS), "mid": Rows(UNITS), "mix": Skip(), "high": Rows(UNITS)},
                         {"mix": ("mid", "low")}),
+    "series": lambda: Calm(INPUTS, OUTPUTS, ROWS, blocks=1, width=5, units=UNITS, means=4),
+    "linear series": lambda: Calm(INPUTS, OUTPUTS, ROWS, blocks=1, width=5, units=UNITS, means=4, linear=True),
     "three": lambda: Net({"low": Rows(INPUTS), "first": Mix(UNITS, 5), "mid": Rows(5), "second": Mix(UNITS, 4),
                           "high": Rows(4)}),
     "encoder": lambda: Net({"encode": nn.Linear(INPUTS, 5), "low": Rows(5), "mix": Mix(UNITS, 4), "high": Rows(4)}),
     "fork": lambda: Net({"low": Rows(INPUTS), "left": Rows(UNITS), "right": Rows(UNITS), "mix": Skip(),
                          "high": Rows(UNITS)}, {"left": "low", "right": "low", "mix": ("left", "right")}),
 }
+
+
+class Calm(Series):
+    """With outputs near 1."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        with torch.no_grad():
+            self.R.weight /= 12
 
 
 class GATE(nn.Module):
@@ -102,8 +115,16 @@ def cosine(found, expected, names):
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-@pytest.mark.parametrize("cost_at", ["last", "every"])
-@pytest.mark.parametrize("name", NETS)
+def built(*fast):
+    for name in NETS:
+        for cost_at in ("last", "every"):
+            yield pytest.param(name, cost_at, marks=[] if (name, cost_at) in fast else [pytest.mark.slow])
+
+
+SHORT = [(name, cost_at) for name in NETS for cost_at in ("last", "every") if "series" not in name]
+
+
+@pytest.mark.parametrize("name, cost_at", list(built(*SHORT, ("series", "last"))))
 def test_gradients_of_all_parts_agree_with_autograd(name, cost_at):
     net, design = compiled(name, cost_at)
     x, y = data(cost_at)
@@ -116,7 +137,7 @@ def test_gradients_of_all_parts_agree_with_autograd(name, cost_at):
     assert cosine(found, expected, expected) >= 0.99999
     for part in {name.split(".")[0] for name in expected}:
         names = [name for name in expected if name.split(".")[0] == part]
-        assert cosine(found, expected, names) >= 0.9998, part
+        assert cosine(found, expected, names) >= (0.9995 if "series" in name else 0.9998), part
     sizes = [np.linalg.norm(flat(g, expected)) for g in (found, expected)]
     np.testing.assert_allclose(*sizes, rtol=0.01)
 
@@ -129,14 +150,7 @@ def test_the_adjoint_of_a_design_is_backpropagation_through_time(name):
     assert cosine(adjoint.gradient(design, design.values, x, y[:, None]), expected, expected) > 1 - 1e-9
 
 
-def built():
-    for name in NETS:
-        for cost_at in ("last", "every"):
-            fast = (name, cost_at) in (("blocks", "last"), ("skip", "every"))
-            yield pytest.param(name, cost_at, marks=[] if fast else [pytest.mark.slow])
-
-
-@pytest.mark.parametrize("name, cost_at", list(built()))
+@pytest.mark.parametrize("name, cost_at", list(built(("blocks", "last"), ("skip", "every"), ("series", "last"))))
 def test_rtl_equals_the_integer_model(name, cost_at):
     _, design = compiled(name, cost_at)
     x, y = data(cost_at)
@@ -149,6 +163,12 @@ def test_rtl_equals_the_integer_model(name, cost_at):
         assert session.echo(x[:3]).exact
         session.fit(x[:3], y[:3], epochs=2, batch_size=2, learning_rate=0.05, momentum=0.5)
     assert twin.words and twin.predicted_cycles == twin.measured_cycles and not twin.flags & 3
+
+
+def test_a_published_block_needs_more_circuits_than_the_shorter_field_names():
+    _, design = compiled("series")
+    used = {s.kind for s in (*design.feeds, *design.sweeps, *design.errors)}
+    assert max(used) >= 1 << KIND_BITS and len(design.hardware.step) == max(used) + 1
 
 
 def test_three_parties_agree():
