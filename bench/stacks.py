@@ -29,7 +29,7 @@ __all__ = ["COSINES", "LEARNING", "by_part"]
 _SEEDS, _LANES, _SAMPLES = 3, 8, 32
 _POINT, _COSINE, _SHARE = 0.01, 0.999, 0.01
 _GATES = {2: 0.9999, 6: 0.999}  # by blocks
-_ROWS, _CHANNELS, _CLASSES = 128, 8, 5
+_ROWS, _CHANNELS, _CLASSES, _UNITS = 128, 8, 5, 16
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ def _series(name: str, linear: bool = False) -> _Task:
 
 
 TASKS = {
-    "digits, 2 layers, tanh between": _Task(stack.Chain, digits.split, series.Task("digits", 30, 32, 0.1),
-                                           digits.SUBSTEPS),
     "BasicMotions, 2 blocks": _series("motions"), "JapaneseVowels, 2 blocks": _series("vowels"),
+    "digits, 2 layers, tanh between": _Task(stack.Chain, digits.split, series.Task("digits", 30, 32, 0.1),
+                                            digits.SUBSTEPS),
 }
 
 
@@ -173,13 +173,30 @@ def _cosines(choice: Choice, store: Store, say: Say) -> Iterator[Row]:
                     yield _untrained(linear, blocks, cost_at)
 
 
+class _Blocks(Stack):
+    """Blocks, a layer, and R q + b."""
+
+    outputs = _CLASSES
+
+    def __init__(self, blocks: int, linear: bool):
+        parts, wires = series.joined(_CHANNELS, blocks, _UNITS, _UNITS, linear)
+        super().__init__({**parts, "top": series.Oscillators(_UNITS, _UNITS, linear)}, wires, inputs=_CHANNELS)
+        self.R = torch.nn.Linear(_UNITS, _CLASSES)
+
+    def cost(self, q, y):
+        return torch.nn.functional.binary_cross_entropy_with_logits(self.R(q), y, reduction="sum")
+
+    def predict(self, q):
+        return self.R(q)
+
+
 def _untrained(linear: bool, blocks: int, cost_at: str) -> Row:
     generator = np.random.default_rng(0)
     x = generator.integers(-64, 65, (_SAMPLES, _ROWS, _CHANNELS)) / 64
     shape = (_SAMPLES,) if cost_at == "last" else (_SAMPLES, _ROWS)
     y = np.eye(_CLASSES)[generator.integers(_CLASSES, size=shape)]
     torch.manual_seed(0)
-    net = series.Series(_CHANNELS, _CLASSES, _ROWS, blocks=blocks, linear=linear)
+    net = _Blocks(blocks, linear)
     series.normalise(net, x)
     design = el.compile(net, dynamics=el.Leapfrog(series.DT), rule=el.HamiltonianEcho(cost_at), lanes=_LANES,
                         calibrate=(x, y))
@@ -190,12 +207,11 @@ def _untrained(linear: bool, blocks: int, cost_at: str) -> Row:
     others = min(value for name, value in parts.items() if name not in net.layers)
     return {"units": "linear" if linear else "log cosh", "blocks": blocks, "cost": cost_at, "cosine": whole,
             "layers": layers, "others": others, "exact": returned, "state": design.fractions["state"],
-            "stronger": list(design.strengths.values()),
             "ok": bool(returned and min(layers, others) >= _GATES[blocks])}
 
 
 COSINES = Figure(
-    title=f"Gradients of blocks of 16 units, {_ROWS} rows, untrained, 18 bits: cosine to float64, least of the layers, "
+    title=f"Gradients of blocks of {_UNITS} units, {_ROWS} rows, untrained, 18 bits: cosine to float64, least of the layers, "
           "and of the other parts",
     keys=("units", "blocks", "cost"), tools=("numpy", "torch"), measure=_cosines,
     columns={

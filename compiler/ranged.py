@@ -14,7 +14,7 @@ __all__ = ["ranged"]
 _SEARCH = 12  # runs until the nudge fits
 _STEPS = 1024  # integrator steps of them; longer samples are ranged while learning
 _HEADROOM = 6  # bits
-_FALL = 4  # bits by which the gain of a stack may fall below its first one: layers' gradients grow unlike each other
+_FALL = 2  # bits by which the gain of a stack may fall below its first one: layers' gradients grow unlike each other
 _SAMPLES = 32  # calibration samples
 
 
@@ -51,10 +51,8 @@ def ranged(design: Design, samples: Samples, like: Design | None) -> Design:
             error = max(error, 3)  # the nudge was far too strong
         elif out.response == 0 or error == 0:
             break
-        if like is None and not design.backs and not design.errors:
+        if like is None and not design.backs and _shiftable(design, error):
             design = _shifted(design, error)
-        elif like is None and design.errors and error > 0:  # samples' exponents would end at 0
-            design = dataclasses.replace(_scaled_down(design, error), response=design.response)
         else:
             design = dataclasses.replace(design, response=min(max(design.response - error, 0), 31))
         model, out = learned()
@@ -89,9 +87,19 @@ def _with_headroom(design: Design, model, headroom: int) -> Design:
     return design if excess <= 0 else _scaled_down(design, excess)
 
 
+def _shiftable(design: Design, bits: int) -> bool:
+    """Whether the word that makes nudges between the layers of a stack may be that much larger."""
+    return not design.errors or 0 < design.fractions["nudge"] + bits < design.hardware.width
+
+
 def _shifted(design: Design, bits: int) -> Design:
-    """Nudges 2^bits times weaker."""
+    """Nudges of a read-out 2^bits times weaker; those between the layers of a stack are what they were."""
     hw = dataclasses.replace(design.hardware, nudge_shift=design.hardware.nudge_shift + bits)
+    if design.errors:
+        fractions = design.fractions | {"nudge": design.fractions["nudge"] + bits}
+        placements = tuple(dataclasses.replace(p, fraction=p.fraction + bits) if p.block == "nudge" else p
+                           for p in design.placements)
+        design = dataclasses.replace(design, fractions=fractions, placements=placements)
     return _rescale(design, hw, 2.0**bits, design.response)
 
 

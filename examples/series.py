@@ -3,14 +3,16 @@ GELU, a gate and a skip; then the mean over time, and logits.
 
     python -m echolith.examples.series motions
     python -m echolith.examples.series vowels
+    python -m echolith.examples.series Heartbeat_TRAIN.ts Heartbeat_TEST.ts
 
-Both data sets come with aeon (``pip install aeon``); `read` takes any other .ts file of the UEA archive.
+The first two data sets come with aeon (``pip install 'echolith[series]'``), which reads the files of the UEA archive
+too.
 """
 
 import math
 import sys
 from dataclasses import dataclass
-from pathlib import Path
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -23,8 +25,8 @@ from echolith.host.rates import SCHEDULES, shuffled
 from echolith.host.session import Session
 
 __all__ = [
-    "DT", "TASKS", "Series", "Task", "accuracy", "compiled", "learn", "learn_by_bptt", "load", "main", "normalise",
-    "read",
+    "DT", "TASKS", "Oscillators", "Series", "Task", "accuracy", "compiled", "joined", "learn", "learn_by_bptt", "load",
+    "main", "normalise",
 ]
 
 DT = 0.25
@@ -103,6 +105,18 @@ class Mean(nn.Module):
         return 0.5 * self.frequency**2 * (q * q).sum() - push * (q * self.P(x)).sum()
 
 
+def joined(channels: int, blocks: int, width: int, units: int, linear: bool) -> tuple[dict, dict]:
+    """Parts and wires of an encoder and blocks; what comes behind has the last part as its source."""
+    parts, wires, x = {"encoder": nn.Linear(channels, width)}, {"encoder": ("u",)}, "encoder"
+    for i in range(blocks):
+        parts |= {f"norm{i}": Norm(), f"layer{i}": Oscillators(width, units, linear),
+                  f"readout{i}": Readout(units, width), f"gate{i}": Gate(width)}
+        wires |= {f"norm{i}": (x,), f"layer{i}": (f"norm{i}",), f"readout{i}": (f"layer{i}", f"norm{i}"),
+                  f"gate{i}": (f"readout{i}", x)}
+        x = f"gate{i}"
+    return parts, wires
+
+
 class Series(el.Stack):
     """Logits of a series of rows of ``channels``.
 
@@ -118,14 +132,8 @@ class Series(el.Stack):
     def __init__(self, channels: int, classes: int, rows: int, *, blocks: int = 2, width: int = 16, units: int = 16,
                  means: int = 8, linear: bool = False):
         self.outputs = classes
-        parts, wires, x = {"encoder": nn.Linear(channels, width)}, {"encoder": ("u",)}, "encoder"
-        for i in range(blocks):
-            parts |= {f"norm{i}": Norm(), f"layer{i}": Oscillators(width, units, linear),
-                      f"readout{i}": Readout(units, width), f"gate{i}": Gate(width)}
-            wires |= {f"norm{i}": (x,), f"layer{i}": (f"norm{i}",), f"readout{i}": (f"layer{i}", f"norm{i}"),
-                      f"gate{i}": (f"readout{i}", x)}
-            x = f"gate{i}"
-        super().__init__(parts | {"mean": Mean(width, means, rows)}, wires | {"mean": (x,)}, inputs=channels)
+        parts, wires = joined(channels, blocks, width, units, linear)
+        super().__init__({**parts, "mean": Mean(width, means, rows)}, wires, inputs=channels)
         self.R = nn.Linear(means, classes)
         with torch.no_grad():  # so that means need not grow for logits to
             self.R.weight *= 12
@@ -137,7 +145,7 @@ class Series(el.Stack):
         return self.R(q)
 
 
-def normalise(net: Series, x: np.ndarray) -> None:
+def normalise(net: el.Stack, x: np.ndarray) -> None:
     """Set every `Norm` by the mean and the spread, over samples, time, units and blocks, of what they are given. One
     pair of numbers for all lets blocks share their circuits."""
     norms = {name: m for name in net.order if isinstance(m := net.get_submodule(name), Norm)}
@@ -148,7 +156,7 @@ def normalise(net: Series, x: np.ndarray) -> None:
 
 
 @torch.no_grad()
-def _run(net: Series, x: torch.Tensor):
+def _run(net: el.Stack, x: torch.Tensor):
     """The values of all parts at every row."""
     q = {name: torch.zeros(len(x), *net.get_submodule(name).states.values()) for name in net.layers}
     p = {name: torch.zeros_like(v) for name, v in q.items()}
@@ -160,19 +168,18 @@ def _run(net: Series, x: torch.Tensor):
         yield values
 
 
-def read(path: str | Path) -> tuple[list[np.ndarray], np.ndarray]:
-    """Series (channels, rows) and labels of a .ts file."""
-    from aeon.datasets import load_from_ts_file
-
-    return load_from_ts_file(str(path))
-
-
-def load(task: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Training rows (samples, rows, channels) and labels, then those for the test."""
-    from aeon.datasets import load_classification
-
-    (train, labels), (test, wanted) = (load_classification(TASKS[task].name, split=s) for s in ("train", "test"))
-    names = sorted(set(labels))
+def load(*names: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Training rows (samples, rows, channels) and labels, then those for the test; of a task, or of two .ts files."""
+    try:
+        datasets = import_module("aeon.datasets")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("time series are read by aeon: pip install 'echolith[series]'") from error
+    if len(names) == 2:
+        (train, labels), (test, wanted) = (datasets.load_from_ts_file(path) for path in names)
+    else:
+        name = TASKS[names[0]].name
+        (train, labels), (test, wanted) = (datasets.load_classification(name, split=s) for s in ("train", "test"))
+    names = tuple(sorted(set(labels)))
     rows = max(s.shape[1] for s in (*train, *test))
     center = np.concatenate(list(train), axis=1).mean(1)
     spread = np.concatenate(list(train), axis=1).std(1)
@@ -220,17 +227,18 @@ def learn_by_bptt(net: el.Stack, task: Task, x: np.ndarray, labels: np.ndarray, 
 
 
 def main() -> None:
-    name = sys.argv[1] if sys.argv[1:] else "motions"
-    x, labels, test, wanted = load(name)
+    names = sys.argv[1:] or ["motions"]
+    x, labels, test, wanted = load(*names)
+    task = TASKS.get(names[0], TASKS["vowels"])
     torch.manual_seed(0)
     net = Series(x.shape[2], int(labels.max()) + 1, x.shape[1])
     normalise(net, x)
     design = compiled(net, x, labels)
     with design.open("int:") as chip:
-        for epoch, loss in enumerate(learn(chip, TASKS[name], x, labels)):
+        for epoch, loss in enumerate(learn(chip, task, x, labels)):
             print(f"epoch {epoch + 1}: cost {loss:.4f}")
         print(f"learned on the chip: {100 * accuracy(chip.predict(test), wanted):.1f} % of the test")
-    learn_by_bptt(net, TASKS[name], x, labels)
+    learn_by_bptt(net, task, x, labels)
     outputs = bptt(net, test, np.eye(net.outputs)[wanted], DT, 1)[1]
     print(f"by backpropagation:  {100 * accuracy(outputs, wanted):.1f} %")
 
