@@ -211,8 +211,8 @@ def _untrained(linear: bool, blocks: int, cost_at: str) -> Row:
 
 
 COSINES = Figure(
-    title=f"Gradients of blocks of {_UNITS} units, {_ROWS} rows, untrained, 18 bits: cosine to float64, least of the layers, "
-          "and of the other parts",
+    title=f"Gradients of blocks of {_UNITS} units, {_ROWS} rows, untrained, 18 bits: cosine to float64, least of the "
+          "layers, and of the other parts",
     keys=("units", "blocks", "cost"), tools=("numpy", "torch"), measure=_cosines,
     columns={
         "units": lambda r: r["units"], "blocks": lambda r: r["blocks"], "cost": lambda r: r["cost"],

@@ -129,9 +129,9 @@ def _alike(exponents: dict[str, int], top: str) -> dict[str, int]:
 
 def _further(graph: Graph, largest: float) -> dict[str, int]:
     """Rounded at every step of every layer, echoes of a stack part twice as far as others; echoes of any size are exact
-    where motion is linear: there they may part by half of what states reach."""
+    where motion is linear: there they may part by a quarter of what states reach."""
     alone, most = linear(graph), int(np.ceil(np.log2(max(largest, 1e-30))))
-    return {s: max(_TWICE, most + 2) if s in alone else _TWICE for s in graph.states}
+    return {s: max(_TWICE, most + 1) if s in alone else _TWICE for s in graph.states}
 
 
 def echoes(graph: Graph, passes: Sequence[Pass], flow: Flow, joins: Joins, cost: Cost, x: np.ndarray,

@@ -24,6 +24,7 @@ _SAMPLES = 64  # of a part
 _ALIKE = 2  # of a part where all its nudges have one size
 _SEARCHED = 4  # parts on which nudges are compared
 _TRIES = 4  # runs until the settings fit
+_MUCH = 3  # bits by which nudges are weaker after a state left its range
 _AGREE = 2e-6  # 1 - cosine of neighbours that is good enough at once
 _FARTHEST = 5  # halvings and doublings of the nudge that are tried
 _STRONGER = 1  # doublings, where a read-out's own passes leave less room
@@ -132,11 +133,14 @@ class Measurement:
         if weaker and part.response is None:
             self._one(0, part)
         x, y, words, response = part.x, part.y, {}, None if part.response is None else part.response - weaker
-        for _ in range(_TRIES):
+        for tries in range(1, _TRIES + 1):
             self.device.clear()
             run = self.device.run("learn", x, y)
             if daring and run.flags & ERRORS:
                 return {}
+            if run.flags & ERRORS and response is None and tries < _TRIES and self.device.response >= _MUCH:
+                self.device.response -= _MUCH  # may have been its nudges
+                continue
             self.good(run, x, y, "learn")
             words = self.device.read_gradients()
             if not self.ranging.settle(run, words, response):
