@@ -15,7 +15,7 @@ from echolith.compiler.lower import Fixed, Lowering
 from echolith.compiler.pipeline import Builder, Pipeline
 from echolith.compiler.resolution import REACHES, Output, inaccuracy, spread
 from echolith.compiler.select import Pass
-from echolith.compiler.steps import DELTA, ONE, Flow
+from echolith.compiler.steps import DELTA, FINE, ONE, Flow
 from echolith.compiler.sweep import Sweep
 
 __all__ = ["Circuits", "circuits"]
@@ -313,7 +313,7 @@ class _Lower:
     def _word(self, low: Lowering, made: Pass) -> int:
         """The result as a word; its format is chosen here unless it is known."""
         assert made.expr is not None
-        f, narrow = self.found.fractions, made.result in self.narrow  # which leaves room to grow too
+        f, narrow = self.found.fractions, made.result in self.narrow
         if made.value:
             frac = f.setdefault(made.result, self._vector_fraction(made.result))
             value = low(made.expr)
@@ -321,7 +321,8 @@ class _Lower:
                 return value.node  # as all copies are
             return low.b("sat", low.b("rnd", value.node, n=value.frac - frac), n=self.width)
         value = low.word(made.expr)
-        word = low.b("rnd", value.node, n=value.frac - f.setdefault(made.result, value.frac - 2 * narrow))
+        growth = 2 if narrow and made.result.endswith(FINE) else 0
+        word = low.b("rnd", value.node, n=value.frac - f.setdefault(made.result, value.frac - growth))
         return low.b("sat", word, n=self.width - 1) if narrow else word
 
     def _vector_fraction(self, name: str) -> int:

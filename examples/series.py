@@ -105,15 +105,17 @@ class Mean(nn.Module):
         return 0.5 * self.frequency**2 * (q * q).sum() - push * (q * self.P(x)).sum()
 
 
-def joined(channels: int, blocks: int, width: int, units: int, linear: bool) -> tuple[dict, dict]:
+def joined(channels: int, blocks: int, width: int, units: int, linear: bool, normed: bool = True
+           ) -> tuple[dict, dict]:
     """Parts and wires of an encoder and blocks; what comes behind has the last part as its source."""
     parts, wires, x = {"encoder": nn.Linear(channels, width)}, {"encoder": ("u",)}, "encoder"
     for i in range(blocks):
-        parts |= {f"norm{i}": Norm(), f"layer{i}": Oscillators(width, units, linear),
-                  f"readout{i}": Readout(units, width), f"gate{i}": Gate(width)}
-        wires |= {f"norm{i}": (x,), f"layer{i}": (f"norm{i}",), f"readout{i}": (f"layer{i}", f"norm{i}"),
-                  f"gate{i}": (f"readout{i}", x)}
-        x = f"gate{i}"
+        skip, layer, readout, gate = x, f"layer{i}", f"readout{i}", f"gate{i}"
+        if normed:
+            parts[f"norm{i}"], wires[f"norm{i}"], x = Norm(), (skip,), f"norm{i}"
+        parts |= {layer: Oscillators(width, units, linear), readout: Readout(units, width), gate: Gate(width)}
+        wires |= {layer: (x,), readout: (layer, x), gate: (readout, skip)}
+        x = gate
     return parts, wires
 
 
