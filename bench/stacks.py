@@ -104,8 +104,7 @@ def _learned(task: _Task, seed: int) -> _Learned:
     torch.manual_seed(seed)
     net = task.net()
     y = np.eye(net.outputs)[labels]
-    design = el.compile(net, dynamics=el.Leapfrog(series.DT, task.substeps), rule=el.HamiltonianEcho(), lanes=_LANES,
-                        calibrate=(x, y))
+    design = series.compiled(net, task.how, x, labels, task.substeps)
     device = IntegerDevice(design)
     device.write(from_values(design, design.values))
     chip, torn = Session(design, device), {n: p.detach().clone() for n, p in net.named_parameters()}
@@ -138,7 +137,8 @@ def _row(name: str, task: _Task, runs: list[_Learned]) -> Row:
              for when in ("untrained", "trained")}
     return {
         "task": name, "seeds": len(runs), "epochs": task.how.epochs, "test": float(np.mean(tests)), "worst": min(tests),
-        "bptt": reference, "untrained": least["untrained"], "trained": least["trained"], "passes": 3, "lanes": _LANES,
+        "bptt": reference, "untrained": least["untrained"], "trained": least["trained"], "passes": 3,
+        "lanes": design.hardware.lanes,
         "cycles": found["cycles"]["learn_sample"], "state_bits": 2 * design.units * design.hardware.width,
         "utilisation": found["mac_utilisation"],
         "ok": bool(np.mean(tests) >= reference - _POINT and min(least["untrained"][0], least["trained"][0]) >= _COSINE),
@@ -150,7 +150,7 @@ def _pair(cosines) -> str:
 
 
 LEARNING = Figure(
-    title=f"Stacks, {_LANES} lanes: test accuracy, mean (worst) of the seeds; least cosine to float64, of all (of a "
+    title="Stacks: test accuracy, mean (worst) of the seeds; least cosine to float64, of all (of a "
           "part)",
     keys=("task",), tools=("numpy", "torch", "scikit-learn"), measure=_learning,
     columns={

@@ -20,6 +20,7 @@ from torch import nn
 from torch.func import grad, vmap
 
 import echolith as el
+from echolith.compiler.design import Design
 from echolith.compiler.reference import bptt
 from echolith.host.rates import SCHEDULES, shuffled
 from echolith.host.session import Session
@@ -30,20 +31,27 @@ __all__ = [
 ]
 
 DT = 0.25
-_MOMENTUM, _SCHEDULE = 0.9, "cosine"
+_MOMENTUM, _SCHEDULE, _LANES = 0.9, "cosine", 8
 
 
 @dataclass(frozen=True)
 class Task:
-    """A data set's name in aeon, and how it is learned."""
+    """A data set's name in aeon, and how it is learned; with ``state``, in a format of states that leaves them room."""
 
     name: str
     epochs: int
     batch: int
     learning_rate: float
+    state: str | None = None
+
+    @property
+    def precision(self) -> dict[str, str] | None:
+        return self.state and {"state": self.state}
 
 
-TASKS = {"motions": Task("BasicMotions", 40, 20, 0.01), "vowels": Task("JapaneseVowels", 30, 32, 0.005)}
+TASKS = {
+    "motions": Task("BasicMotions", 40, 20, 0.01), "vowels": Task("JapaneseVowels", 30, 32, 0.005, "Q5.12"),
+}
 
 
 class Norm(nn.Module):
@@ -197,9 +205,9 @@ def _rows(series, rows: int, center: np.ndarray, spread: np.ndarray) -> np.ndarr
     return found
 
 
-def compiled(net: Series, x: np.ndarray, labels: np.ndarray, lanes: int = 8) -> "el.Design":
-    return el.compile(net, dynamics=el.Leapfrog(DT), rule=el.HamiltonianEcho(), lanes=lanes,
-                      calibrate=(x, np.eye(net.outputs)[labels]))
+def compiled(net: el.Stack, task: Task, x: np.ndarray, labels: np.ndarray, substeps: int = 1) -> Design:
+    return el.compile(net, dynamics=el.Leapfrog(DT, substeps), rule=el.HamiltonianEcho(), lanes=_LANES,
+                      precision=task.precision, calibrate=(x, np.eye(net.outputs)[labels]))
 
 
 def accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
@@ -235,7 +243,7 @@ def main() -> None:
     torch.manual_seed(0)
     net = Series(x.shape[2], int(labels.max()) + 1, x.shape[1])
     normalise(net, x)
-    design = compiled(net, x, labels)
+    design = compiled(net, task, x, labels)
     with design.open("int:") as chip:
         for epoch, loss in enumerate(learn(chip, task, x, labels)):
             print(f"epoch {epoch + 1}: cost {loss:.4f}")
