@@ -217,7 +217,8 @@ COSINES = Figure(
         "units": lambda r: r["units"], "blocks": lambda r: r["blocks"], "cost": lambda r: r["cost"],
         "all": lambda r: f"{r['cosine']:.6f}", "layers": lambda r: f"{r['layers']:.6f}",
         "others": lambda r: f"{r['others']:.6f}", "returned": lambda r: "exactly" if r["exact"] else "NO",
-        "state": lambda r: f"{r['state']} fraction bits", "layers .9999 of 2, .999 of 6": lambda r: "yes" if r["ok"] else "NO",
+        "state": lambda r: f"{r['state']} fraction bits",
+        "layers .9999 of 2, .999 of 6": lambda r: "yes" if r["ok"] else "NO",
     },
 )
 

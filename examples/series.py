@@ -45,8 +45,8 @@ class Task:
     state: str | None = None
 
     @property
-    def precision(self) -> dict[str, str] | None:
-        return self.state and {"state": self.state}
+    def precision(self) -> str | dict[str, str]:
+        return {"state": self.state} if self.state else "auto"
 
 
 TASKS = {
