@@ -59,7 +59,8 @@ def ranged(design: Design, samples: Samples, like: Design | None) -> Design:
     longer = math.ceil(math.log2(design.dynamics.steps / rows))
     if like is None:
         design = _with_headroom(design, model, _HEADROOM + longer + (_FALL if design.errors else 0))
-        model, out = learned()
+        if design.errors:
+            model, out = learned()
     return dataclasses.replace(design, gain=_gain(design, model, out.leading, _HEADROOM + longer))
 
 
