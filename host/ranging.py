@@ -18,7 +18,7 @@ __all__ = ["Ranging"]
 
 _LIMIT = 31  # of both settings
 _ROOM = 3  # bits that a settled gradient leaves free
-_CALM = 4  # batches at one gain, none large, before that of a stack rises: momentum fills up, and layers' gradients grow
+_CALM = 4  # batches at one gain, none large, before that of a stack rises: momentum fills up, and gradients grow
 
 
 class Ranging:
