@@ -13,7 +13,7 @@ import numpy as np
 
 from echolith.compiler.design import Design
 from echolith.compiler.errors import RangeError
-from echolith.compiler.registers import ERRORS
+from echolith.compiler.registers import ERRORS, Flag
 from echolith.host.device import Device, Run
 from echolith.host.ranging import Ranging
 from echolith.sim.weights import gradients
@@ -138,7 +138,8 @@ class Measurement:
             run = self.device.run("learn", x, y)
             if daring and run.flags & ERRORS:
                 return {}
-            if run.flags & ERRORS and response is None and tries < _TRIES and self.device.response >= _MUCH:
+            left = run.flags & ERRORS == 1 << Flag.WRAPPED  # and nothing worse, as copy 0 that did not return
+            if left and response is None and tries < _TRIES and self.device.response >= _MUCH:
                 self.device.response -= _MUCH  # may have been its nudges
                 continue
             self.good(run, x, y, "learn")
