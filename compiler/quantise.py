@@ -70,7 +70,7 @@ def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({}), 
     largest = float(np.abs(samples.inputs).max(initial=0.0))
     f["input"], bits = given.get("input", f["input"]), input_bits or inputs.width
     f["u"] = min(fraction(max(largest, 2.0 ** -f["input"]), width), width - 2, f["input"] + width - bits)
-    f["u"] = max(f["input"], f["u"])
+    f["u"] = f["input"] if case.joins else max(f["input"], f["u"])
     f |= _sums(case, width, learns)
     drives = [b for b in plan.blocks if b.name.startswith("drive")]
     for block in plan.blocks:

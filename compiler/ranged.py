@@ -15,6 +15,7 @@ _SEARCH = 12  # runs until the nudge fits
 _STEPS = 1024  # integrator steps of them; longer samples are ranged while learning
 _HEADROOM = 6  # bits
 _FALL = 2  # bits by which the gain of a stack may fall below its first one: layers' gradients grow unlike each other
+_LESS = 3  # bits by which the words of a read-out's gradient are smaller, where those of layers fall while it learns
 _SAMPLES = 32  # calibration samples
 
 
@@ -67,8 +68,7 @@ def ranged(design: Design, samples: Samples, like: Design | None) -> Design:
 def _gain(design: Design, model, leading: int, headroom: int) -> int:
     """Point of the gradient words that fills them up to the headroom; no sample's operands may be clipped."""
     w = design.hardware.width
-    largest = max(int(np.abs(g).max(initial=0)) for g in (*model.gradients.values(), *model.vector_gradients))
-    free = 2 * w - 2 - headroom - largest.bit_length()
+    free = 2 * w - 2 - headroom - _bits([*model.gradients.values(), *model.vector_gradients])
     clear = min(design.response, design.hardware.readout_shift + w - 3) - max(leading.bit_length() - 1, 0)
     return max(0, min(free, clear))
 
@@ -76,16 +76,20 @@ def _gain(design: Design, model, leading: int, headroom: int) -> int:
 def _with_headroom(design: Design, model, headroom: int) -> Design:
     """Gradient words 2^headroom below wrapping for a batch of the calibration data: momentum, growth, luck."""
     room = 2 * design.hardware.width - 2 - headroom
-    own = model.gradients["readout"]
-    others = [g for name, g in model.gradients.items() if name != "readout"] + model.vector_gradients
-    excess = int(np.abs(own).max(initial=0)).bit_length() - room
+    own = _bits([model.gradients["readout"]])
+    others = _bits([g for name, g in model.gradients.items() if name != "readout"] + model.vector_gradients)
+    excess = own - (min(room, others) - _LESS if design.errors else room)
     if excess > 0:
         hw = dataclasses.replace(design.hardware, readout_shift=excess)
         placements = tuple(dataclasses.replace(p, gradient_scale=p.gradient_scale * 2.0**excess)
                            if p.block == "readout" else p for p in design.placements)
         design = dataclasses.replace(design, hardware=hw, placements=placements)
-    excess = max((int(np.abs(g).max(initial=0)).bit_length() for g in others), default=0) - room
-    return design if excess <= 0 else _scaled_down(design, excess)
+    return design if others <= room else _scaled_down(design, others - room)
+
+
+def _bits(gradients: list[np.ndarray]) -> int:
+    """Of the largest word."""
+    return max((int(np.abs(g).max(initial=0)).bit_length() for g in gradients), default=0)
 
 
 def _shiftable(design: Design, bits: int) -> bool:
