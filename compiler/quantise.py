@@ -33,6 +33,7 @@ __all__ = ["NUDGE", "Formats", "Quantised", "choose_formats", "operand", "quanti
 NUDGE = 8  # bits of a nudge operand left free at the calibrated response, for stronger ones
 _GROWTH = 4.0
 _PACKED_GROWTH = 2.0  # of states that few bits see
+_FINER = 1  # bits by which what a stack's layers are fed may be finer than states
 _ROUNDS = 8
 
 
@@ -66,12 +67,13 @@ def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({}), 
         "input": inputs.frac, "target": targets.frac,
         "output": fraction(_outputs(case.cost, samples), width, 1.0),
     }
+    f["state"] = given.get("state", f["state"])
     f |= {s: f["state"] for s in case.positions}
     largest = float(np.abs(samples.inputs).max(initial=0.0))
     f["input"], bits = given.get("input", f["input"]), input_bits or inputs.width
     f["u"] = min(fraction(max(largest, 2.0 ** -f["input"]), width), width - 2, f["input"] + width - bits)
     f["u"] = f["input"] if case.joins else max(f["input"], f["u"])
-    f |= _sums(case, width, learns)
+    f |= _sums(case, width, learns, f["state"])
     drives = [b for b in plan.blocks if b.name.startswith("drive")]
     for block in plan.blocks:
         if block not in drives:
@@ -117,12 +119,12 @@ def _joins(case: Case, f: Mapping[str, int], width: int) -> dict[str, int]:
     """Of a stack: nudges from above."""
     if case.joins is None or not case.learn:
         return {}
-    found: dict[str, int] = {}
+    most, made = f["state"] + _FINER, {p.result for p in case.joins.forward if p.value and p.result not in f}
+    found = {n: min(fraction(_largest(case, n), width, _GROWTH), most) for n in made}
     beside = {n for p in case.joins.backward for n in (p.q, p.result) if n.startswith(NUDGES)}
     if beside:  # parts of one vector, which a block of -1/2 brings to the states
         words = f["readout"] + width - NUDGE + 3  # fraction bits of sums that become nudges, those of the states too
-        most, least = words - 2, words - (width - 1)
-        frac = min(max(fraction(max(_largest(case, n) for n in beside), width, 4.0), least), most)
+        frac = min(max(fraction(max(_largest(case, n) for n in beside), width, 4.0), words - (width - 1)), words - 2)
         found |= dict.fromkeys(beside, frac) | {"nudge": words - frac}
     return found
 
@@ -167,16 +169,18 @@ def _stretched(case: Case, f: Mapping[str, int]) -> dict[str, np.ndarray]:
     return found
 
 
-def _sums(case: Case, width: int, learns: bool) -> dict[str, int]:
+def _sums(case: Case, width: int, learns: bool, state: int) -> dict[str, int]:
     """Of forward sweeps' sums; those with a drive share the drives' one format, z. Of those that are added up none has
-    more than a bit below the coarsest: what is lost in the sum is better used as room to grow."""
+    more than a bit below the coarsest: what is lost in the sum is better used as room to grow. So is what is lost in
+    the states of a stack."""
+    most = state + _FINER if case.joins and learns else width
     passes = [p for name, part in case.parts.items() if name != "levels" for p in part]
     ranges = {p.acc: float(np.abs(case.samples.values[p.acc]).max(initial=0.0)) for p in passes
               if p.opcode == Opcode.FORWARD}
     driven = {p.acc for p in passes if p.opcode == Opcode.FORWARD and p.drive}
 
     def bits(largest: float) -> int:
-        return min(fraction(_room(largest, learns), width, 1.0), width - 3)
+        return min(fraction(_room(largest, learns), width, 1.0), width - 3, most)
 
     z = bits(max((ranges[n] for n in driven or ranges), default=0.0))
     own = {n: z if n in driven else bits(r) for n, r in ranges.items()}
