@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -60,15 +61,16 @@ class _Circuit:
 def circuits(passes: Sequence[Pass], flow: Flow, states: Mapping[str, int], blocks: Mapping[str, str],
              fractions: Mapping[str, int], values: Mapping[str, np.ndarray], vectors: tuple[str, ...], *, width: int,
              segments: int, accumulator: int, lanes: int, given: Mapping[str, tuple[int, ...]],
-             narrow: Sequence[Pass] = ()) -> Circuits:
-    """Lower all passes; row operands of ``narrow`` ones have negatives.
+             finest: Mapping[str, int] = MappingProxyType({}), narrow: Sequence[Pass] = ()) -> Circuits:
+    """Lower all passes; row operands of ``narrow`` ones have negatives, vectors no more fraction bits than ``finest``
+    says.
 
     ``blocks`` names the block of every matrix and drive, ``fractions`` holds the formats of states, blocks, drives and
     vector parameters, ``values`` calibrated samples of every vector and parameter by name."""
     most, left, enough = 0, 0, None
     for apart in (0, 1, 2, 4, 8, 99):  # bits by which formats may be coarser than their ranges need
         lower = _Lower(passes, flow, states, blocks, fractions, values, vectors, width, segments, accumulator, lanes,
-                       given, apart, narrow)
+                       given, apart, finest, narrow)
         found = lower.run()
         most, left = max((len(found.activate), _ACTIVATIONS), (len(found.step), _STEPS), key=lambda n: n[0] / n[1])
         if max(len(found.activate), len(found.step)) <= _FEW:
@@ -82,8 +84,8 @@ def circuits(passes: Sequence[Pass], flow: Flow, states: Mapping[str, int], bloc
 
 class _Lower:
     def __init__(self, passes, flow, states, blocks, fractions, values, vectors, width, segments, accumulator, lanes,
-                 given, apart, narrow):
-        self.flow, self.blocks, self.values = flow, blocks, values
+                 given, apart, finest, narrow):
+        self.flow, self.blocks, self.values, self.finest = flow, blocks, values, finest
         self.vectors, self.given = vectors, given
         self.samples = values  # of the pass that is lowered
         self.width, self.segments, self.accumulator, self.lanes = width, segments, accumulator, lanes
@@ -97,7 +99,7 @@ class _Lower:
         self.indexed: dict[tuple[int, ...], int] = {}  # elements -> their place in the index memory
         self.alike: Alike | None = None
         if apart:
-            free = {p.acc for p in passes if p.opcode == Opcode.FORWARD and not p.drive and ":" not in p.acc}
+            free = {p.acc for p in passes if p.opcode == Opcode.FORWARD and not p.drive and not p.acc.startswith("softmax")}
             fixed = {name: frac for name, frac in fractions.items() if name not in free}
             self.alike = Alike(self.passes, values, fixed, blocks,
                                lambda n: fractions[n] if n in fractions else self._own(n), apart)
@@ -331,7 +333,7 @@ class _Lower:
     def _own(self, name: str) -> int:
         """The format that a vector's range needs."""
         largest = float(np.abs(self.values[name]).max(initial=0.0))
-        return min(fraction(largest, self.width, 4.0), 2 * self.width)
+        return min(fraction(largest, self.width, 4.0), self.finest.get(name, 2 * self.width))
 
     def _contribution(self, low: Lowering, parameter: str, expr: Expr, outputs: dict[str, int]) -> None:
         output = f"g{self.vectors.index(parameter)}"

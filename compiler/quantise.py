@@ -119,14 +119,19 @@ def _joins(case: Case, f: Mapping[str, int], width: int) -> dict[str, int]:
     """Of a stack: nudges from above."""
     if case.joins is None or not case.learn:
         return {}
-    most, made = f["state"] + _FINER, {p.result for p in case.joins.forward if p.value and p.result not in f}
-    found = {n: min(fraction(_largest(case, n), width, _GROWTH), most) for n in made}
+    found: dict[str, int] = {}
     beside = {n for p in case.joins.backward for n in (p.q, p.result) if n.startswith(NUDGES)}
     if beside:  # parts of one vector, which a block of -1/2 brings to the states
         words = f["readout"] + width - NUDGE + 3  # fraction bits of sums that become nudges, those of the states too
         frac = min(max(fraction(max(_largest(case, n) for n in beside), width, 4.0), words - (width - 1)), words - 2)
         found |= dict.fromkeys(beside, frac) | {"nudge": words - frac}
     return found
+
+
+def _finest(case: Case, state: int) -> dict[str, int]:
+    """Fraction bits of what a stack's layers are fed, and of what that is made of."""
+    made = case.joins.forward if case.joins and case.learn else ()
+    return {p.result: state + _FINER for p in made if p.value}
 
 
 def _largest(case: Case, name: str) -> float:
@@ -235,7 +240,7 @@ def quantise(case: Case, formats: Formats) -> Quantised:
         with within("energy"):
             found = circuits(passes, case.flow, graph.states, case.plan.names, formats.fractions | coarser, values,
                              case.vectors, width=width, segments=segments, accumulator=accumulator, lanes=case.lanes,
-                             given=formats.lowered,
+                             given=formats.lowered, finest=_finest(case, formats.fractions["state"]),
                              narrow=case.parts["reads"] + case.parts["backs"] + case.parts["errors"])
         more, rounds = _aligned(case, found, rounds > _ROUNDS), rounds + 1
         if not more:
