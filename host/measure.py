@@ -2,8 +2,8 @@
 
 A strong nudge leaves the linear response (errors grow with its square, then its 4th power), a weak one drowns in the
 rounding of the states (error over nudge). Four nudges, each half of the one before, give an estimate without the
-square and the 4th power that keeps as little rounding as possible. Neighbouring estimates agree best where both errors
-are small; that needs no reference.
+square and the 4th power that keeps as little rounding as possible, three one without the square alone, with less
+rounding, and two their mean. Neighbouring estimates agree best where both errors are small; that needs no reference.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,8 @@ def _weights(nudges: int, powers: int) -> np.ndarray:
     return inverse @ np.linalg.inv(conditions @ inverse)[:, 0]
 
 
-_WEIGHTS = _weights(4, 2)
+_KINDS = _weights(4, 2), _weights(3, 1), _weights(2, 0)
+_MOST = len(_KINDS[0])
 
 
 class Measurement:
@@ -69,8 +70,8 @@ class Measurement:
             if not self.design.rule.ranged:  # the scale of gradient words leaves no choice of nudges
                 found = self._at(0, parts)
                 return {name: g / len(x) for name, g in found.items()}
-            weaker, first = self._best(parts[:_SEARCHED])
-            rest = [self._estimate(weaker, [part]) for part in parts[_SEARCHED:]]
+            weaker, kind, first = self._best(parts[:_SEARCHED])
+            rest = [self._estimate(weaker, kind, [part]) for part in parts[_SEARCHED:]]
         finally:
             self.device.clear()
             self.ranging.restore(settings)
@@ -92,34 +93,36 @@ class Measurement:
         """Samples as often as the rule runs each."""
         return tuple(np.repeat(part, self.design.rule.runs, axis=0) for part in words)
 
-    def _best(self, parts: list[_Part]) -> tuple[int, Gradient]:
-        """Halvings of the usual nudge at which the estimate agrees best with the next weaker one's, and it."""
-        nudges = len(_WEIGHTS)
-        found = {w: self._at(w, parts) for w in range(nudges + 1)}
-        apart = {0: _agreement(found, 0)}
+    def _best(self, parts: list[_Part]) -> tuple[int, np.ndarray, Gradient]:
+        """Halvings of the usual nudge and weights at which the estimate agrees best with the next weaker one's, and
+        it."""
+        found = {w: self._at(w, parts) for w in range(_MOST + 1)}
+        apart = {0: _agreement(found, 0, _KINDS[0])}
         for direction in (-1, 1):  # stronger first: where that helps, rounding is what hurts
             weaker = direction
             farthest = _FARTHEST if direction > 0 or not self.design.backs else _STRONGER
             while min(apart.values()) > _AGREE and abs(weaker) <= farthest:
-                new = weaker if direction < 0 else weaker + nudges
+                new = weaker if direction < 0 else weaker + _MOST
                 gradient = self._at(new, parts, new < 0)
                 if not gradient:
                     break
                 found[new] = gradient
-                apart[weaker] = _agreement(found, weaker)
+                apart[weaker] = _agreement(found, weaker, _KINDS[0])
                 if apart[weaker] > min(apart.values()):
                     break
                 weaker += direction
-        best = min(apart, key=apart.__getitem__)
-        return best, _extrapolated(found, best)
+        every = {(w, k): apart[w] if k == 0 and w in apart else _agreement(found, w, kind)
+                 for k, kind in enumerate(_KINDS) for w in found if w + len(kind) in found}
+        weaker, k = min(every, key=every.__getitem__)
+        return weaker, _KINDS[k], _extrapolated(found, weaker, _KINDS[k])
 
-    def _estimate(self, weaker: int, parts: list[_Part]) -> Gradient:
+    def _estimate(self, weaker: int, kind: np.ndarray, parts: list[_Part]) -> Gradient:
         """From this nudge and weaker ones, or from the first at which no state leaves its range."""
         strongest = self._at(weaker, parts, weaker < 0)
         if not strongest:
-            return self._estimate(weaker + 1, parts)
-        found = {w: self._at(w, parts) for w in range(weaker + 1, weaker + len(_WEIGHTS))}
-        return _extrapolated({weaker: strongest, **found}, weaker)
+            return self._estimate(weaker + 1, kind, parts)
+        found = {w: self._at(w, parts) for w in range(weaker + 1, weaker + len(kind))}
+        return _extrapolated({weaker: strongest, **found}, weaker, kind)
 
     def _at(self, weaker: int, parts: list[_Part], daring: bool = False) -> Gradient:
         """Summed gradient with a nudge 2^-weaker of the usual.
@@ -153,15 +156,14 @@ class Measurement:
         return {name: g * 2.0**-self.ranging.used for name, g in found.items()}
 
 
-def _extrapolated(found: dict[int, Gradient], weaker: int) -> Gradient:
-    """The limit of no nudge from ``weaker`` and the ones below."""
-    return {name: np.sum([c * found[weaker + i][name] for i, c in enumerate(_WEIGHTS)], axis=0)
-            for name in found[weaker]}
+def _extrapolated(found: dict[int, Gradient], weaker: int, kind: np.ndarray) -> Gradient:
+    """The limit of no nudge from ``weaker`` and the ones below, by their weights."""
+    return {name: np.sum([c * found[weaker + i][name] for i, c in enumerate(kind)], axis=0) for name in found[weaker]}
 
 
-def _agreement(found: dict[int, Gradient], weaker: int) -> float:
+def _agreement(found: dict[int, Gradient], weaker: int, kind: np.ndarray) -> float:
     """How far apart two neighbouring estimates are."""
-    return _apart(_extrapolated(found, weaker), _extrapolated(found, weaker + 1))
+    return _apart(_extrapolated(found, weaker, kind), _extrapolated(found, weaker + 1, kind))
 
 
 def _apart(a: Gradient, b: Gradient) -> float:
