@@ -99,7 +99,8 @@ class _Lower:
         self.indexed: dict[tuple[int, ...], int] = {}  # elements -> their place in the index memory
         self.alike: Alike | None = None
         if apart:
-            free = {p.acc for p in passes if p.opcode == Opcode.FORWARD and not p.drive and not p.acc.startswith("softmax")}
+            free = {p.acc for p in passes
+                    if p.opcode == Opcode.FORWARD and not p.drive and not p.acc.startswith("softmax")}
             fixed = {name: frac for name, frac in fractions.items() if name not in free}
             self.alike = Alike(self.passes, values, fixed, blocks,
                                lambda n: fractions[n] if n in fractions else self._own(n), apart)
