@@ -1,0 +1,83 @@
+"""Many updates on the chip against as many in float64: what is lost while weights, momenta and ranges move."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from networks import Oscillators
+from test_stacked import GATE, Net, Rows, cosine
+
+import echolith as el
+from echolith.compiler.reference import bptt
+from echolith.examples.series import Series
+from echolith.host.measure import Measurement
+
+RATE, MOMENTUM, UPDATES, SAMPLES, ROWS, INPUTS = 0.02, 0.9, 20, 16, 24, 3
+
+
+class Strong(Series):
+    """A read-out whose gradients are much larger than those of layers."""
+
+    def __init__(self):
+        super().__init__(INPUTS, 2, ROWS, blocks=1, width=6, units=6, means=4)
+
+
+NETS = {
+    "one layer": lambda: Oscillators(8, 6, INPUTS, 2),
+    "gate": lambda: Net({"low": Rows(INPUTS), "mix": GATE(6, 4), "high": Rows(4)}),
+    "series": Strong,
+}
+
+
+def learned_in_float64(net, x, y, dynamics):
+    parameters = dict(net.double().named_parameters())
+    velocity = {name: np.zeros(p.shape) for name, p in parameters.items()}
+    for _ in range(UPDATES):
+        gradient, _ = bptt(net, x, y, dynamics.dt, dynamics.substeps)
+        for name, p in parameters.items():
+            velocity[name] = MOMENTUM * velocity[name] + gradient[name]
+            p.data -= RATE * torch.from_numpy(velocity[name])
+    return {name: p.detach().numpy().copy() for name, p in parameters.items()}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_what_many_updates_change_is_what_they_change_in_float64(name):
+    torch.manual_seed(0)
+    net, dynamics, generator = NETS[name](), el.Leapfrog(0.25), np.random.default_rng(0)
+    x = generator.integers(-8, 9, (SAMPLES, ROWS, net.inputs)) / 8
+    y = np.eye(net.outputs)[generator.integers(net.outputs, size=SAMPLES)]
+    design = el.compile(net, dynamics=dynamics, rule=el.HamiltonianEcho(), lanes=4, calibrate=(x, y))
+    with design.open("int:") as chip:
+        before = chip.state_dict()
+        chip.fit(x, y, epochs=UPDATES, batch_size=SAMPLES, learning_rate=RATE, momentum=MOMENTUM)
+        found = {n: w - before[n] for n, w in chip.state_dict().items()}
+    expected = {n: w - before[n] for n, w in learned_in_float64(net, x, y, dynamics).items()}
+    whole = np.sqrt(sum(np.sum(w**2) for w in expected.values()))
+    for part in {n.split(".")[0] for n in expected}:
+        names = [n for n in expected if n.split(".")[0] == part]
+        if np.sqrt(sum(np.sum(expected[n] ** 2) for n in names)) >= 0.01 * whole:
+            assert cosine(found, expected, names) >= 0.999, part
+
+
+class Measured(Measurement):
+    """Of gradients whose errors are known: of nudges that are too strong, and of rounding."""
+
+    design = SimpleNamespace(backs=())
+
+    def __init__(self, square, rounding):
+        self._square, self._rounding = square, rounding
+        self.exact = np.random.default_rng(0).normal(size=64)
+
+    def _at(self, weaker, parts, daring=False):
+        size, generator = 2.0**-weaker, np.random.default_rng(weaker + 99)
+        bent = self._square * size**2 * np.roll(self.exact, 1) + self._square**2 * size**4 * np.roll(self.exact, 2)
+        return {"w": self.exact + bent + self._rounding / size * generator.normal(size=64)}
+
+
+@pytest.mark.parametrize("square, rounding, nudges", [(0.0, 0.01, 2), (0.1, 1e-5, 4)])
+def test_an_estimate_cancels_what_bends_and_else_keeps_rounding_small(square, rounding, nudges):
+    measured = Measured(square, rounding)
+    _, kind, found = measured._best([])
+    assert len(kind) == nudges
+    assert 1 - cosine(found, {"w": measured.exact}, ["w"]) < 1e-4
