@@ -13,7 +13,21 @@ from echolith.compiler.errors import CompileError
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.isa import Opcode
 from echolith.compiler.ops import add, neg
-from echolith.compiler.steps import FINE, ONE, Accumulate, Flow, Gather, Kick, Linear, Map, Maximum, Outer, Step, error
+from echolith.compiler.steps import (
+    DELTA,
+    FINE,
+    ONE,
+    Accumulate,
+    Flow,
+    Gather,
+    Kick,
+    Linear,
+    Map,
+    Maximum,
+    Outer,
+    Step,
+    error,
+)
 
 __all__ = ["Pass", "select", "select_reading"]
 
@@ -143,7 +157,7 @@ def _terms(expr: Expr) -> list[Expr]:
 class _Selection:
     def __init__(self, steps: list[Step], flow: Flow, states: tuple[str, ...], given: frozenset[str] = frozenset(),
                  wanted: frozenset[str] = frozenset()):
-        self.flow, self.states, self.wanted = flow, states, wanted
+        self.flow, self.states, self.given, self.wanted = flow, states, given, wanted
         self.passes: list[Pass] = []
         self.pieces: dict[Expr, str] = {}  # sub-expressions that were cut out -> vectors
         self.gathers = {s.name: s for s in steps if isinstance(s, Gather)}
@@ -388,6 +402,9 @@ class _Selection:
                 made.rows, made.value = False, True  # a sweep reads row operands, or writes them, or keeps vectors
                 arranged.append(self._copy(made.result, self.flow.lengths[made.result]))
         states = [self._copy(s, self.flow.lengths[s]) for s in self.states if s in as_rows]
+        for name in sorted((self.given - {DELTA}) & as_rows):  # a cost leaves its own as row operands
+            first = next(i for i, p in enumerate(arranged) if name in (p.x, p.t))
+            arranged.insert(first, self._copy(name, self.flow.lengths[name]))
         self.passes = states + arranged
 
     def _copy(self, name: str, length: int) -> Pass:

@@ -111,8 +111,9 @@ class Measurement:
                 if apart[weaker] > min(apart.values()):
                     break
                 weaker += direction
-        every = {(w, k): apart[w] if k == 0 and w in apart else _agreement(found, w, kind)
-                 for k, kind in enumerate(_KINDS) for w in found if w + len(kind) in found}
+        best = min(apart, key=apart.__getitem__)
+        every = {(w, k): _agreement(found, w, kind) for k, kind in enumerate(_KINDS)
+                 for w in found if w >= best and w + len(kind) in found}  # no less linear: at a bend neighbours agree
         weaker, k = min(every, key=every.__getitem__)
         return weaker, _KINDS[k], _extrapolated(found, weaker, _KINDS[k])
 

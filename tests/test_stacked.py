@@ -63,6 +63,8 @@ NETS = {
     "direct": lambda: Net({"low": Rows(INPUTS), "high": Rows(UNITS)}),
     "masses": lambda: Net({"low": Heavy(INPUTS), "mix": Mix(UNITS, 4), "high": Heavy(4)}),
     "gate": lambda: Net({"low": Rows(INPUTS), "mix": GATE(UNITS, 4), "high": Rows(4)}),
+    "beside": lambda: Net({"low": Rows(INPUTS), "mix": Beside(UNITS, 4), "mid": Rows(4), "linear": nn.Linear(UNITS, 4),
+                           "high": Rows(4)}),
     "skip": lambda: Net({"low": Rows(INPUTS), "mid": Rows(UNITS), "mix": Skip(), "high": Rows(UNITS)},
                         {"mix": ("mid", "low")}),
     "series": lambda: Calm(INPUTS, OUTPUTS, ROWS, blocks=1, width=5, units=UNITS, means=4),
@@ -91,6 +93,13 @@ class GATE(nn.Module):
 
     def forward(self, q):
         return self.a(q) * torch.sigmoid(self.b(q))
+
+
+class Beside(GATE):
+    """A function beside what is linear: a gradient reaches weights as it came."""
+
+    def forward(self, q):
+        return torch.nn.functional.silu(self.a(q)) + self.b(q)
 
 
 def data(cost_at="last", rows=ROWS, samples=24):
