@@ -30,7 +30,7 @@ from echolith.compiler.reference import bptt
 from echolith.compiler.utilisation import copy0, work
 from echolith.examples import digits
 from echolith.examples.teach import Curve, learn, learn_by_bptt
-from echolith.host.arrays import targets
+from echolith.host.arrays import inputs, targets
 from echolith.host.session import Session
 from echolith.sim.data import words
 from echolith.sim.device import IntegerDevice
@@ -163,7 +163,7 @@ def _run(design: Design, scheme: str, seed: int) -> _Trained:
     return _Trained(tests[-1], untrained, least_cosine(chip, device, digits.large(seed)), len(tests) - 1)
 
 
-def least_cosine(chip: Session, device: IntegerDevice, net: torch.nn.Module) -> float:
+def least_cosine(chip: Session, device: IntegerDevice, net: torch.nn.Module, dissipation: float = 0.0) -> float:
     """Between gradients as `Session.fit` makes them and float64 BPTT by the same weights: the least of some batches."""
     design, cost_at = chip.design, chip.design.dynamics.cost_at or "last"
     net.double().load_state_dict({name: torch.from_numpy(w) for name, w in chip.state_dict().items()})
@@ -171,10 +171,11 @@ def least_cosine(chip: Session, device: IntegerDevice, net: torch.nn.Module) -> 
     for first in range(0, _BATCHES * digits.BATCH, digits.BATCH):
         x, y = (a[first:first + digits.BATCH] for a in (xs, ys))
         device.clear()
-        entries = [np.repeat(w, design.rule.runs, axis=0) for w in words(design, x, targets(design, y, len(y)))]
+        given = words(design, inputs(design, x), targets(design, y, len(y)))
+        entries = [np.repeat(w, design.rule.runs, axis=0) for w in given]
         device.run(design.learning(1), *entries)
         a = gradients(design, device.read_gradients(), len(entries[0]))
-        b, _ = bptt(net, x, y, digits.DT, digits.SUBSTEPS, cost_at)
+        b, _ = bptt(net, x, y, digits.DT, digits.SUBSTEPS, cost_at, dissipation=dissipation)
         flat = [np.concatenate([g[name].ravel() for name in sorted(a)]) for g in (a, b)]
         found.append(float(flat[0] @ flat[1] / np.linalg.norm(flat[0]) / np.linalg.norm(flat[1])))
     device.clear()

@@ -40,6 +40,7 @@ RULES = {
     "HamiltonianEcho": _Case(el.HamiltonianEcho(), 3),
     "HamiltonianEcho, mean of all steps": _Case(el.HamiltonianEcho("mean"), 3),
     "LagrangianEcho": _Case(el.LagrangianEcho(), 3),
+    "LagrangianEcho, momenta decay": _Case(el.LagrangianEcho(dissipation=0.5), 3),
     "EchoBackpropagation": _Case(el.EchoBackpropagation(), 4),
     "EchoBackpropagation, sign alternates": _Case(el.EchoBackpropagation(averaged=False), 2),
 }
@@ -62,30 +63,35 @@ def trained(rule: AnyRule, seed: int, epochs: int = digits.EPOCHS) -> Trained:
     device = IntegerDevice(design, compiled=compiler() is not None)
     device.write(from_values(design, design.values))
     chip = Session(design, device)
-    untrained = least_cosine(chip, device, digits.large(seed))
+    rate = _dissipation(rule)
+    untrained = least_cosine(chip, device, digits.large(seed), rate)
     curve = learn(chip, epochs, quiet)
-    return Trained(design, curve.test[-1], untrained, least_cosine(chip, device, digits.large(seed)))
+    return Trained(design, curve.test[-1], untrained, least_cosine(chip, device, digits.large(seed), rate))
 
 
 def _measure(choice: Choice, store: Store, say: Say) -> Iterator[Row]:
     threads, seeds = torch.get_num_threads(), range(choice.seeds or _SEEDS)
     torch.set_num_threads(1)
-    references: dict[str, list[float]] = {}
+    references: dict[tuple[str, float], list[float]] = {}
     try:
         with threadpool_limits(1):
             for name, case in RULES.items():
-                cost_at = case.rule.cost_at
-                if cost_at not in references:
-                    references[cost_at] = [_reference(seed, cost_at, say) for seed in seeds]
+                about = case.rule.cost_at, _dissipation(case.rule)
+                if about not in references:
+                    references[about] = [_reference(seed, *about, say) for seed in seeds]
                 say(f"rules: {name}")
-                yield _row(name, case, [trained(case.rule, seed) for seed in seeds], references[cost_at])
+                yield _row(name, case, [trained(case.rule, seed) for seed in seeds], references[about])
     finally:
         torch.set_num_threads(threads)
 
 
-def _reference(seed: int, cost_at: str, say: Say) -> float:
-    say(f"rules: float64 BPTT, cost at {cost_at}, seed {seed}")
-    return learn_by_bptt(digits.large(seed), digits.EPOCHS, quiet, cost_at).test[-1]
+def _dissipation(rule: AnyRule) -> float:
+    return rule.dissipation if isinstance(rule, el.LagrangianEcho) else 0.0
+
+
+def _reference(seed: int, cost_at: str, dissipation: float, say: Say) -> float:
+    say(f"rules: float64 BPTT, cost at {cost_at}, dissipation {dissipation:g}, seed {seed}")
+    return learn_by_bptt(digits.large(seed), digits.EPOCHS, quiet, cost_at, dissipation).test[-1]
 
 
 def _row(name: str, case: _Case, runs: list[Trained], reference: list[float]) -> Row:

@@ -52,7 +52,8 @@ class _Broadcast:
     def _node(self, vector: str, length: int) -> str:
         """A node of ``length`` elements that repeats a vector of one, or is the inputs."""
         if (vector, length) not in self.made:
-            name = self.made[vector, length] = self._free(f"{vector}_all")
+            known = f"_{length}" if any(other == vector for other, _ in self.made) else ""
+            name = self.made[vector, length] = self._free(f"{vector}_all{known}")
             of = tuple(range(length)) if self.lengths[vector] == length else (0,) * length
             self.nodes[name] = Affine(length, (Term(Index(of), var(vector)),))
             self.lengths[name] = length

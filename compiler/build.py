@@ -13,6 +13,7 @@ from echolith.compiler.assemble import assembled
 from echolith.compiler.assemble import program as schedule
 from echolith.compiler.case import Case
 from echolith.compiler.case import case as find_case
+from echolith.compiler.damped import damped
 from echolith.compiler.design import Design, Hardware
 from echolith.compiler.dynamics import Leapfrog
 from echolith.compiler.errors import CompileError, DesignMismatch
@@ -20,7 +21,7 @@ from echolith.compiler.hardware import NUDGE, differences
 from echolith.compiler.hardware import hardware as find_hardware
 from echolith.compiler.lanes import fullest
 from echolith.compiler.layout import size
-from echolith.compiler.learning import AnyRule
+from echolith.compiler.learning import AnyRule, LagrangianEcho
 from echolith.compiler.located import located
 from echolith.compiler.own import owned
 from echolith.compiler.packed import worded
@@ -92,6 +93,11 @@ def _compiled(model, dynamics: Leapfrog, rule: AnyRule | None, calibrate, steps:
               lanes: int | Literal["auto"], precision: Mapping[str, str] | Wanted | str, samples: int | None,
               like: Design | None) -> Design:
     check_arguments(model, dynamics, rule, calibrate, steps, lanes, precision, samples, like)
+    if isinstance(rule, LagrangianEcho) and rule.dissipation:
+        model, dynamics, calibrate, damping = damped(model, dynamics, rule, calibrate)
+        still = dataclasses.replace(rule, dissipation=0.0)
+        found = _compiled(model, dynamics, still, calibrate, None, board, lanes, precision, samples, like)
+        return dataclasses.replace(found, damping=damping)
     case = find_case(model, dynamics, rule, calibrate, steps, worded(find_board(board), precision, like),
                      1 if lanes == "auto" else int(lanes), samples, like)
     given = "auto" if isinstance(precision, Wanted) else precision

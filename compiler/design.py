@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from echolith.compiler.costs import Cost
+from echolith.compiler.damping import Damping
 from echolith.compiler.derived import Derived, completed, unlearnable
 from echolith.compiler.formats import Format, Packed
 from echolith.compiler.ir import Expr
@@ -247,6 +248,7 @@ class Design:
     apart: int = 0  # bits by which echoes should part further than usual, those of a stack's linear layers
     strengths: dict[str, int] = field(default_factory=dict)  # errors of layers -> bits of their stronger nudges
     shrinks: dict[str, int] = field(default_factory=dict)  # as rates, of the updates that can shrink their weights
+    damping: Damping | None = None  # of momenta: what makes the chip's inputs of the model's
     report: dict = field(default_factory=dict)  # what explain() prints: ranges, energy text, dt^2 lambda_max, board
 
     @cached_property

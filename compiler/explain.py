@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from echolith.compiler.damping import FACTORS
 from echolith.compiler.design import Design, Placement
 from echolith.compiler.estimate import BATCH, estimate, memories
 from echolith.compiler.formats import Format
@@ -48,11 +49,16 @@ def stability(design: Design) -> float:
 
 def _network(design: Design) -> Iterator[tuple[str, str]]:
     d, hw = design.dynamics, design.hardware
-    yield "sizes", f"{design.units} units, {design.inputs} inputs, {design.outputs} outputs"
+    factors = FACTORS if design.damping is not None else 0
+    inputs = f"{design.inputs - factors} inputs" + f" and {factors} factors" * (factors > 0)
+    yield "sizes", f"{design.units} units, {inputs}, {design.outputs} outputs"
     yield "dynamics", (f"leapfrog, dt = {d.dt:g}, {d.steps} input rows x {d.substeps} substeps = "
                        f"{d.steps * d.substeps} steps")
     when = "mean" if d.cost_scale != 1 else d.cost_at
     when = f'"{when}"' + ", targets may be masked" * (design.missing is not None)
+    if (damping := design.damping) is not None:
+        yield "dissipation", (f"momenta decay by exp(-{damping.decay:.4g}) a step: positions are the states times "
+                              f"{damping.largest:g} and the first factor, their energy counts by the second")
     name = _NAMES[design.rule.name] + (", + and - averaged" if design.rule.runs > 1 else "")
     yield "rule", (f"{name}, cost at {when}" if hw.learn else "none: inference only")
     yield "learned", ", ".join(design.learned) if hw.learn and design.learned else "nothing"

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from echolith.compiler.design import Rule
 from echolith.compiler.errors import CompileError
+from echolith.compiler.scalars import real
 
 __all__ = ["AnyRule", "EchoBackpropagation", "HamiltonianEcho", "LagrangianEcho", "named"]
 
@@ -53,14 +54,15 @@ class LagrangianEcho(HamiltonianEcho):
 
     On the chip the condition is the final one: nudged trajectories share the free one's last position and momentum.
     Reversible dynamics reach them by running back, which is the Hamiltonian echo: dL/dparameter at given (q, qdot) is
-    -dH/dparameter at (q, p). `boundaries.boundary_gradient` has all conditions in float64.
+    -dH/dparameter at (q, p). Momenta that decay are reversible too, in the coordinates of `damping`.
+    `boundaries.boundary_gradient` has all conditions in float64.
 
     Parameters
     ----------
     boundary : str
         ``"final"``. ``"initial"``, ``"both"`` and ``"periodic"`` are refused with the reason.
     dissipation : float
-        Damping rate of the momenta; on the chip 0.
+        Rate, per unit of time, at which momenta decay; with the cost at the last row and the kinetic energy p**2 / 2.
     """
 
     boundary: str = "final"
@@ -73,10 +75,13 @@ class LagrangianEcho(HamiltonianEcho):
                                f"boundary_gradient(...) computes it in float64, not {self.boundary!r}")
         if self.boundary != "final":
             raise CompileError(f'boundary must be "final", "initial", "both" or "periodic", not {self.boundary!r}')
-        if self.dissipation:
-            raise CompileError("dissipation must be 0 on a chip: a damped momentum loses bits that its echo would need "
-                               "back, so many more with every step; boundary_gradient(...) computes it in float64, not "
-                               f"{self.dissipation!r}")
+        if (rate := real(self.dissipation)) is None or rate < 0:
+            raise CompileError(f"dissipation must be a number from 0 on, not {self.dissipation!r}")
+        if rate and self.cost_at != "last":
+            raise CompileError('dissipation needs cost_at="last" on a chip: its states are positions over a factor '
+                               "that is 1 at the last row alone, and costs see no factor; boundary_gradient(...) "
+                               f"computes others in float64, not {self.cost_at!r}")
+        object.__setattr__(self, "dissipation", rate)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ One substep is ``q += dt*dT/dp; p -= dt*dV/dq(q, u_t)`` from q = p = 0. ``Y`` me
 of the last substep of an input row.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ _EXACT = 512  # units up to which the Hessian is formed and diagonalised
 
 def bptt(
     model: torch.nn.Module, X: np.ndarray, Y: np.ndarray, dt: float, substeps: int, cost_at: str = "last",
-    mask: np.ndarray | None = None,
+    mask: np.ndarray | None = None, dissipation: float = 0.0,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Backpropagation through time on a float64 copy of ``model``.
 
@@ -43,6 +44,8 @@ def bptt(
         ``"last"``: the cost at the last row. ``"every"``: the sum of the costs at all rows. ``"mean"``: their mean.
     mask
         Factors of the costs, (batch,) or (batch, time).
+    dissipation
+        Rate at which momenta decay, half a step of it before every drift and half behind; not of stacks.
 
     Returns
     -------
@@ -51,6 +54,8 @@ def bptt(
     after the other.
     """
     if isinstance(model, Stack):
+        if dissipation:
+            raise CompileError(f"dissipation is of single networks; leave it at 0 for stacks, not {dissipation!r}")
         return stack_bptt(model, X, Y, dt, substeps, cost_at, mask)
     _check(model, cost_at)
     copied = double(model)
@@ -61,7 +66,7 @@ def bptt(
     given = np.ones(y.shape[:1 if cost_at == "last" else 2]) if mask is None else np.asarray(mask, np.float64)
     weight = torch.as_tensor(given)
     with float64(), torch.enable_grad():
-        states = _states(copied, values, x, dt, substeps)
+        states = _states(copied, values, x, dt, substeps, math.exp(-dissipation * dt / 2))
         if cost_at == "last":
             total = (cost(*states[-1], y) * weight).mean()
         else:
@@ -96,9 +101,10 @@ def _method(model: torch.nn.Module, name: str, values: Values) -> Callable[..., 
 
 
 def _states(
-    model: torch.nn.Module, values: Values, x: torch.Tensor, dt: float, substeps: int
+    model: torch.nn.Module, values: Values, x: torch.Tensor, dt: float, substeps: int, decay: float
 ) -> list[tuple[torch.Tensor, ...]]:
-    """The states after the last drift of every row, each (batch, *shape)."""
+    """The states after the last drift of every row, each (batch, *shape). Momenta decay before every drift and behind
+    it."""
     sizes = list(shapes(model).values())
     order = tuple(range(len(sizes)))
     kick = torch.func.vmap(torch.func.grad(_method(model, "energy", values), order))
@@ -107,9 +113,10 @@ def _states(
     p, states = q, []
     for row in range(x.shape[1]):
         for _ in range(substeps):
+            p = tuple(decay * a for a in p)
             velocity = drift(*p) if callable(getattr(model, "kinetic", None)) else p
             q = tuple(a + dt * v for a, v in zip(q, velocity, strict=True))
-            p = tuple(a - dt * f for a, f in zip(p, kick(*q, x[:, row]), strict=True))
+            p = tuple(decay * a - dt * f for a, f in zip(p, kick(*q, x[:, row]), strict=True))
         states.append(q)
     return states
 

@@ -54,7 +54,8 @@ def learn(chip: Session, epochs: int, report: Report) -> Curve:
     return curve
 
 
-def learn_by_bptt(net: torch.nn.Module, epochs: int, report: Report, cost_at: str = "last") -> Curve:
+def learn_by_bptt(net: torch.nn.Module, epochs: int, report: Report, cost_at: str = "last", dissipation: float = 0.0
+                  ) -> Curve:
     """The same initial network, data, batches, order, update rule and schedule as `learn`, in float64. Moves ``net``'s
     parameters."""
     x, y = data(cost_at)
@@ -67,7 +68,7 @@ def learn_by_bptt(net: torch.nn.Module, epochs: int, report: Report, cost_at: st
         order, losses = shuffled(len(x), _SEED, epoch), []
         for index, start in enumerate(starts):
             batch = order[start:start + BATCH]
-            gradient, outputs = bptt(net, x[batch], y[batch], DT, SUBSTEPS, cost_at)
+            gradient, outputs = bptt(net, x[batch], y[batch], DT, SUBSTEPS, cost_at, dissipation=dissipation)
             losses.append(_cost(outputs, y[batch]))
             rate = LEARNING_RATE * SCHEDULES[_SCHEDULE]((epoch * len(starts) + index) / (epochs * len(starts)))
             with torch.no_grad():
@@ -75,7 +76,8 @@ def learn_by_bptt(net: torch.nn.Module, epochs: int, report: Report, cost_at: st
                     velocity[name] = MOMENTUM * velocity[name] + torch.from_numpy(gradient[name])
                     p -= rate * velocity[name]
         curve.loss.append(float(np.mean(losses)))
-        curve.test.append(accuracy(bptt(net, test, np.eye(10)[labels], DT, SUBSTEPS)[1], labels))
+        _, outputs = bptt(net, test, np.eye(10)[labels], DT, SUBSTEPS, dissipation=dissipation)
+        curve.test.append(accuracy(outputs, labels))
         report(epoch + 1, curve.loss[-1], curve.test[-1])
     return curve
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from echolith.compiler.costs import encoded
+from echolith.compiler.damping import FACTORS
 from echolith.compiler.design import Design
 from echolith.compiler.errors import RangeError
 from echolith.compiler.hints import input_hint, target_hint
@@ -13,9 +14,13 @@ __all__ = ["inputs", "targets"]
 
 
 def inputs(design: Design, x) -> np.ndarray:
-    """(batch, steps, inputs)."""
-    return shaped("X", x, (None, design.dynamics.steps, design.inputs), "(batch, steps, inputs)", RangeError,
-                  lambda found: input_hint(found, design.inputs, design.dynamics.steps), " for this design")
+    """(batch, steps, inputs) as the chip reads them."""
+    damping, steps, wide = design.damping, design.dynamics.steps, design.inputs
+    if damping is not None:
+        steps, wide = steps // damping.substeps, wide - FACTORS
+    found = shaped("X", x, (None, steps, wide), "(batch, steps, inputs)", RangeError,
+                   lambda found: input_hint(found, wide, steps), " for this design")
+    return found if damping is None else damping.inputs(found)
 
 
 def targets(design: Design, y, batch: int, mask=None) -> np.ndarray:

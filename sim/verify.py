@@ -89,12 +89,12 @@ def verify(design: Design, x, y=None, *, mask=None, url: str = "sim:", progress:
     progress : callable, optional
         Called with (calls done, calls in all).
     """
-    x = inputs(design, x)
+    seen, x = inputs(design, x), plain("X", x, RangeError)
     given, goal = None, None
     if design.learned and design.hardware.learn and y is not None:
         goal, y = targets(design, y, len(x), mask), plain("Y", y, RangeError)
         given = y, np.ones(y.shape) if mask is None else plain("mask", mask, RangeError)
-    data = data_words(design, x, goal)
+    data = data_words(design, seen, goal)
     rate = None if given is None else _rate(design, x)
     with open_design(design, url) as chip:
         device = chip.device
