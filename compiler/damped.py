@@ -14,7 +14,7 @@ from echolith.compiler.stack import Stack
 
 __all__ = ["damped"]
 
-_MOST = 8.0  # rate * duration: the first positions have 5.8 bits less than the last ones, and 1 / e^2 is 2^-11.5
+_MOST = 6.0  # rate * duration: the first positions have 4.3 bits less than the last ones, and 1 / e^2 is 2^-8.7
 
 
 def damped(model, dynamics: Leapfrog, rule: LagrangianEcho, calibrate):

@@ -7,6 +7,7 @@ from energies import Blocks, Deep, Hopfield, Inputs
 from torch import nn
 
 import echolith as el
+from echolith.bench.dissipation import main
 from echolith.compiler.boundaries import boundary_reference
 from echolith.compiler.damped import damped
 from echolith.compiler.damping import Damping
@@ -73,7 +74,7 @@ def test_factors_by_hand():
     assert twice[0, :, 0].tolist() == [1, 1, 2, 2]
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.5, 2.0])
+@pytest.mark.parametrize("rate", [0.1, 0.5, 1.5])
 def test_the_chip_returns_exactly_and_learns_the_gradient_of_the_damped_run(rate, tmp_path):
     (x, y), design = data(), compiled(rate)
     design.save(tmp_path / "damped.echolith")
@@ -117,7 +118,7 @@ REFUSED = {
                "dissipation needs the kinetic energy p**2 / 2 on a chip: leave kinetic out, and scale the state's "
                "energy instead, not kinetic of its own"),
     "long": (lambda: compiled(4.0),
-             "dissipation * dt * steps must be at most 8: what decays stays in the words of the states, 10.8 bits of "
+             "dissipation * dt * steps must be at most 6: what decays stays in the words of the states, 10.8 bits of "
              "each; make dissipation smaller or samples shorter, not 15"),
     "no data": (lambda: el.compile(Net(), dynamics=el.Leapfrog(1), rule=el.LagrangianEcho(dissipation=1), steps=3),
                 "dissipation needs calibrate=(X, Y), whose rows tell for how long momenta decay, not None"),
@@ -144,3 +145,11 @@ def test_a_session_takes_the_models_own_inputs():
     with design.open("int:") as chip, pytest.raises(el.RangeError) as found:
         chip.predict(np.zeros((1, 16, 5)))
     assert str(found.value) == "X must have shape (batch, steps, inputs) = (any, 8, 3) for this design, not (1, 16, 5)"
+
+
+def test_the_bench_counts_bits_and_tells_what_is_refused(capsys):
+    main((2.0, 7.0), (4,))
+    lines = capsys.readouterr().out.splitlines()
+    found = lines[1].split()
+    assert found[:2] == ["2", "1.4"] and float(found[2]) > 0.999 and found[-1] == "exact"
+    assert lines[2].split() == ["7", "5.0", "refused"]
