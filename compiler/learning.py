@@ -126,15 +126,20 @@ AnyRule = HamiltonianEcho | EchoBackpropagation
 _NAMES = ("HamiltonianEcho", "LagrangianEcho", "EchoBackpropagation")
 
 
-def named(name: str, cost_at: str | None = None) -> AnyRule:
+def named(name: str, cost_at: str | None = None, dissipation: float | None = None, weight_decay: bool = False
+          ) -> AnyRule:
     """The rule of a name, with its defaults; the cost at the last step if not told."""
     if name not in _NAMES:
         raise CompileError(f"rule must be {', '.join(_NAMES)}, not {name!r}")
-    if name == "EchoBackpropagation":
-        if cost_at not in (None, "last"):
-            raise CompileError(f'{name} has its cost at the last step: cost_at must be "last", not {cost_at!r}')
-        return EchoBackpropagation()
-    return (LagrangianEcho if name == "LagrangianEcho" else HamiltonianEcho)(cost_at or "last")
+    if name == "LagrangianEcho":
+        return LagrangianEcho(cost_at or "last", weight_decay=weight_decay, dissipation=dissipation or 0.0)
+    if dissipation is not None:
+        raise CompileError(f'dissipation is of LagrangianEcho: name that rule, or leave it out, not {name!r}')
+    if name == "HamiltonianEcho":
+        return HamiltonianEcho(cost_at or "last", weight_decay=weight_decay)
+    if cost_at not in (None, "last"):
+        raise CompileError(f'{name} has its cost at the last step: cost_at must be "last", not {cost_at!r}')
+    return EchoBackpropagation(weight_decay=weight_decay)
 
 
 def _checked(check: object, weight_decay: object) -> None:

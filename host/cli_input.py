@@ -39,6 +39,9 @@ OPTIONS: dict[str, tuple[object, object]] = {
     "cost_at": (Annotated[str | None, typer.Option(help="last, every or mean [last]")], None),
     "rule": (Annotated[str | None, typer.Option(help="HamiltonianEcho, LagrangianEcho or EchoBackpropagation "
                                                      "[HamiltonianEcho]")], None),
+    "dissipation": (Annotated[float | None, typer.Option(help="rate at which momenta decay, of LagrangianEcho [0]")],
+                    None),
+    "decays": (Annotated[bool, typer.Option("--decays", help="a core that knows fit's --weight-decay")], False),
     "inference": (Annotated[bool, typer.Option("--inference", help="a core that cannot learn")], False),
     "board": (Annotated[str | None, typer.Option(help="ulx3s-85f or icebreaker [ulx3s-85f]")], None),
     "lanes": (Annotated[str | None, typer.Option(help="lanes of two multipliers, or auto: fill the board [8]")], None),
@@ -63,6 +66,8 @@ class Job:
     steps: int | None = None
     cost_at: str | None = None
     rule: str | None = None
+    dissipation: float | None = None
+    decays: bool = False
     inference: bool = False
     board: str | None = None
     lanes: str | None = None
@@ -131,7 +136,8 @@ class Job:
         from echolith.compiler.learning import named
 
         dynamics = Leapfrog(0.25 if self.dt is None else self.dt, 1 if self.substeps is None else self.substeps)
-        rule = None if self.inference else named(self.rule or "HamiltonianEcho", self.cost_at)
+        rule = None if self.inference else named(self.rule or "HamiltonianEcho", self.cost_at, self.dissipation,
+                                                      self.decays)
         model, board, lanes = self._model(file), self.board or "ulx3s-85f", self.lanes or "8"
         with spin("compiling"):
             return compile(model, dynamics=dynamics, rule=rule, calibrate=self.samples, steps=self.steps, board=board,

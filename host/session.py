@@ -233,7 +233,7 @@ class Session:
         check_settings(epochs, batch_size, learning_rate, momentum, schedule, seed, accumulate, weight_decay)
         if weight_decay and not self.design.shrinks:
             raise RangeError("this hardware cannot add weights to their gradients: compile with a rule that has "
-                             f"weight_decay=True, or leave it at 0, not {weight_decay:g}")
+                             f"weight_decay=True (--decays), or leave it at 0, not {weight_decay:g}")
         x, y = self._words(X, Y, mask)
         self.device.clear()
         held = self.device.hold(x, y)

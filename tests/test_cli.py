@@ -103,6 +103,15 @@ def test_options_reach_the_compiler(model):
                  "--lanes", 1)["text"]
     assert "dt = 0.5, 3 input rows x 3 substeps = 9 steps" in text and "icebreaker, 1 lanes" in text
     assert "inference only" in found("explain", model, "--inference")["text"]
+    damped = found("explain", model, "--rule", "LagrangianEcho", "--dissipation", 0.5)["text"]
+    assert "momenta decay by exp(-0.125) a step" in damped
+    assert refusal("explain", model, "--dissipation", 0.5) == (
+        "dissipation is of LagrangianEcho: name that rule, or leave it out, not 'HamiltonianEcho'")
+
+
+def test_a_core_that_knows_weight_decay_is_asked_for(model):
+    assert found("fit", model, "--decays", "--weight-decay", 0.01)["updates"] == 1
+    assert "compile with a rule that has weight_decay=True" in refusal("fit", model, "--weight-decay", 0.01)
 
 
 def test_figures_are_wanted_of_the_precision(model, tmp_path):

@@ -77,8 +77,8 @@ REFUSED = {
     "negative": (dict(weight_decay=-1.0), dict(rule=RULES[0]),
                  "weight_decay must be a finite number, not negative, not -1.0"),
     "hardware": (dict(weight_decay=0.1), {},
-                 "this hardware cannot add weights to their gradients: compile with a rule that has weight_decay=True, "
-                 "or leave it at 0, not 0.1"),
+                 "this hardware cannot add weights to their gradients: compile with a rule that has weight_decay=True "
+                 "(--decays), or leave it at 0, not 0.1"),
     "board": ({}, dict(board="icebreaker", lanes=2, rule=RULES[0]),
               "weight_decay needs a board with room for overlapping sweeps; compile for ulx3s-85f, or with "
               "weight_decay=False, not for icebreaker"),
