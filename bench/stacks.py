@@ -52,7 +52,8 @@ def _series(name: str, linear: bool = False) -> _Task:
 
 TASKS = {
     "BasicMotions, 2 blocks": _series("motions"), "JapaneseVowels, 2 blocks": _series("vowels"),
-    "digits, 2 layers, tanh between": _Task(stack.Chain, digits.split, series.Task("digits", 30, 32, 0.1),
+    # At 0.1 the last bit of the first gradient moves float64's own test accuracy by a point; here it moves nothing.
+    "digits, 2 layers, tanh between": _Task(stack.Chain, digits.split, series.Task("digits", 30, 32, 0.04),
                                             digits.SUBSTEPS),
 }
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
@@ -17,6 +17,8 @@ from echolith.compiler.costs import KEPT, LEVEL, LEVELS, WEIGHED, WEIGHTS, Cost,
 from echolith.compiler.differentiate import derivative
 from echolith.compiler.errors import CompileError
 from echolith.compiler.formats import Formats, Packed, fraction, narrow
+from echolith.compiler.graph import Dense
+from echolith.compiler.ir import var
 from echolith.compiler.isa import Opcode
 from echolith.compiler.kinetic import Drift, Drifts, drifts
 from echolith.compiler.layout import Plan
@@ -25,7 +27,8 @@ from echolith.compiler.masks import reserved
 from echolith.compiler.pipeline import Builder, Pipeline
 from echolith.compiler.reads import FULL, NUDGES
 from echolith.compiler.resolution import STRETCH, spread
-from echolith.compiler.steps import DELTA, ERROR, FINE, OUTPUT, SLOPE
+from echolith.compiler.select import Pass
+from echolith.compiler.steps import DELTA, ERROR, FINE, OUTPUT, SLOPE, dense
 
 __all__ = ["NUDGE", "Formats", "Quantised", "choose_formats", "operand", "quantise"]
 
@@ -73,7 +76,7 @@ def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({}), 
     f["input"], bits = given.get("input", f["input"]), input_bits or inputs.width
     f["u"] = min(fraction(max(largest, 2.0 ** -f["input"]), width), width - 2, f["input"] + width - bits)
     f["u"] = f["input"] if case.joins else max(f["input"], f["u"])
-    f |= _sums(case, width, learns, f["state"])
+    f |= _sums(case, width, learns, f["state"], 2.0 ** (bits - 1 - f["input"]) - 2.0 ** -f["input"])
     drives = [b for b in plan.blocks if b.name.startswith("drive")]
     for block in plan.blocks:
         if block not in drives:
@@ -174,25 +177,50 @@ def _stretched(case: Case, f: Mapping[str, int]) -> dict[str, np.ndarray]:
     return found
 
 
-def _sums(case: Case, width: int, learns: bool, state: int) -> dict[str, int]:
+def _sums(case: Case, width: int, learns: bool, state: int, reach: float) -> dict[str, int]:
     """Of forward sweeps' sums; those with a drive share the drives' one format, z. Of those that are added up none has
     more than a bit below the coarsest: what is lost in the sum is better used as room to grow. So is what is lost in
-    the states of a stack."""
+    the states of a stack. What is made of inputs within ``reach`` and of no learned weight cannot grow."""
     most = state + _FINER if case.joins and learns else width
     passes = [p for name, part in case.parts.items() if name != "levels" for p in part]
     ranges = {p.acc: float(np.abs(case.samples.values[p.acc]).max(initial=0.0)) for p in passes
               if p.opcode == Opcode.FORWARD}
+    bounds = _bounds(case, passes, reach)
     driven = {p.acc for p in passes if p.opcode == Opcode.FORWARD and p.drive}
 
-    def bits(largest: float) -> int:
+    def bits(largest: float, bound: float = np.inf) -> int:
+        if bound <= _room(largest, learns):
+            return min(fraction(bound, width, 1.0), width - 2, most)
         return min(fraction(_room(largest, learns), width, 1.0), width - 3, most)
 
     z = bits(max((ranges[n] for n in driven or ranges), default=0.0))
-    own = {n: z if n in driven else bits(r) for n, r in ranges.items()}
+    own = {n: z if n in driven else bits(r, bounds.get(n, np.inf)) for n, r in ranges.items()}
     whole: dict[str, int] = {}
     for name, frac in own.items():
         whole[_node(name)] = min(frac, whole.get(_node(name), frac))
     return {"z": z} | {n: frac if n in driven else min(frac, whole[_node(n)] + 1) for n, frac in own.items()}
+
+
+def _bounds(case: Case, passes: Sequence[Pass], reach: float) -> dict[str, float]:
+    """By sum, the largest that it can become, where it is of inputs and of weights that do not learn."""
+    found: dict[str, float] = {}
+    known: dict[str, float] = {"u": reach}  # of vectors
+    learned = case.graph.learned if case.learn else frozenset()
+    for made in passes:
+        if made.opcode != Opcode.FORWARD or made.drive:
+            continue
+        drive, matrix = case.flow.drives.get(made.matrix), case.flow.matrices.get(made.matrix)
+        if drive is not None and not drive.biases:
+            weights = [(abs(t.scale), t.matrix) for t in drive.terms if isinstance(t.matrix, Dense)]
+        else:
+            weights = [(1.0, matrix)] if matrix is not None and made.x in known else []
+        if not weights or any(m.parameter in learned for _, m in weights):
+            continue
+        rows = sum(scale * np.abs(dense(m, case.flow.values)).sum(1) for scale, m in weights)
+        found[made.acc] = known["u" if drive else made.x] * float(np.max(rows))
+        if made.expr == var(made.acc):
+            known[made.result] = found[made.acc]
+    return found
 
 
 def _node(acc: str) -> str:

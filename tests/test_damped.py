@@ -96,6 +96,14 @@ def test_the_rtl_equals_the_integer_model():
     assert compiled().verify(x[:2], y[:2])
 
 
+def test_factors_have_no_room_to_grow():
+    """Nothing learns between them and the inputs, whose format bounds them; sums that learn have room."""
+    design = compiled()
+    assert design.fractions["input"] == 14 and design.hardware.input_bits == 16  # from -2 to 2
+    factors = [name for name in design.fractions if name.startswith(("z0", "z1"))]
+    assert len(factors) > 3 and {design.fractions[name] for name in factors} == {16}
+
+
 def test_explain_tells_what_was_added():
     text = compiled().explain()
     assert "6 units, 3 inputs and 2 factors, 2 outputs" in text
