@@ -24,7 +24,7 @@ from echolith.host.session import Session
 from echolith.sim.device import IntegerDevice
 from echolith.sim.weights import from_values
 
-__all__ = ["COSINES", "LEARNING", "by_part"]
+__all__ = ["COSINES", "LEARNING", "Blocks", "by_part"]
 
 _SEEDS, _LANES, _SAMPLES = 3, 8, 32
 _POINT, _COSINE, _SHARE = 0.01, 0.999, 0.01
@@ -174,7 +174,7 @@ def _cosines(choice: Choice, store: Store, say: Say) -> Iterator[Row]:
                     yield _untrained(linear, blocks, cost_at)
 
 
-class _Blocks(Stack):
+class Blocks(Stack):
     """Blocks without normalisation, a layer, and R q + b."""
 
     outputs = _CLASSES
@@ -197,7 +197,7 @@ def _untrained(linear: bool, blocks: int, cost_at: str) -> Row:
     shape = (_SAMPLES,) if cost_at == "last" else (_SAMPLES, _ROWS)
     y = np.eye(_CLASSES)[generator.integers(_CLASSES, size=shape)]
     torch.manual_seed(0)
-    net = _Blocks(blocks, linear)
+    net = Blocks(blocks, linear)
     design = el.compile(net, dynamics=el.Leapfrog(series.DT), rule=el.HamiltonianEcho(cost_at), lanes=_LANES,
                         calibrate=(x, y))
     with design.open("int:") as chip:

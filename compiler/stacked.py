@@ -21,6 +21,7 @@ __all__ = ["response_exponents", "stack_bptt", "stack_echo"]
 _AIM = -2.5  # log2 of max |q+ - q-|
 _LINEAR = 1e-4  # of a nudge: where responses are measured, far below where layers notice that they are not linear
 _SIGNS = (0, 1, -1)
+_ROWS = 256  # that run under autograd at a time
 
 Found = tuple[dict[str, np.ndarray], np.ndarray]
 
@@ -32,16 +33,36 @@ def stack_bptt(
     """Backpropagation through time and through all parts, on a float64 copy of ``stack``.
 
     Arguments and results are those of `reference.bptt`; without ``predict`` the outputs are the last part's value.
+    Of long samples only the states before every `_ROWS` rows are kept, from which these rows run again.
     """
     run = _Run(stack, X, Y, dt, substeps, cost_at, mask)
-    with torch.enable_grad():
-        total = torch.zeros((), dtype=torch.float64)
-        for row, value in enumerate(run.forward()):
-            if (factor := run.objective.factors[row]) is not None:
-                total = total + (run.local.costs(value, run.objective.target(row)) * factor).mean()
-        leaves = list(run.local.learned.values())
-        found = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
-    return {name: g.numpy() for name, g in zip(run.local.learned, found, strict=True)}, run.outputs()
+    pieces = [range(first, min(first + _ROWS, run.rows)) for first in range(0, run.rows, _ROWS)]
+    starts = []
+    for rows in pieces:
+        starts.append(run.phase)
+        if len(starts) < len(pieces):
+            with torch.no_grad():
+                for _ in run.forward(rows):
+                    pass
+    leaves, total, later = list(run.local.learned.values()), [], []  # later: derivatives by the states behind a piece
+    for rows, start in zip(reversed(pieces), reversed(starts), strict=True):
+        states = [v.detach().requires_grad_() for v in start.flat]
+        run.phase = start.like(states)
+        with torch.enable_grad():
+            cost = _cost(run, rows) + sum((s * d).sum() for s, d in zip(run.phase.flat, later, strict=False))
+            found = torch.autograd.grad(cost, [*states, *leaves], allow_unused=True, materialize_grads=True)
+        later, new = found[:len(states)], found[len(states):]
+        total = [a + b for a, b in zip(total, new, strict=True)] if total else list(new)
+    return {name: g.numpy() for name, g in zip(run.local.learned, total, strict=True)}, run.outputs()
+
+
+def _cost(run: "_Run", rows: range) -> torch.Tensor:
+    """The batch mean of the costs at ``rows``."""
+    total = torch.zeros((), dtype=torch.float64)
+    for row, value in zip(rows, run.forward(rows), strict=True):
+        if (factor := run.objective.factors[row]) is not None:
+            total = total + (run.local.costs(value, run.objective.target(row)) * factor).mean()
+    return total
 
 
 def stack_echo(
@@ -63,7 +84,7 @@ def stack_echo(
     """
     run = _Run(stack, X, Y, dt, substeps, cost_at, mask)
     with torch.no_grad():
-        for _ in run.forward():
+        for _ in run.forward(range(run.rows)):
             pass
         sweep = _Sweep(run, nudge, scale)
         sweep.back()
@@ -78,7 +99,7 @@ def response_exponents(
     are farthest, if layers are linear that far; 0 for layers that no cost reaches."""
     run = _Run(stack, X, Y, dt, substeps, cost_at, mask)
     with torch.no_grad():
-        for _ in run.forward():
+        for _ in run.forward(range(run.rows)):
             pass
         sweep = _Sweep(run, _LINEAR * np.asarray(nudge, np.float64), None)
         sweep.back()
@@ -93,6 +114,14 @@ class _Phase:
     q: Values
     p: Values
 
+    @property
+    def flat(self) -> list[torch.Tensor]:
+        return [*self.q.values(), *self.p.values()]
+
+    def like(self, flat: list[torch.Tensor]) -> "_Phase":
+        """Of these values."""
+        return _Phase(dict(zip(self.q, flat, strict=False)), dict(zip(self.p, flat[len(self.q):], strict=True)))
+
 
 class _Run:
     """The forward run of a batch; ``phase`` is where it stands."""
@@ -103,7 +132,7 @@ class _Run:
         self.local, self.dt, self.substeps = Local(stack), dt, substeps
         batch = len(self.objective.x)
         self.phase = _Phase(self.local.rest(batch), self.local.rest(batch))
-        self._outputs: list[torch.Tensor] = []
+        self._outputs: dict[int, torch.Tensor] = {}  # by row
 
     @property
     def rows(self) -> int:
@@ -116,20 +145,22 @@ class _Run:
         phase.p = {name: p - dt * self.local.force(name, phase.q[name], self.local.fed(name, values))
                    for name, p in phase.p.items()}
 
-    def forward(self) -> Iterator[torch.Tensor]:
-        """The value of the last part at every row."""
-        for row in range(self.rows):
+    def forward(self, rows: range) -> Iterator[torch.Tensor]:
+        """The value of the last part at every one of ``rows``."""
+        self.phase = _Phase(self.phase.q, self.phase.p)
+        for row in rows:
             values: Values = {}
             for _ in range(self.substeps):
                 self.drift(self.phase, self.dt)
                 values = self.local.values(self.phase.q, self.objective.x[:, row])
                 self.kick(self.phase, values, self.dt)
             value = values[self.local.stack.output]
-            self._outputs.append(self.local.outputs(value))
+            self._outputs[row] = self.local.outputs(value)
             yield value
 
     def outputs(self) -> np.ndarray:
-        return (self._outputs[-1] if self.objective.last else torch.stack(self._outputs, dim=1)).numpy()
+        rows = [self._outputs[row] for row in range(self.rows)]
+        return (rows[-1] if self.objective.last else torch.stack(rows, dim=1)).numpy()
 
 
 @dataclass
