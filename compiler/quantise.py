@@ -1,8 +1,7 @@
 """Formats and pipelines: the one lossy step, from a float network to the numbers and circuits of the chip."""
 
 import dataclasses
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
@@ -17,8 +16,6 @@ from echolith.compiler.costs import KEPT, LEVEL, LEVELS, WEIGHED, WEIGHTS, Cost,
 from echolith.compiler.differentiate import derivative
 from echolith.compiler.errors import CompileError
 from echolith.compiler.formats import Formats, Packed, fraction, narrow
-from echolith.compiler.graph import Dense
-from echolith.compiler.ir import var
 from echolith.compiler.isa import Opcode
 from echolith.compiler.kinetic import Drift, Drifts, drifts
 from echolith.compiler.layout import Plan
@@ -27,16 +24,13 @@ from echolith.compiler.masks import reserved
 from echolith.compiler.pipeline import Builder, Pipeline
 from echolith.compiler.reads import FULL, NUDGES
 from echolith.compiler.resolution import STRETCH, spread
-from echolith.compiler.select import Pass
-from echolith.compiler.steps import DELTA, ERROR, FINE, OUTPUT, SLOPE, dense
+from echolith.compiler.room import FINER, room, sums
+from echolith.compiler.steps import DELTA, ERROR, FINE, OUTPUT, SLOPE
 
 __all__ = ["NUDGE", "Formats", "Quantised", "choose_formats", "operand", "quantise"]
 
 
 NUDGE = 8  # bits of a nudge operand left free at the calibrated response, for stronger ones
-_GROWTH = 4.0
-_PACKED_GROWTH = 2.0  # of states that few bits see
-_FINER = 1  # bits by which what a stack's layers are fed may be finer than states
 _ROUNDS = 8
 
 
@@ -65,7 +59,7 @@ def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({}), 
     state = max(samples.p, *(float(np.abs(samples.values[s]).max(initial=0)) for s in graph.states))
     inputs, targets = narrow(samples.inputs, width), narrow(samples.targets, width)
     f = {
-        "state": min(fraction(_room(state, learns, _PACKED_GROWTH if packed else _GROWTH), width, 1.0),
+        "state": min(fraction(room(state, learns, packed is not None), width, 1.0),
                      width - (4 if learns else 3)),
         "input": inputs.frac, "target": targets.frac,
         "output": fraction(_outputs(case.cost, samples), width, 1.0),
@@ -76,7 +70,7 @@ def choose_formats(case: Case, given: Mapping[str, int] = MappingProxyType({}), 
     f["input"], bits = given.get("input", f["input"]), input_bits or inputs.width
     f["u"] = min(fraction(max(largest, 2.0 ** -f["input"]), width), width - 2, f["input"] + width - bits)
     f["u"] = f["input"] if case.joins else max(f["input"], f["u"])
-    f |= _sums(case, width, learns, f["state"], 2.0 ** (bits - 1 - f["input"]) - 2.0 ** -f["input"])
+    f |= sums(case, width, learns, f["state"], 2.0 ** (bits - 1 - f["input"]) - 2.0 ** -f["input"])
     drives = [b for b in plan.blocks if b.name.startswith("drive")]
     for block in plan.blocks:
         if block not in drives:
@@ -134,7 +128,7 @@ def _joins(case: Case, f: Mapping[str, int], width: int) -> dict[str, int]:
 def _finest(case: Case, state: int) -> dict[str, int]:
     """Fraction bits of what a stack's layers are fed, and of what that is made of."""
     made = case.joins.forward if case.joins and case.learn else ()
-    return {p.result: state + _FINER for p in made if p.value}
+    return {p.result: state + FINER for p in made if p.value}
 
 
 def _largest(case: Case, name: str) -> float:
@@ -175,62 +169,6 @@ def _stretched(case: Case, f: Mapping[str, int]) -> dict[str, np.ndarray]:
     if found:
         found["softmax:sum"] = np.linspace(1.0, case.graph.outputs, len(case.samples.y))[:, None]
     return found
-
-
-def _sums(case: Case, width: int, learns: bool, state: int, reach: float) -> dict[str, int]:
-    """Of forward sweeps' sums; those with a drive share the drives' one format, z. Of those that are added up none has
-    more than a bit below the coarsest: what is lost in the sum is better used as room to grow. So is what is lost in
-    the states of a stack. What is made of inputs within ``reach`` and of no learned weight cannot grow."""
-    most = state + _FINER if case.joins and learns else width
-    passes = [p for name, part in case.parts.items() if name != "levels" for p in part]
-    ranges = {p.acc: float(np.abs(case.samples.values[p.acc]).max(initial=0.0)) for p in passes
-              if p.opcode == Opcode.FORWARD}
-    bounds = _bounds(case, passes, reach)
-    driven = {p.acc for p in passes if p.opcode == Opcode.FORWARD and p.drive}
-
-    def bits(largest: float, bound: float = np.inf) -> int:
-        if bound <= _room(largest, learns):
-            return min(fraction(bound, width, 1.0), width - 2, most)
-        return min(fraction(_room(largest, learns), width, 1.0), width - 3, most)
-
-    z = bits(max((ranges[n] for n in driven or ranges), default=0.0))
-    own = {n: z if n in driven else bits(r, bounds.get(n, np.inf)) for n, r in ranges.items()}
-    whole: dict[str, int] = {}
-    for name, frac in own.items():
-        whole[_node(name)] = min(frac, whole.get(_node(name), frac))
-    return {"z": z} | {n: frac if n in driven else min(frac, whole[_node(n)] + 1) for n, frac in own.items()}
-
-
-def _bounds(case: Case, passes: Sequence[Pass], reach: float) -> dict[str, float]:
-    """By sum, the largest that it can become, where it is of inputs and of weights that do not learn."""
-    found: dict[str, float] = {}
-    known: dict[str, float] = {"u": reach}  # of vectors
-    learned = case.graph.learned if case.learn else frozenset()
-    for made in passes:
-        if made.opcode != Opcode.FORWARD or made.drive:
-            continue
-        drive, matrix = case.flow.drives.get(made.matrix), case.flow.matrices.get(made.matrix)
-        if drive is not None and not drive.biases:
-            weights = [(abs(t.scale), t.matrix) for t in drive.terms if isinstance(t.matrix, Dense)]
-        else:
-            weights = [(1.0, matrix)] if matrix is not None and made.x in known else []
-        if not weights or any(m.parameter in learned for _, m in weights):
-            continue
-        rows = sum(scale * np.abs(dense(m, case.flow.values)).sum(1) for scale, m in weights)
-        found[made.acc] = known["u" if drive else made.x] * float(np.max(rows))
-        if made.expr == var(made.acc):
-            known[made.result] = found[made.acc]
-    return found
-
-
-def _node(acc: str) -> str:
-    """The node that a sum is a part of."""
-    return re.sub(r"(_\d*)+$", "", acc)
-
-
-def _room(largest: float, learns: bool, growth: float = _GROWTH) -> float:
-    """Range for states and row sums, which grow in training."""
-    return (growth if learns else 1.5) * largest
 
 
 def _outputs(cost: Cost | None, samples: Samples) -> float:
