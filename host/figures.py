@@ -1,6 +1,7 @@
 """How well a design computes: its integers against float64 on the same samples. numpy only."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,8 +24,8 @@ def affordable(design: Design, most: int) -> int:
 
 
 def session(design: Design, values: Values) -> Session:
-    """The integer model with these parameters."""
-    opened = open_design(design)
+    """The integer model with these parameters, for inputs as the chip reads them."""
+    opened = open_design(replace(design, damping=None))
     opened.set_values({**design.values, **values})
     return opened
 

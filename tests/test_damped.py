@@ -13,6 +13,7 @@ from echolith.compiler.damped import damped
 from echolith.compiler.damping import Damping
 from echolith.compiler.motion import motion
 from echolith.compiler.reference import bptt
+from echolith.host.precision import precision_report
 
 
 class Net(nn.Module):
@@ -102,6 +103,12 @@ def test_factors_have_no_room_to_grow():
     assert design.fractions["input"] == 14 and design.hardware.input_bits == 16  # from -2 to 2
     factors = [name for name in design.fractions if name.startswith(("z0", "z1"))]
     assert len(factors) > 3 and {design.fractions[name] for name in factors} == {16}
+
+
+def test_figures_of_precision_are_those_of_the_damped_run():
+    x, y = data()
+    found = precision_report(compiled(), x, y)
+    assert found.cosine > 0.9999 and found.loss < 0.1
 
 
 def test_explain_tells_what_was_added():
