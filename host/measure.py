@@ -137,6 +137,8 @@ class Measurement:
         if weaker and part.response is None:
             self._one(0, part)
         x, y, words, response = part.x, part.y, {}, None if part.response is None else part.response - weaker
+        if response is not None:
+            self.ranging.aim(response)  # what the last run had may be far too strong
         for tries in range(1, _TRIES + 1):
             self.device.clear()
             run = self.device.run("learn", x, y)

@@ -87,6 +87,12 @@ class Ranging:
         limit = 1 << gradient_width(self.design.hardware.width) - 1 - room
         return any(int(np.abs(g).max(initial=0)) >= limit for g in words.values())
 
+    def aim(self, response: int) -> None:
+        """This R; a gain that is as far below it as before, at most, so that no nudge is stronger than it says."""
+        new = min(max(response, 0), _LIMIT)
+        self.device.gain = max(0, self.device.gain - max(self.device.response - new, 0))
+        self.device.response = new
+
     def settle(self, run: Run, words: Words, response: int | None = None) -> bool:
         """Choose settings for the same samples again, with this R or the usual one; False once they fit."""
         self.used = self.device.gain

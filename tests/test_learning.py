@@ -1,5 +1,6 @@
 """Many updates on the chip against as many in float64: what is lost while weights, momenta and ranges move."""
 
+from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,9 @@ from test_stacked import GATE, Net, Rows, cosine
 
 import echolith as el
 from echolith.compiler.reference import bptt
+from echolith.compiler.registers import ERRORS
 from echolith.examples.series import Series
+from echolith.host import measure
 from echolith.host.measure import Measurement
 
 RATE, MOMENTUM, UPDATES, SAMPLES, ROWS, INPUTS = 0.02, 0.9, 20, 16, 24, 3
@@ -81,3 +84,30 @@ def test_an_estimate_cancels_what_bends_and_else_keeps_rounding_small(square, ro
     _, kind, found = measured._best([])
     assert len(kind) == nudges
     assert 1 - cosine(found, {"w": measured.exact}, ["w"]) < 1e-4
+
+
+def test_nudges_that_drove_a_state_out_of_its_range_are_forgotten(monkeypatch):
+    """As long as estimates agree better and better, stronger nudges are tried until one wraps; then weaker ones."""
+    torch.manual_seed(0)
+    net, generator, better = Oscillators(8, 6, INPUTS, 2), np.random.default_rng(0), count(1.0, -0.01)
+    x = generator.integers(-8, 9, (SAMPLES, ROWS, INPUTS)) / 8
+    y = np.eye(2)[generator.integers(2, size=SAMPLES)]
+    design = el.compile(net, dynamics=el.Leapfrog(0.25), rule=el.HamiltonianEcho(), lanes=4, calibrate=(x, y),
+                        precision={"state": "Q1.16"})
+    monkeypatch.setattr(measure, "_FARTHEST", 8)
+    monkeypatch.setattr(measure, "_agreement", lambda *_: next(better))
+    tried = []
+    with design.open("int:") as chip:
+        settings, run = (chip.device.response, chip.device.gain), chip.device.run
+
+        def watched(*arguments, **options):
+            found = run(*arguments, **options)
+            tried.append((chip.device.response, bool(found.flags & ERRORS)))
+            return found
+
+        monkeypatch.setattr(chip.device, "run", watched)
+        gradient = chip.gradient(x, y)
+        assert (chip.device.response, chip.device.gain) == settings
+    wrapped = [at for at, (_, flagged) in enumerate(tried) if flagged]
+    assert wrapped == [wrapped[0]] and tried[wrapped[0] + 1][0] < settings[0]
+    assert all(np.isfinite(g).all() for g in gradient.values())
