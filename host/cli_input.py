@@ -135,6 +135,9 @@ class Job:
         from echolith.compiler.dynamics import Leapfrog
         from echolith.compiler.learning import named
 
+        if self.inference and self.dissipation is not None:
+            raise CompileError("--inference compiles no rule, and momenta decay by a rule alone: leave out one of "
+                               f"--inference and --dissipation, not {self.dissipation:g}")
         dynamics = Leapfrog(0.25 if self.dt is None else self.dt, 1 if self.substeps is None else self.substeps)
         rule = None if self.inference else named(self.rule or "HamiltonianEcho", self.cost_at, self.dissipation,
                                                       self.decays)

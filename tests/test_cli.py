@@ -107,6 +107,9 @@ def test_options_reach_the_compiler(model):
     assert "momenta decay by exp(-0.125) a step" in damped
     assert refusal("explain", model, "--dissipation", 0.5) == (
         "dissipation is of LagrangianEcho: name that rule, or leave it out, not 'HamiltonianEcho'")
+    assert refusal("explain", model, "--inference", "--dissipation", 0.5) == (
+        "--inference compiles no rule, and momenta decay by a rule alone: leave out one of --inference and "
+        "--dissipation, not 0.5")
 
 
 def test_a_core_that_knows_weight_decay_is_asked_for(model):
