@@ -68,7 +68,7 @@ def assembled(case: Case, formats: Formats, q: Quantised, hw: Hardware, words: P
         states=dict(n.states), sweeps=tuple(q.circuits.sweeps), levels=tuple(q.circuits.levels),
         drifts=q.drifts, kinetic=dict(n.kinetic), kept_drives=_drives(case, q.circuits),
         passes=case.passes, matrices=case.flow.matrices, drives=case.flow.drives,
-        program=words.words, entries=words.entries, rates=words.rates, shrinks=words.shrinks, tables=q.tables,
+        program=words.words, entries=words.entries, rates=words.rates, tables=q.tables,
         values={k: np.asarray(v, np.float64) for k, v in case.flow.values.items() if k in used}, fractions=f,
         lowered=q.lowered, response=hw.width - NUDGE + hw.delta_shift, gain=0,
         cost=case.cost, index=tuple(q.circuits.index), report=_report(case),

@@ -50,7 +50,6 @@ class Assembler:
         self.words: list[int] = []
         self.entries: dict[str, int] = {}
         self.rates: dict[str, int] = {}
-        self.shrinks: dict[str, int] = {}
         self.block = ""  # that the sweeps point at
         self.known: dict[Setting, int] = {}  # settings that need not be repeated here
 

@@ -83,7 +83,7 @@ class Hardware:
     target_bits: int = 0
     packed: Packed | None = None  # sweeps see rounded weights and operands, two products share a multiplier
     stacked: bool = False  # contrasts of echoes are kept with the pair
-    shrinks: bool = False  # weights can be added to their gradients: weight decay
+    shrinks: bool = False  # an update can make parameters smaller: weight decay
 
     @property
     def paired(self) -> bool:
@@ -247,7 +247,6 @@ class Design:
     between: tuple[Pass, ...] = ()  # what the three mean in float
     apart: int = 0  # bits by which echoes should part further than usual, those of a stack's linear layers
     strengths: dict[str, int] = field(default_factory=dict)  # errors of layers -> bits of their stronger nudges
-    shrinks: dict[str, int] = field(default_factory=dict)  # as rates, of the updates that can shrink their weights
     damping: Damping | None = None  # of momenta: what makes the chip's inputs of the model's
     report: dict = field(default_factory=dict)  # what explain() prints: ranges, energy text, dt^2 lambda_max, board
 

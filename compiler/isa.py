@@ -29,9 +29,6 @@ latest that are still there come back, each read-out's once: one column is swept
 Hardware for stacks (`Hardware.stacked`) knows contrasts: TRANSPOSED with VALUE and NUDGE in an echo makes its results
 of the difference of both slots' sums, and keeps them with the sample of the pair.
 
-Hardware that shrinks weights (`Hardware.shrinks`) does so in OUTER with DEST 1: gradient += weight, as sweeps see it,
-times RATE.
-
 Hardware with an index memory (`Depths.index`) gathers: with GATHER q is V[I[FIRST + i]], with GATHER_SECOND r is
 V[I[SECOND + i]]. A command with GATHER moves no position; it kicks momenta from PLACE on. With REPEAT too, FORWARD and
 OUTER gather x: column i of walk n is V[I[FIRST + n * COLUMNS + i]].
@@ -41,7 +38,7 @@ from enum import IntEnum
 
 __all__ = [
     "BUFFERS", "DRIFT_BITS", "KIND_BITS", "LOOP_BITS", "STEP_BITS", "VARIANT", "Context", "Dest", "Field", "Opcode",
-    "Pairing", "Setting", "UpdateMode", "exec_word", "loop_word", "paired_word", "set_word",
+    "Pairing", "Setting", "UpdateMode", "exec_word", "loop_word", "paired_word", "set_word", "shrunk",
 ]
 
 BUFFERS = 4  # of inputs and drives
@@ -112,6 +109,7 @@ class UpdateMode(IntEnum):
     CHECK = 0  # raise Flag.GRADIENT if a word is within a factor two of wrapping
     APPLY = 1  # master += round(gradient * rate)
     DECAY = 2  # gradient = round(gradient * rate)
+    SHRINK = 3  # master += round(word, as sweeps and passes see it, * rate); only if `Hardware.shrinks`
 
 
 class Field(IntEnum):
@@ -175,3 +173,8 @@ def set_word(setting: Setting, value: int) -> int:
 def loop_word(opcode: Opcode, value: int = 0) -> int:
     """LOOP with a count, ROW with a signed offset, END or GUARD with an address, or any opcode without options."""
     return opcode << 28 | value & 0xFFFFFF
+
+
+def shrunk(name: str) -> str:
+    """Of the update that shrinks what the update ``name`` adds a gradient to."""
+    return f"shrink:{name}"

@@ -29,7 +29,7 @@ class HamiltonianEcho:
         The exact return of an un-nudged copy is checked in the first of so many batches; 1: in every one. Where cost
         derivatives before the last step are not kept on the chip, that copy runs anyway, and is always checked.
     weight_decay : bool
-        Hardware that can add weights to their gradients, for `Session.fit(weight_decay=)`.
+        Hardware that can make parameters smaller, for `Session.fit(weight_decay=)`.
     """
 
     cost_at: str = "last"

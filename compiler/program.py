@@ -20,7 +20,6 @@ class Program:
     words: tuple[int, ...]
     entries: dict[str, int]
     rates: dict[str, int]
-    shrinks: dict[str, int]
 
 
 class _Echoes(PairedEvery, Updates):
@@ -63,8 +62,8 @@ def build(schedule: Schedule) -> Program:
 
 def _program(schedule: Schedule, order: str) -> Program:
     """Entries: ``predict``, ``echo`` (forward and back without nudges), and for learning ``learn`` (with the
-    un-nudged copy), ``update``, ``clear``, with hardware for it ``shrink`` (weights are added to their gradients) and,
-    where nothing but the check needs that copy, ``unchecked``, which learns the same without it."""
+    un-nudged copy), ``update``, ``clear`` and, where nothing but the check needs that copy, ``unchecked``, which
+    learns the same without it."""
     asm = (Counted if schedule.counted else _Echoes)(schedule)
     if order:
         asm.order = order
@@ -74,7 +73,4 @@ def _program(schedule: Schedule, order: str) -> Program:
         asm.echo()
     if schedule.hardware.learn:
         asm.learning()
-    if schedule.hardware.shrinks:
-        with asm.entry("shrink"):
-            asm.shrink()
-    return Program(tuple(asm.words), asm.entries, asm.rates, asm.shrinks)
+    return Program(tuple(asm.words), asm.entries, asm.rates)

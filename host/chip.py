@@ -353,12 +353,6 @@ class ChipDevice(Device):
         self._start("update", 1)
         return self._finish()
 
-    def shrink(self, rates: dict[str, int]) -> Run:
-        for name, index in self.design.shrinks.items():
-            self._rate(index, rates.get(name, 0), 0)
-        self._start("shrink", 1)
-        return self._finish()
-
     def _rate(self, index: int, mantissa: int, coarse: int) -> None:
         """Write the word of the program that sets a RATE, if it has changed."""
         word = self.design.program[index] & ~0xFFFFFF | mantissa & (1 << 22) - 1 | coarse << 22

@@ -138,7 +138,7 @@ def build(job: Job, out: _Out,
 def fit(job: Job, url: _Url = "int:", epochs: int = 1, batch_size: int = 32, learning_rate: float = 0.1,
         momentum: float = 0.0, schedule: Annotated[str, typer.Option(help="constant, cosine or linear")] = "constant",
         seed: int = 0, accumulate: Annotated[int, typer.Option(help="batches per update")] = 1,
-        weight_decay: Annotated[float, typer.Option(help="of matrices and biases")] = 0.0,
+        weight_decay: Annotated[float, typer.Option(help="of all parameters")] = 0.0,
         checkpoint: Annotated[Path | None, typer.Option(help="written after every epoch")] = None,
         out: Annotated[Path | None, typer.Option("--out", "-o", help="save the trained design")] = None) -> Result:
     """Learn on the chip, its simulation or the integer model."""

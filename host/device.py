@@ -81,10 +81,6 @@ class Device(ABC):
         """Check, apply and decay the gradients; ``rates`` are (mantissa, coarse shift)."""
 
     @abstractmethod
-    def shrink(self, rates: dict[str, int]) -> Run:
-        """Add the weights times mantissas to their gradients, by name of the update; only with ``Hardware.shrinks``."""
-
-    @abstractmethod
     def clear(self) -> None:
         """Forget all gradients."""
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from echolith.compiler.design import Design
 from echolith.compiler.errors import RangeError
+from echolith.compiler.isa import shrunk
 from echolith.sim.arith import rate_shift
 
 __all__ = ["SCHEDULES", "Shrinking", "batched", "encode", "rates", "shuffled"]
@@ -64,22 +65,16 @@ def batched(count: int, seed: int, epoch: int, size: int) -> list[np.ndarray]:
 
 
 class Shrinking:
-    """Weight decay: mantissas of the sweeps that add weights to their gradients. What a mantissa cannot express is
-    carried over to the next update, so that small rates hold on average."""
+    """Weight decay: rates by which all words shrink, by what their gradients' momentum would have gathered of it, had
+    they been of this size all the time."""
 
     def __init__(self, design: Design, weight_decay: float):
-        self.design, self.weight_decay, self._left = design, weight_decay, dict.fromkeys(design.shrinks, 0.0)
+        self.width, self.weight_decay, self._gathered = design.hardware.width, weight_decay, 0.0
+        learned = {p.key: any(p.learned) for p in design.placements}
+        learned |= {f"vector{i}": v.learned for i, v in enumerate(design.vectors)}
+        self._names = [shrunk(name) for name, learns in learned.items() if learns and shrunk(name) in design.rates]
 
-    def mantissas(self, samples: int, gain: int) -> dict[str, int]:
-        """For gradients summed over ``samples`` in words 2^gain times finer than `Design` says; empty if all are 0."""
-        hw, found = self.design.hardware, {}
-        for p in self.design.placements:
-            if p.key in self._left:
-                unit = p.gradient_scale * p.scale * sum(p.learned) * 2.0 ** (p.fraction - hw.width - gain)
-                wanted = self.weight_decay * samples / unit + self._left[p.key]
-                found[p.key] = round(wanted)
-                self._left[p.key] = wanted - found[p.key]
-                if abs(found[p.key]) >= 1 << hw.width - 1:
-                    raise RangeError("weight_decay is too large for the gradient's format; divide it by at least "
-                                     f"{abs(wanted) / 2 ** (hw.width - 1):.3g}, not {self.weight_decay:g}")
-        return found if any(found.values()) else {}
+    def rates(self, learning_rate: float, momentum: float) -> dict[str, Rate]:
+        """Of the next update."""
+        self._gathered = momentum * self._gathered + self.weight_decay
+        return dict.fromkeys(self._names, encode(-learning_rate * self._gathered * 2.0**self.width, self.width))

@@ -210,9 +210,9 @@ class Session:
         accumulate : int
             Batches whose gradients add up on the chip before an update; an epoch's last update may have fewer.
         weight_decay : float
-            Of matrices and biases, as torch.optim.SGD has it: g += weight_decay * parameter, before the momentum.
-            Vectors of the neuron unit (stiffness, masses) keep their size. Needs a design compiled with a rule that has
-            weight_decay=True.
+            Of all that is learned: by learning_rate * weight_decay * parameter less in every update, and with momentum
+            as much more as torch.optim.SGD's would gather of it, for which the parameter counts as it is now.
+            Needs a design compiled with a rule that has weight_decay=True.
         checkpoint : path, optional
             Written after every epoch.
         progress : callable, optional
@@ -231,8 +231,8 @@ class Session:
         if refused is not None:
             raise refused
         check_settings(epochs, batch_size, learning_rate, momentum, schedule, seed, accumulate, weight_decay)
-        if weight_decay and not self.design.shrinks:
-            raise RangeError("this hardware cannot add weights to their gradients: compile with a rule that has "
+        if weight_decay and not self.design.hardware.shrinks:
+            raise RangeError("this hardware cannot shrink weights: compile with a rule that has "
                              f"weight_decay=True (--decays), or leave it at 0, not {weight_decay:g}")
         x, y = self._words(X, Y, mask)
         self.device.clear()
@@ -283,9 +283,8 @@ class Session:
                        response=functools.reduce(or_, (run.response for run, _ in runs)))
         gain, change = self._ranging.next_gain(seen)
         samples = sum(count for _, count in runs)
-        if mantissas := shrinking.mantissas(samples, gain):
-            _count(self.device.shrink(mantissas), history)
-        updated = self.device.update(rates(self.design, learning_rate, momentum, samples, gain, change))
+        updated = self.device.update(rates(self.design, learning_rate, momentum, samples, gain, change)
+                                     | shrinking.rates(learning_rate, momentum))
         none = np.zeros((0, 0, 0), np.int64)
         self._good(updated, none, none, "update")
         self._ranging.move(seen, updated, change)

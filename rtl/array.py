@@ -8,6 +8,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
+from echolith.compiler.isa import UpdateMode
 from echolith.compiler.timing import GROUP, broadcast, fetched, operands, second_column, summed, tree_levels, updated
 from echolith.rtl.lane import Lane, LaneControl, Mode, row_write
 from echolith.rtl.pair import Pair, PairControl
@@ -34,7 +35,7 @@ class SynapseArray(wiring.Component):
     start : In(1)
         A FORWARD sweep begins with the next element.
     both : In(1)
-        The element is of a sweep whose sums leave two at a time, both slots of a lane; of an outer one, weights shrink.
+        The element is of a sweep whose sums leave two at a time, both slots of a lane.
     taken : Out(1)
         Strobe before its first ``drain_next``.
     x_a, x_b : In(signed)
@@ -121,20 +122,26 @@ class SynapseArray(wiring.Component):
         """See `LaneControl`."""
         control, f, update = Signal(LaneControl), fetched(self.hw), self.update
         updating = [s[0] & (_mode(s) == Mode.UPDATE) for s in stages]
+        applied = (update == 1) | self._shrink if self.hw.shrinks else update == 1
         m.d.comb += [
             control.mode.eq(self._lanes_mode(stages[f])), control.first.eq(stages[f + 2][0] & stages[f + 2][1]),
             control.load.eq(_drains(stages[summed(self.hw)])), control.shift.eq(self._shift(m, stages)),
             control.outer.eq(stages[f + 4][0] & (_mode(stages[f + 4]) == Mode.OUTER)),
             control.check.eq(updating[f] & (update == 0)), control.decay.eq(updating[f + 5] & (update == 2)),
-            control.apply.eq(updating[f + 7] & (update == 1)), control.idle.eq(self.host_en),
+            control.apply.eq(updating[f + 7] & applied), control.idle.eq(self.host_en),
             control.coarse.eq(self.coarse),
         ]
         return control
 
+    @property
+    def _shrink(self):
+        """Whether an update takes the weights themselves for gradients."""
+        return self.update == UpdateMode.SHRINK
+
     def _lanes_mode(self, element):
-        """That of the sweep; of an outer one that shrinks weights, FORWARD: their products are the lanes' too."""
+        """That of the sweep; of an update that shrinks weights, FORWARD: they are what is multiplied."""
         mode = _mode(element)
-        return Mux((mode == Mode.OUTER) & element[6], Mode.FORWARD, mode) if self.hw.shrinks else mode
+        return Mux((mode == Mode.UPDATE) & self._shrink, Mode.FORWARD, mode) if self.hw.shrinks else mode
 
     def _pair_control(self, m: Module, stages: list):
         """See `PairControl`. The odd lane does everything a cycle later, in its element's second one."""
@@ -193,8 +200,11 @@ class SynapseArray(wiring.Component):
                 m.d.sync += later[1].eq(later[1])
         # A host's write follows its enable by one cycle, as the last stages do anyway.
         written = Mux(updating, later[o + 4], later[o + 3])
+        summand = updating
+        if self.hw.shrinks:  # the master is read twice, the first time in the cycle of its element
+            summand = updating & ~(self._shrink & self.valid)
         return {
-            "w_addr": Mux(host, self.host_addr, Mux(updating, later[wait + 5], later[0])),
+            "w_addr": Mux(host, self.host_addr, Mux(summand, later[wait + 5], later[0])),
             "g_addr": Mux(host, self.host_addr, Mux(updating, later[wait], later[wait + 3])),
             "gw_addr": delay(m, Mux(host, self.host_addr, written), 1, "written_gradient"),
             "ww_addr": delay(m, Mux(host, self.host_addr, later[o + 6]), 1, "written_master"),

@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Design, Hardware
-from echolith.compiler.isa import BUFFERS, Context, Dest, Opcode, Setting
+from echolith.compiler.isa import BUFFERS, Context, Dest, Opcode, Setting, UpdateMode
 from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.registers import Bank as BankId
 from echolith.compiler.timing import fetched, host_read, tails
@@ -153,9 +153,8 @@ class Core(wiring.Component):
         ]
 
     def _both(self, command):
-        """Of FORWARD: sums of both slots leave together. Of OUTER: weights shrink."""
-        drives = (command.dest == Dest.DRIVE) if self.hw.paired else 0
-        return Mux(self._is(Opcode.OUTER), command.dest[0], drives) if self.hw.shrinks else drives
+        """Of FORWARD: sums of both slots leave together."""
+        return (command.dest == Dest.DRIVE) if self.hw.paired else 0
 
     def _tail(self, m: Module) -> None:
         """The tail of the sweep that goes over its addresses, with overlap known before it starts."""
@@ -304,11 +303,10 @@ class Core(wiring.Component):
             if hw.paired:
                 fed = Mux(chosen[slot], self.inputs[1].r_data, self.inputs[0].r_data)
                 word = Mux(source, fed, x[slot].r_data).as_signed()
-            rate = self._is(Opcode.UPDATE)
-            if hw.shrinks:  # weights times RATE minus weights times nothing
-                shrinking = self._is(Opcode.OUTER) & s.command.dest[0]
-                rate, word = (rate, Mux(shrinking, 0, word)) if slot else (rate | shrinking, word)
-            m.d.comb += operand.eq(Mux(rate, mantissa, word))
+            rate = mantissa
+            if hw.shrinks and slot == 0:  # a weight has no upper half
+                rate = Mux(s.command.dest == UpdateMode.SHRINK, 0, mantissa)
+            m.d.comb += operand.eq(Mux(self._is(Opcode.UPDATE), rate, word))
         m.d.comb += [
             p.r_addr.eq(Mux(s.busy, u.p_r_addr, w.host_index)), p.r_en.eq(1), u.p.eq(p.r_data.as_signed()),
             p.w_addr.eq(Mux(s.busy, u.p_w_addr, w.host_index)),

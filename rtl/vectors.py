@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
+from echolith.compiler.isa import UpdateMode
 from echolith.compiler.registers import LARGE_BITS
 from echolith.rtl.memory import Bank
 from echolith.rtl.multiplier import multiplier
@@ -28,7 +29,7 @@ class VectorBank(wiring.Component):
     g_add : In
         Their sum instead; only with ``Hardware.adding``.
     update_valid, update, mantissa, coarse : In
-        Update sweep over ``update_addr``, every second cycle.
+        Update sweep over ``update_addr``, every second cycle; ``update`` is the `isa.UpdateMode`.
     alarm, large, clipped : Out
     host_* : access while ``host``; a write happens one cycle after its enable; ``host_data`` is zero otherwise
     """
@@ -57,11 +58,14 @@ class VectorBank(wiring.Component):
             updates.append(delay(m, updates[-1], 1, f"update_{stage}"))
             last = Mux(self.host, self._place(self.host_addr), addresses[-1]) if stage in (5, 7) else addresses[-1]
             addresses.append(delay(m, last, 1, f"address_{stage}"))
-        busy = Signal()
+        busy, updated = Signal(), addresses[5]
+        m.d.comb += busy.eq(updates[5])
+        if self.hw.shrinks:  # the word is a factor too; it comes in the cycles between
+            m.d.comb += busy.eq(updates[5] | updates[0])
+            updated = Mux(updates[0], addresses[0], updated)
         m.d.comb += [
-            busy.eq(updates[5]),
             words.r_addr.eq(Mux(self.host, self._place(self.host_addr),
-                                Mux(busy, addresses[5], self._place(self.addr)))),
+                                Mux(busy, updated, self._place(self.addr)))),
             words.r_en.eq(self.r_en | busy | self.host), self.k.eq(words.r_data[w:].as_signed()),
             self.host_w_data.eq(words.r_data),
             words.w_addr.eq(addresses[8]),
@@ -91,10 +95,14 @@ class VectorBank(wiring.Component):
         adding, held = delay(m, at[0], 1, "adding"), delay(m, contrast, 1, "contrast")
         late = delay(m, place, 1, "late")
         word = bank.r_data
-        for part, half in ((tail.high, word[w - 1:]), (tail.low, word[:w - 1])):
+        high, low, applied = word[w - 1:], word[:w - 1], self.update == UpdateMode.APPLY
+        if self.hw.shrinks:
+            shrink = self.update == UpdateMode.SHRINK
+            high, low, applied = Mux(shrink, 0, high), Mux(shrink, self.k, low), applied | shrink
+        for part, half in ((tail.high, high), (tail.low, low)):
             m.submodules += (cell := multiplier(platform, width=w))
             m.d.comb += [cell.a.eq(half), cell.b.eq(self.mantissa), part.eq(cell.p)]
-        decay, apply = updates[6] & (self.update == 2), updates[8] & (self.update == 1)
+        decay, apply = updates[6] & (self.update == 2), updates[8] & applied
         host_w, host_g = delay(m, self.host_w_en, 1, "host_w"), delay(m, self.host_g_en, 1, "host_g")
         m.d.comb += [
             bank.r_addr.eq(Mux(self.host, self._place(self.host_addr), Mux(adding, place, addresses[0]))),

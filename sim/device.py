@@ -94,9 +94,5 @@ class IntegerDevice(Device):
         out = self.model.update(rates)
         return Run(flags=out.gradient << Flag.GRADIENT | out.large << Flag.LARGE, saturated=out.saturated)
 
-    def shrink(self, rates: dict[str, int]) -> Run:
-        self.model.shrink(rates)
-        return Run()
-
     def clear(self) -> None:
         self.model.clear()

@@ -17,7 +17,7 @@ as 0.
 import numpy as np
 
 from echolith.compiler.design import Design
-from echolith.compiler.isa import Opcode, loop_word
+from echolith.compiler.isa import Opcode, loop_word, shrunk
 from echolith.compiler.registers import ABI, MAGIC, REGISTERS, Bank, Flag
 from echolith.compiler.timing import cycles
 from echolith.host.chip import ChipDevice
@@ -184,9 +184,6 @@ class Emulation:
         if entry == "update":
             return model.update({name: (wrap(program[index], 22), program[index] >> 22 & 3)
                                  for name, index in self.design.rates.items()})
-        if entry == "shrink":
-            model.shrink({name: wrap(program[index], 22) for name, index in self.design.shrinks.items()})
-            return Outcome()
         x, target, masked = self._records(samples)
         if entry == "echo":
             return model.echo(x)[1]
@@ -261,14 +258,10 @@ def extreme(design: Design, seed: int) -> Words:
 def _update(chip: ChipDevice, link: Emulation) -> None:
     link.note("read the gradients")
     chip.read_gradients()
-    if chip.design.shrinks:
-        link.note("add weights to the gradients")
-        chip.shrink({name: (-1) ** i * (i + 3) for i, name in enumerate(chip.design.shrinks)})
-        link.note("read the gradients after that")
-        chip.read_gradients()
     link.note("update")
     width = chip.hw.width
-    rates = {name: encode((-1) ** i * (i + 3) / 300, width) for i, name in enumerate(chip.design.rates)}
+    rates = {name: encode((-1) ** i * (i + 3) / 300 * (2.0 ** (width - 3) if name.startswith(shrunk("")) else 1), width)
+             for i, name in enumerate(chip.design.rates)}
     chip.update({**rates, "decay": encode(0.85, width)})
     link.note("read the weights after update")
     chip.read()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from echolith.compiler.design import Block, Design
+from echolith.compiler.isa import shrunk
 from echolith.compiler.registers import LARGE_BITS
 from echolith.sim import arith
 from echolith.sim.arrays import Arrays
@@ -335,29 +336,23 @@ class IntegerModel:
             self.clear()
             return out
         for placement in self.design.placements:
-            key = placement.key
-            if key in rates:
-                columns = slice(placement.column, placement.column + placement.columns)
-                self.masters[placement.block][:, columns] = self._applied(
-                    self.masters[placement.block][:, columns], self.gradients[placement.block][:, columns],
-                    rates[key], out)
-        for i in range(len(self.vectors)):
-            if f"vector{i}" in rates:
-                self.vectors[i] = self._applied(self.vectors[i], self.vector_gradients[i], rates[f"vector{i}"], out)
+            columns = slice(placement.column, placement.column + placement.columns)
+            words, gradient = self.masters[placement.block][:, columns], self.gradients[placement.block][:, columns]
+            words[...] = self._updated(placement.key, words, gradient, rates, out)
+        self.vectors = [self._updated(f"vector{i}", words, self.vector_gradients[i], rates, out)
+                        for i, words in enumerate(self.vectors)]
         self._swept.clear()
         m, coarse = rates["decay"]
         self.gradients = {name: self._decayed(g, m, coarse) for name, g in self.gradients.items()}
         self.vector_gradients = [self._decayed(g, m, coarse) for g in self.vector_gradients]
         return out
 
-    def shrink(self, rates: dict[str, int]) -> None:
-        """Gradients += weights times a mantissa, by name of the update."""
-        for placement in self.design.placements:
-            if placement.key in self.design.shrinks:
-                columns = slice(placement.column, placement.column + placement.columns)
-                grown = self.swept(placement.block)[:, columns] * rates.get(placement.key, 0)
-                self.gradients[placement.block][:, columns] += grown
-        self._wrap_gradients()
+    def _updated(self, key: str, master: Array, gradient: Array, rates: dict[str, tuple[int, int]], out: Outcome
+                 ) -> Array:
+        """Shrunk, then told of its gradient; by rates of 0 if there are none."""
+        if shrunk(key) in rates:
+            master = self._applied(master, master >> self.hw.width, rates[shrunk(key)], out)
+        return self._applied(master, gradient, rates[key], out) if key in rates else master
 
     def _applied(self, master: Array, gradient: Array, rate: tuple[int, int], out: Outcome) -> Array:
         summed = master + arith.update(gradient * rate[0], self.hw.width, rate[1])

@@ -135,13 +135,6 @@ class Twin(Device):
         self._raise(self._registers("update", expected, got) or miscounted)
         return expected
 
-    def shrink(self, rates: dict[str, int]) -> Run:
-        expected, got = self.golden.shrink(rates), self.chip.shrink(rates)
-        miscounted = self._counted("shrink", 2, expected, got)
-        self._same_gradients("shrink")
-        self._raise(miscounted)
-        return expected
-
     def clear(self) -> None:
         self.golden.clear()
         self.chip.clear()
