@@ -22,7 +22,7 @@ from echolith.compiler.sweep import Sweep
 __all__ = ["Circuits", "circuits"]
 
 _ACTIVATIONS, _STEPS = 1 << KIND_BITS, 1 << STEP_BITS  # pipelines of one unit
-_FEW = 16  # for which passes of one form share theirs
+_FEW, _SOME = 16, 32  # for which formats give way so that passes of one form share theirs; beyond, the fewest there are
 
 
 @dataclass
@@ -75,7 +75,8 @@ def circuits(passes: Sequence[Pass], flow: Flow, states: Mapping[str, int], bloc
         most, left = max((len(found.activate), _ACTIVATIONS), (len(found.step), _STEPS), key=lambda n: n[0] / n[1])
         if max(len(found.activate), len(found.step)) <= _FEW:
             return found
-        enough = enough or (found if most <= left else None)
+        if most <= left and (enough is None or len(enough.step) > max(_SOME, len(found.step))):
+            enough = found
     if enough is None:
         raise CompileError(f"energy: must need at most {left} element-wise circuits; use fewer different functions in "
                            f"energy, read-out and cost, or one vector for terms of the same form, not {most}")

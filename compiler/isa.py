@@ -45,7 +45,7 @@ BUFFERS = 4  # of inputs and drives
 LOOP_BITS = 16  # of a loop's count
 VARIANT = 24  # bit of ROW: move the older record's offset; of GUARD: go on at the address for the last pair
 KIND_BITS = 4
-STEP_BITS = KIND_BITS + 1  # of a step pipeline's kind
+STEP_BITS = KIND_BITS + 2  # of a step pipeline's kind
 DRIFT_BITS = 2
 
 
@@ -117,7 +117,7 @@ class Field(IntEnum):
 
     DEST = 2  # two bits; FORWARD: Dest, TRANSPOSED: bit 2 set for nudges (in PAIR), UPDATE: UpdateMode
     ECHO = 4  # FORWARD, ROWS: scale by the sample's exponent
-    SOURCE = 5  # FORWARD, OUTER: x is the input region instead of the context's positions
+    SOURCE = 5  # FORWARD, OUTER: x is the input region, not the context's positions; TRANSPOSED, UNITS: bit 5 of KIND
     EMIT = 6  # FORWARD to COST, UNITS: append to the results
     REVERSE = 7  # the five below: TRANSPOSED, UNITS
     NUDGE = 8  # FORWARD to COST: not the sums, but the derivatives kept last; `Depths.deltas` only
@@ -126,7 +126,7 @@ class Field(IntEnum):
     SPREAD = 11  # read the sample's half of PAIR instead of the context itself
     CLEAR = 12  # UNITS: write zeros
     CHECK = 13  # UNITS: raise Flag.ECHO unless zero; nothing is written
-    TARGET = 14  # FETCH: to the target memory; TRANSPOSED, UNITS: the highest bit of KIND
+    TARGET = 14  # FETCH: to the target memory; TRANSPOSED, UNITS: bit 4 of KIND
     # The general machine's
     VALUE = 15  # TRANSPOSED, UNITS: the result, wrapped, goes to the vectors at PLACE; neither kick nor drift
     KIND = 16  # four bits: which of the pipelines; UPDATE: 0 for the lanes, else 1 + vector parameter
@@ -153,7 +153,8 @@ def exec_word(opcode: Opcode, context: int = 0, dest: int = 0, kind: int = 0, dr
               **options: bool) -> int:
     """An execution word; ``options`` are lower-case names of `Field`."""
     word = opcode << 28 | context | dest << Field.DEST | drift_kind << Field.DRIFT_KIND
-    word |= kind % (1 << KIND_BITS) << Field.KIND | kind >> KIND_BITS << Field.TARGET
+    word |= kind % (1 << KIND_BITS) << Field.KIND
+    word |= (kind >> KIND_BITS & 1) << Field.TARGET | kind >> KIND_BITS + 1 << Field.SOURCE
     for name, on in options.items():
         word |= bool(on) << Field[name.upper()]
     return word

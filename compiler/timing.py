@@ -300,7 +300,7 @@ class _Flight:
         if opcode == Opcode.UNITS and hw.paired:
             return DECIDE + max(self.alone.below(0), self.units.below(0))
         there = 0
-        if not word >> Field.SOURCE & 1 and context == self.moving:
+        if (opcode == Opcode.TRANSPOSED or not word >> Field.SOURCE & 1) and context == self.moving:
             biased = opcode == Opcode.OUTER or word >> Field.DEST & 3 == Dest.COST
             there = self.units.below(0 if hw.general else max(s[Setting.COLUMNS] - 1 - biased, 0))
         operands = self.written[_region(word, hw)] + 1

@@ -4,7 +4,7 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from echolith.compiler.isa import KIND_BITS, STEP_BITS
+from echolith.compiler.isa import KIND_BITS
 from echolith.compiler.pipeline import Pipeline
 from echolith.rtl.pipeline import ElementPipeline, delay
 
@@ -26,7 +26,7 @@ class Kinds(wiring.Component):
     def __init__(self, pipelines: tuple[Pipeline, ...], *, width: int, segments: int):
         self.pipes = [ElementPipeline(p, width=width, segments=segments) for p in pipelines]
         self.latency = max(pipe.latency for pipe in self.pipes)
-        bits = KIND_BITS if len(pipelines) <= 1 << KIND_BITS else STEP_BITS
+        bits = max(KIND_BITS, (len(pipelines) - 1).bit_length())
         super().__init__({
             "kind": In(bits), **self._union([[n for n, _ in p.inputs] for p in pipelines], In),
             **self._union([[n for n, _ in p.outputs] for p in pipelines], Out),

@@ -241,7 +241,7 @@ class UnitPath(wiring.Component):
         y = delay(m, y, self._operand - 1, "y")
         if self.hw.general:
             y = Mux(self.sweeping, y, 0)
-        feed(m, step, kind=Cat(c.kind, c.target), acc=y, q=q, r=r, table_w_addr=self.table_w_addr,
+        feed(m, step, kind=Cat(c.kind, c.target, c.source), acc=y, q=q, r=r, table_w_addr=self.table_w_addr,
              table_w_data=self.table_w_data, table_w_half=self.table_w_half,
              table_w_en=self.table_w_en[:self._step_tables],
              **{f"k{i}": getattr(self, f"k{i}") for i in range(len(self.hw.vectors))})
