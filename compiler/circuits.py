@@ -22,6 +22,7 @@ from echolith.compiler.sweep import Sweep
 __all__ = ["Circuits", "circuits"]
 
 _ACTIVATIONS, _STEPS = 1 << KIND_BITS, 1 << STEP_BITS  # pipelines of one unit
+_WILD = 16.0  # times what was seen of contrasts, which would wrap beyond
 _FEW, _SOME = 16, 32  # for which formats give way so that passes of one form share theirs; beyond, the fewest there are
 
 
@@ -297,7 +298,8 @@ class _Lower:
         """Of the vector that a pass makes, or of its kick."""
         assert made.expr is not None
         frac = self.found.fractions[made.result or "state"]
-        return Output((made.expr,), frac, 2.0**-frac if made.value or not made.result else 0.0)
+        rounded = (made.value and not made.contrast) or not made.result
+        return Output((made.expr,), frac, 2.0**-frac if rounded else 0.0)
 
     def _outputs(self, made: Pass) -> dict[str, Output]:
         wanted = {"force": self._output(made)} if made.result or made.state else {}
@@ -318,6 +320,8 @@ class _Lower:
         """The result as a word; its format is chosen here unless it is known."""
         assert made.expr is not None
         f, narrow = self.found.fractions, made.result in self.narrow
+        if made.contrast:
+            return self._contrast(low, made)
         if made.value:
             frac = f.setdefault(made.result, self._vector_fraction(made.result))
             value = low(made.expr)
@@ -325,9 +329,21 @@ class _Lower:
                 return value.node  # as all copies are
             return low.b("sat", low.b("rnd", value.node, n=value.frac - frac), n=self.width)
         value = low.word(made.expr)
-        growth = 2 if narrow and made.result.endswith(FINE) else 0
+        growth = self._growth(made.result, value.frac) if narrow and made.result.endswith(FINE) else 0
         word = low.b("rnd", value.node, n=value.frac - f.setdefault(made.result, value.frac - growth))
         return low.b("sat", word, n=self.width - 1) if narrow else word
+
+    def _contrast(self, low: Lowering, made: Pass) -> int:
+        """One slot's part of a difference, in the difference's format: what words have above that wraps away."""
+        assert made.expr is not None
+        value, largest = low(made.expr), float(np.abs(self.values[made.result]).max(initial=0.0))
+        frac = self.found.fractions.setdefault(made.result, min(fraction(largest, self.width, _WILD), value.frac))
+        return low.b("rnd", value.node, n=value.frac - frac)
+
+    def _growth(self, name: str, frac: int) -> int:
+        """Bits that row operands of gradients give up, so that they have four above what was seen."""
+        largest = float(np.abs(self.values[name]).max(initial=2.0**-30))
+        return min(2, max(0, 4 - (self.width - 1 - int(np.ceil(np.log2(largest * 2.0**frac))))))
 
     def _vector_fraction(self, name: str) -> int:
         return self.alike.shared(name) if self.alike else self._own(name)

@@ -61,7 +61,6 @@ class _Echo:
         found = [self.forces(q, fed, u) for q, _ in copies]
         contrast = [made for made in self.passes if made.contrast]
         given = {made.result: found[1][0][made.result] - found[2][0][made.result] for made in contrast}
-        given |= {made.acc: found[1][0][made.acc] - found[2][0][made.acc] for made in contrast}
         errors = {error(n): given.get(error(n), np.zeros_like(fed[n])) for n in self.graph.fed}
         env, _ = force(self.joins.passes, self.flow, {**copies[0][0], **errors, "u": u}, self.flow.values)
         self.note({**{n: v for n, v in env.items() if n not in self.flow.values}, **given})

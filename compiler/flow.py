@@ -46,13 +46,13 @@ class Derivation:
         for name, node in self.graph.nodes.items():
             self._forward(name, node)
         self._adjoint(self.dt)
+        for name, length in self.graph.fed.items() if self.learn else ():
+            self.flow.lengths[error(name)] = length
+            self.flow.steps.append(Map(error(name), length, self.adjoints.get(name, _ZERO)))
         for state, units in self.graph.states.items():
             kick = self.adjoints.get(state, _ZERO)
             if kick != _ZERO:
                 self.flow.steps.append(Kick(state, units, kick))
-        for name, length in self.graph.fed.items() if self.learn else ():
-            self.flow.lengths[error(name)] = length
-            self.flow.steps.append(Map(error(name), length, self.adjoints.get(name, _ZERO)))
         if self.learn:
             self._parameters()
         self._readout()

@@ -26,8 +26,8 @@ leaves out the last of an odd number, a bias; OUTER takes two cycles for each.
 Hardware that keeps cost derivatives (`Depths.deltas`) does so in every FORWARD to COST without ECHO. With NUDGE the
 latest that are still there come back, each read-out's once: one column is swept, whatever COLUMNS is.
 
-Hardware for stacks (`Hardware.stacked`) knows contrasts: TRANSPOSED with VALUE and NUDGE in an echo makes its results
-of the difference of both slots' sums, and keeps them with the sample of the pair.
+Hardware for stacks (`Hardware.stacked`) knows contrasts: TRANSPOSED and UNITS with VALUE and NUDGE in an echo keep the
+difference of both slots' results, with the sample of the pair.
 
 Hardware with an index memory (`Depths.index`) gathers: with GATHER q is V[I[FIRST + i]], with GATHER_SECOND r is
 V[I[SECOND + i]]. A command with GATHER moves no position; it kicks momenta from PLACE on. With REPEAT too, FORWARD and

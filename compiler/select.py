@@ -83,13 +83,19 @@ def select(flow: Flow, states: tuple[str, ...], fed: frozenset[str] = frozenset(
     stack are ``fed`` vectors, and make their errors."""
     errors = frozenset(map(error, fed)) & frozenset(flow.lengths)
     found = _Selection(_inlined(flow.steps, flow, errors), flow, states, fed, errors).drifting()
+    found = [p for made in found for p in (_apart(made, flow) if made.result in errors else [made])]
     for made in found:
-        if made.result in errors:
-            made.contrast = True
-            if made.opcode != Opcode.TRANSPOSED or made.operands != {made.acc} or made.rows:
-                raise CompileError("energy: a layer above others must be fed through one matrix alone, as B(u) in "
-                                   f"log(cosh(W(q) + B(u))), not {made.expr}")
+        made.contrast = made.result in errors
     return found
+
+
+def _apart(made: Pass, flow: Flow) -> list[Pass]:
+    """Results of the neuron unit are what can be a contrast."""
+    if made.opcode != Opcode.FORWARD:
+        return [made]
+    sums = flow.new(made.result, made.length)
+    again = Pass(Opcode.UNITS, made.length, q=sums, expr=var(sums), result=made.result, value=True)
+    return [replace(made, result=sums), again]
 
 
 def select_reading(flow: Flow, states: tuple[str, ...], given: frozenset[str], wanted: frozenset[str]) -> list[Pass]:

@@ -202,10 +202,7 @@ class UnitPath(wiring.Component):
         """The column's sums at stage 1, slot a's, then slot b's; and as they come into that register."""
         now, after = (Signal(signed(self.hw.accumulator), name=f"sum_{name}", reset_less=True)
                       for name in ("now", "after"))
-        first = self.y_a
-        if self.hw.stacked:  # a contrast takes slot a's place
-            first = Mux(self.command.value & self.command.nudge, self.y_a - self.y_b, self.y_a)
-        following = Mux(self.y_valid, first, after)
+        following = Mux(self.y_valid, self.y_a, after)
         m.d.sync += [now.eq(following), after.eq(self.y_b)]
         return now, following
 

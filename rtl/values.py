@@ -21,7 +21,8 @@ class ValueWriter(wiring.Component):
     maximum : In
         All results go to ``first``, and what stays is the largest.
     contrast : In
-        Slot a's results go to the context of the pair, to the slot of this context's sample; slot b's nowhere.
+        What slot a's results are more than slot b's goes to the context of the pair, to the slot of this context's
+        sample.
     summed_valid, summed, mapped_valid, mapped : In
         Of a forward sweep and of a pass; data are zero unless valid.
     w_en, w_addr, w_data : Out
@@ -50,9 +51,9 @@ class ValueWriter(wiring.Component):
         m.d.comb += [
             word.eq(self.summed | self.mapped), sample.eq(slot_sample(self.context, 0)),
             valid.eq(self.summed_valid | self.mapped_valid),
-            self.w_en.eq(Mux(self.contrast, Cat(~sample, sample) & (valid & ~place[0]).replicate(2),
+            self.w_en.eq(Mux(self.contrast, Cat(~sample, sample) & (valid & place[0]).replicate(2),
                              Cat(valid & ~place[0], valid & place[0]))),
             self.w_addr.eq(Cat(place[1:], Mux(self.contrast, Context.PAIR, self.context))),
-            self.w_data.eq(Mux(larger, before, word)),
+            self.w_data.eq(Mux(self.contrast & place[0] & valid, written - word, Mux(larger, before, word))),
         ]
         return m

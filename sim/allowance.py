@@ -42,7 +42,7 @@ class Allowance:
     def run(self, sweeps: Sequence[Sweep]) -> None:
         """More sweeps, after those before."""
         for sweep in sweeps:
-            if sweep.contrast:
+            if sweep.contrast and not sweep.learn:
                 continue
             if sweep.opcode == Opcode.FORWARD:
                 self._forward(sweep)
@@ -121,6 +121,8 @@ class Allowance:
         found = self._bounds(self.model.hw.step[sweep.kind], acc=(acc, error), q=q, r=r, **words)
         self._learn(sweep, found)
         force, error = (np.broadcast_to(a, acc.shape) for a in found["force"])
+        if sweep.contrast:
+            return
         if sweep.value or sweep.rows:
             self._keep(sweep, (force, error))
         elif not sweep.echo_only:

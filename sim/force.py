@@ -137,13 +137,17 @@ class Force(Motion):
 
     def _keep(self, sweep: Sweep, words: Array) -> None:
         """Results, int64 or float64."""
+        place = slice(sweep.place, sweep.place + sweep.length)
         if sweep.value:
             words = arith.wrap(np.asarray(words, np.int64), self.model.hw.width)
             self._columns.clear()
         if sweep.maximum:
             self.v[:, sweep.place] = words.max(axis=1)
+        elif sweep.contrast:  # of the + and - echoes, kept with the un-nudged copies behind them
+            n = len(self.v) // 3
+            self.v[2 * n:, place] = arith.wrap(words[:n] - words[n:2 * n], self.model.hw.width)
         elif sweep.value:
-            self.v[:, sweep.place:sweep.place + sweep.length] = words
+            self.v[:, place] = words
         if sweep.rows:
             self.rows[sweep.tile] = np.asarray(words, np.float64)
             self._scaled.pop(sweep.tile, None)
@@ -169,8 +173,7 @@ class Force(Motion):
 
     def _transposed(self, sweep: Sweep) -> None:
         t = self.model.narrow(self._t(sweep, self.rows[sweep.tile]))
-        sums = self.arrays.product if sweep.contrast else self.arrays.sums
-        acc = sums(t, self.model.operand(sweep.block))
+        acc = self.arrays.sums(t, self.model.operand(sweep.block))
         self._element(sweep, acc.reshape(len(self.v), -1) if sweep.repeat else acc)
 
     def _units(self, sweep: Sweep) -> None:
@@ -178,9 +181,6 @@ class Force(Motion):
 
     def _element(self, sweep: Sweep, acc: Array) -> None:
         """A pass of the neuron unit."""
-        if sweep.contrast:
-            self._contrast(sweep, acc)
-            return
         kicks = sweep.opcode == Opcode.TRANSPOSED or sweep.force
         if sweep.value or sweep.rows or sweep.echo_only:
             found = self.arrays.run(self.model.hw.step[sweep.kind], self._inputs(sweep, acc))
@@ -189,15 +189,6 @@ class Force(Motion):
                 self._keep(sweep, np.broadcast_to(found["force"], acc.shape))
         else:
             self._kick(sweep, self._inputs(sweep, acc) if kicks or sweep.learn else {}, kicks)
-
-    def _contrast(self, sweep: Sweep, acc: Array) -> None:
-        """Of the + and - echoes' sums, kept with the un-nudged copies behind them."""
-        n = len(self.v) // 3
-        difference = arith.wrap(acc[:n] - acc[n:2 * n], self.model.hw.accumulator)
-        found = self.arrays.run(self.model.hw.step[sweep.kind], {"acc": difference, "q": acc[:n]})
-        words = arith.wrap(np.broadcast_to(found["force"], acc[:n].shape), self.model.hw.width)
-        self.v[2 * n:, sweep.place:sweep.place + sweep.length] = words
-        self._columns.clear()
 
     def _kick(self, sweep: Sweep, inputs: dict[str, Array], kicks: bool) -> None:
         """Of a pass that moves its units, if only by their drift."""
