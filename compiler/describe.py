@@ -58,11 +58,18 @@ def describe(graph: Graph, cost: Cost | None, learn: bool, reading: Graph | None
 
 def _joins(graph: Graph) -> Lines:
     """What layers are fed."""
-    lines = [[_between(name), _between(_node(node))] for name, node in graph.nodes.items()]
+    lines = []
+    for name, node in graph.nodes.items():  # `inlets` are what layers are fed
+        lines.append([_fed(name) if _fed(name) in graph.fed else _between(name), _between(_node(node))])
     for name in graph.fed:
-        parts = (derivative(t.expr, error(name)) for t in graph.energy)
-        lines.append([name, _between(_bare(reduce(add, parts)))])
+        found = reduce(add, (derivative(t.expr, error(name)) for t in graph.energy))
+        if _fed(found.name) != name:
+            lines.append([name, _between(_bare(found))])
     return lines
+
+
+def _fed(name: str) -> str:
+    return name.removeprefix("out:")
 
 
 def _between(text: str) -> str:

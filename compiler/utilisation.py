@@ -12,8 +12,8 @@ sweep), its kept drives B u + b and the readout C (outputs x columns, of which `
               one drive per input row, shared by the copies
               one outer product for C per read-out of the forward run
               the transposed pass of C that turns a cost derivative, kept from there, into a nudge, for both copies
-              of a stack also the forces of copy 0 and what lies between layers, which it alone has, one contrast
-              for each layer above others, and the way back between layers with its outer products
+              of a stack also the forces of copy 0 and what lies between layers, which it alone has, and the way
+              back between layers with its outer products
     update    one multiplication per learned word of the array, once per batch
 
 Not counted as useful: padding of tiles, pipelines filling and draining, instruction fetch, and copy 0, the un-nudged

@@ -35,6 +35,37 @@ class Rows(nn.Module):
         return 0.5 * (self.a * q**2).sum() + torch.log(torch.cosh(self.W(q) + self.B(u))).sum()
 
 
+class Squared(Rows):
+    """Fed in two ways, one of which is no matrix."""
+
+    def energy(self, q, u):
+        return super().energy(q, u) + 0.3 * (q[:4] * u**2).sum()
+
+
+class Twice(Rows):
+    """Fed by two matrices."""
+
+    def __init__(self, inputs):
+        super().__init__(inputs)
+        self.P = nn.Linear(inputs, UNITS)
+
+    def energy(self, q, u):
+        return super().energy(q, u) - (q * self.P(u)).sum()
+
+
+class Single(Rows):
+    """Fed element by element, by the bias of a product."""
+
+    def __init__(self, inputs):
+        super().__init__(inputs)
+        del self.B
+        self.w = nn.Parameter(torch.rand(inputs) + 0.5)
+
+    def energy(self, q, u):
+        z = self.W(q)
+        return 0.5 * (self.a * q**2).sum() + torch.log(torch.cosh(z[:4] * self.w + u)).sum() + 0.1 * (z * z).sum()
+
+
 class Heavy(Rows):
     def __init__(self, inputs):
         super().__init__(inputs)
@@ -61,6 +92,9 @@ class Net(el.Stack):
 NETS = {
     "blocks": lambda: Net({"low": Rows(INPUTS), "mix": Mix(UNITS, 4), "high": Rows(4)}),
     "direct": lambda: Net({"low": Rows(INPUTS), "high": Rows(UNITS)}),
+    "squared": lambda: Net({"low": Rows(INPUTS), "mix": Mix(UNITS, 4), "high": Squared(4)}),
+    "twice": lambda: Net({"low": Rows(INPUTS), "mix": Mix(UNITS, 4), "high": Twice(4)}),
+    "single": lambda: Net({"low": Rows(INPUTS), "mix": Mix(UNITS, 4), "high": Single(4)}),
     "masses": lambda: Net({"low": Heavy(INPUTS), "mix": Mix(UNITS, 4), "high": Heavy(4)}),
     "gate": lambda: Net({"low": Rows(INPUTS), "mix": GATE(UNITS, 4), "high": Rows(4)}),
     "beside": lambda: Net({"low": Rows(INPUTS), "mix": Beside(UNITS, 4), "mid": Rows(4), "linear": nn.Linear(UNITS, 4),
@@ -213,8 +247,9 @@ def test_learning_is_the_same_on_both_integer_devices_and_from_a_file(tmp_path):
 
 def test_explain_tells_what_lies_between_layers():
     text = compiled("blocks")[1].explain()
-    for line in ("f:z0                      mix.map.weight low + mix.map.bias", "high_fed                  tanh(f:z0)",
-                 "high_error                high.B.weight' dV/dz1",
+    for line in ("f:z0                      mix.map.weight low + mix.map.bias",
+                 "high_fed                  high.B.weight tanh(f:z0) + high.B.bias",
+                 "high_error                tanh((z1 + high_fed))",
                  "dmix.map.bias             contrasts of errors, d(high_fed)/dmix.map.bias"):
         assert line in text, line
 
@@ -224,13 +259,14 @@ def test_useful_multiplications_count_all_copies_and_what_they_hand_down():
     words = {b.name: b.rows * b.columns for b in design.blocks}
     owner = {p.parameters[0]: words[p.block] for p in design.placements}
     couplings, fed = owner["low.W.weight"] + owner["high.W.weight"], owner["high.B.weight"]
-    drives, readout, forces = words["drive"] + words["drive1"], words["readout"], ROWS * 2 - 1
-    force, outer = 2 * couplings + fed, couplings + fed + drives
-    predict = forces * force + ROWS * drives + readout
+    inputs, bias = owner["low.B.weight"], owner["high.B.bias"]
+    drives, readout, forces = inputs + bias, words["readout"], ROWS * 2 - 1
+    force, outer = 2 * couplings, couplings + inputs
+    predict = forces * (force + fed) + ROWS * drives + readout
     echoes = 2 * forces * (force + outer) + ROWS * drives
     costs = readout + OUTPUTS * 2 * UNITS
     assert work(design).predict == predict
-    assert work(design).learn == predict + echoes + costs + forces * (force + fed)
+    assert work(design).learn == predict + echoes + costs + forces * (force + 3 * fed + bias)
     assert copy0(design) == 0
 
 
@@ -243,11 +279,6 @@ def test_inference_needs_no_echoes():
         np.testing.assert_allclose(chip.predict(x), bptt(net, *data(), DYNAMICS.dt, DYNAMICS.substeps)[1], atol=5e-3)
 
 
-class Squared(Rows):
-    def energy(self, q, u):
-        return super().energy(q, u) + (q[:4] * u**2).sum()
-
-
 REFUSED = {
     "board": (lambda: NETS["blocks"](), dict(board="icebreaker", lanes=2),
               "a stack learns on boards where two echoes have row operands of their own; compile for ulx3s-85f, or "
@@ -255,9 +286,6 @@ REFUSED = {
     "rule": (lambda: NETS["blocks"](), dict(rule=el.EchoBackpropagation()),
              "EchoBackpropagation is not built for stacks: what a layer hands down is the contrast of two echoes; "
              "learn them by HamiltonianEcho(), not by EchoBackpropagation()"),
-    "fed": (lambda: Net({"low": Rows(INPUTS), "mix": Mix(UNITS, 4), "high": Squared(4)}), {},
-            "energy: a layer above others must be fed through one matrix alone, as B(u) in log(cosh(W(q) + B(u))), "
-            "not "),
 }
 
 
