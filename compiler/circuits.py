@@ -22,7 +22,7 @@ from echolith.compiler.sweep import Sweep
 __all__ = ["Circuits", "circuits"]
 
 _ACTIVATIONS, _STEPS = 1 << KIND_BITS, 1 << STEP_BITS  # pipelines of one unit
-_WILD = 16.0  # times what was seen of contrasts, which would wrap beyond
+_WILD = 16.0  # times what was seen: room of contrasts, which would wrap beyond, and of what follows from them
 _FEW, _SOME = 16, 32  # for which formats give way so that passes of one form share theirs; beyond, the fewest there are
 
 
@@ -93,6 +93,7 @@ class _Lower:
         self.width, self.segments, self.accumulator, self.lanes = width, segments, accumulator, lanes
         self.found, self.passes = Circuits(fractions=dict(fractions)), passes
         self.narrow = {made.result for made in narrow if made.rows}
+        self.wild = {made.result for made in narrow}
         self.passes = [self._spaced(made) if made.rows else made for made in passes]
         self.places = self._layout(states)
         self.tiles = self._row_operands()
@@ -351,7 +352,8 @@ class _Lower:
     def _own(self, name: str) -> int:
         """The format that a vector's range needs."""
         largest = float(np.abs(self.values[name]).max(initial=0.0))
-        return min(fraction(largest, self.width, 4.0), self.finest.get(name, 2 * self.width))
+        margin = _WILD if name in self.wild else 4.0
+        return min(fraction(largest, self.width, margin), self.finest.get(name, 2 * self.width))
 
     def _contribution(self, low: Lowering, parameter: str, expr: Expr, outputs: dict[str, int]) -> None:
         output = f"g{self.vectors.index(parameter)}"
