@@ -9,7 +9,7 @@ from test_stack import Mix, Skip
 from torch import nn
 
 import echolith as el
-from echolith.compiler.isa import KIND_BITS
+from echolith.compiler.isa import KIND_BITS, Field, Opcode, exec_word
 from echolith.compiler.reference import bptt
 from echolith.compiler.utilisation import copy0, work
 from echolith.examples.series import Series
@@ -106,6 +106,8 @@ NETS = {
     "three": lambda: Net({"low": Rows(INPUTS), "first": Mix(UNITS, 5), "mid": Rows(5), "second": Mix(UNITS, 4),
                           "high": Rows(4)}),
     "encoder": lambda: Net({"encode": nn.Linear(INPUTS, 5), "low": Rows(5), "mix": Mix(UNITS, 4), "high": Rows(4)}),
+    "long series": lambda: Net({"low": Rows(INPUTS), **{
+        name: part for i in range(6) for name, part in ((f"mix{i}", Mix(UNITS, 4)), (f"layer{i}", Single(4)))}}),
     "fork": lambda: Net({"low": Rows(INPUTS), "left": Rows(UNITS), "right": Rows(UNITS), "mix": Skip(),
                          "high": Rows(UNITS)}, {"left": "low", "right": "low", "mix": ("left", "right")}),
 }
@@ -208,10 +210,13 @@ def test_rtl_equals_the_integer_model(name, cost_at):
     assert twin.words and twin.predicted_cycles == twin.measured_cycles and not twin.flags & 3
 
 
-def test_a_published_block_needs_more_circuits_than_the_shorter_field_names():
-    _, design = compiled("series")
+@pytest.mark.parametrize("name, bits", [("series", KIND_BITS), ("long series", KIND_BITS + 1)])
+def test_blocks_need_more_circuits_than_the_shorter_field_names(name, bits):
+    _, design = compiled(name)
     used = {s.kind for s in (*design.feeds, *design.sweeps, *design.errors)}
-    assert max(used) >= 1 << KIND_BITS and len(design.hardware.step) == max(used) + 1
+    assert max(used) >= 1 << bits and len(design.hardware.step) == max(used) + 1
+    word, kind = exec_word(Opcode.TRANSPOSED, kind=max(used)), max(used) >> KIND_BITS
+    assert (word >> Field.TARGET & 1, word >> Field.SOURCE & 1) == (kind & 1, kind >> 1)
 
 
 def test_three_parties_agree():
