@@ -6,10 +6,10 @@ from functools import cache
 from echolith.bench.figure import Choice, Figure, Row, Say
 from echolith.bench.nets import REFERENCE, UNITS, design, samples
 from echolith.bench.store import Store
+from echolith.compiler.cycles import cycles
 from echolith.compiler.design import Design
 from echolith.compiler.estimate import BATCH
 from echolith.compiler.registers import ERRORS
-from echolith.compiler.timing import cycles
 from echolith.compiler.utilisation import utilisation
 from echolith.host.arrays import inputs, targets
 from echolith.host.session import open_design

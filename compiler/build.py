@@ -13,6 +13,7 @@ from echolith.compiler.assemble import assembled
 from echolith.compiler.assemble import program as schedule
 from echolith.compiler.case import Case
 from echolith.compiler.case import case as find_case
+from echolith.compiler.cycles import cycles
 from echolith.compiler.damped import damped
 from echolith.compiler.design import Design, Hardware
 from echolith.compiler.dynamics import Leapfrog
@@ -31,7 +32,6 @@ from echolith.compiler.quantise import Formats, Quantised, operand, quantise
 from echolith.compiler.ranged import ranged
 from echolith.compiler.search import Wanted, search
 from echolith.compiler.steps import DELTA
-from echolith.compiler.timing import cycles
 
 __all__ = ["compile"]
 

@@ -3,10 +3,10 @@
 from dataclasses import asdict, dataclass
 
 from echolith.boards.catalog import board
+from echolith.compiler.cycles import cycles
 from echolith.compiler.design import Design
 from echolith.compiler.inventory import multipliers
 from echolith.compiler.resources import resources
-from echolith.compiler.timing import cycles
 from echolith.compiler.utilisation import utilisation
 from echolith.host.pace import paces
 from echolith.sim.arith import gradient_width

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from echolith.compiler.assembler import Schedule
 from echolith.compiler.counted import Counted
+from echolith.compiler.cycles import cycles
 from echolith.compiler.isa import Context
 from echolith.compiler.paired_every import PairedEvery
-from echolith.compiler.timing import cycles
 from echolith.compiler.updates import Updates
 
 __all__ = ["Program", "Schedule", "build"]

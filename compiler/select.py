@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 from echolith.compiler.differentiate import exchanged, names, substitute
 from echolith.compiler.errors import CompileError
+from echolith.compiler.inline import OPERANDS, inlined, reads
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.isa import Opcode
 from echolith.compiler.ops import add, neg
 from echolith.compiler.steps import (
     DELTA,
-    FINE,
     ONE,
     Accumulate,
     Flow,
@@ -30,8 +30,6 @@ from echolith.compiler.steps import (
 )
 
 __all__ = ["Pass", "select", "select_reading"]
-
-_OPERANDS = 2  # vectors that a pass reads, each element by element or gathered
 
 
 @dataclass
@@ -82,7 +80,7 @@ def select(flow: Flow, states: tuple[str, ...], fed: frozenset[str] = frozenset(
     """Passes of one evaluation of the force, in order; the last one that needs a state's position moves it. Layers of a
     stack are ``fed`` vectors, and make their errors."""
     errors = frozenset(map(error, fed)) & frozenset(flow.lengths)
-    found = _Selection(_inlined(flow.steps, flow, errors), flow, states, fed, errors).drifting()
+    found = _Selection(inlined(flow.steps, flow, errors), flow, states, fed, errors).drifting()
     found = [p for made in found for p in (_apart(made, flow) if made.result in errors else [made])]
     for made in found:
         made.contrast = made.result in errors
@@ -100,55 +98,7 @@ def _apart(made: Pass, flow: Flow) -> list[Pass]:
 
 def select_reading(flow: Flow, states: tuple[str, ...], given: frozenset[str], wanted: frozenset[str]) -> list[Pass]:
     """Passes that make the ``wanted`` vectors from states and ``given`` ones; they move no state."""
-    return _Selection(_inlined(flow.steps, flow, wanted), flow, states, given, wanted).run()
-
-
-def _reads(step: Step, flow: Flow) -> frozenset[str]:
-    """Vectors that a step reads."""
-    if isinstance(step, Linear | Gather):
-        return frozenset([step.x])
-    if isinstance(step, Outer):
-        return frozenset([step.rows, step.columns])
-    return names(step.expr) & frozenset(flow.lengths)
-
-
-def _inlined(steps: list[Step], flow: Flow, wanted: frozenset[str] = frozenset()) -> list[Step]:
-    """Maps that are another vector's name, or that one element-wise step alone reads, disappear into their readers;
-    what nobody reads disappears; what is ``wanted`` stays."""
-    steps = list(steps)
-    changed = True
-    while changed:
-        changed = False
-        for step in steps:
-            if not isinstance(step, Map | Linear | Gather | Maximum) or step.name in wanted or step.name.endswith(FINE):
-                continue
-            readers = [s for s in steps if step.name in _reads(s, flow)]
-            if not readers:
-                steps = [s for s in steps if s is not step]
-                changed = True
-                break
-            if not isinstance(step, Map):
-                continue
-            elementwise = all(isinstance(s, Map | Maximum | Kick | Accumulate) for s in readers)
-            read = _reads(step, flow)
-            gathered = read and read <= {s.name for s in steps if isinstance(s, Gather)}
-            alias = step.expr.op == "var" and step.expr.name in flow.lengths and not gathered
-            free = gathered and (len(read) == 1 or len(read) == _OPERANDS and
-                                 all(_reads(s, flow) <= read | {step.name} for s in readers))
-            if alias or (elementwise and (len(readers) == 1 or free)):
-                steps = [_replaced(s, step.name, step.expr) for s in steps if s is not step]
-                changed = True
-                break
-    return steps
-
-
-def _replaced(step: Step, name: str, expr: Expr) -> Step:
-    if isinstance(step, Linear | Gather):
-        return replace(step, x=expr.name) if step.x == name else step
-    if isinstance(step, Outer):
-        return replace(step, rows=expr.name if step.rows == name else step.rows,
-                       columns=expr.name if step.columns == name else step.columns)
-    return replace(step, expr=substitute(step.expr, {name: expr})) if name in names(step.expr) else step
+    return _Selection(inlined(flow.steps, flow, wanted), flow, states, given, wanted).run()
 
 
 def _terms(expr: Expr) -> list[Expr]:
@@ -224,11 +174,11 @@ class _Selection:
 
     def _carriable(self, steps: list[Step]) -> set[str]:
         """Sums of transposed sweeps that are read once; others are vectors like any."""
-        reads = [self._vectors(t) for s in steps if isinstance(s, Kick) for t in _terms(s.expr)]
-        reads += [_reads(s, self.flow) for s in steps if not isinstance(s, Kick)]
-        counts = Counter(v for read in reads for v in read)
+        every = [self._vectors(t) for s in steps if isinstance(s, Kick) for t in _terms(s.expr)]
+        every += [reads(s, self.flow) for s in steps if not isinstance(s, Kick)]
+        counts = Counter(v for read in every for v in read)
         sums = [s.name for s in steps if isinstance(s, Linear) and s.backward and counts[s.name] == 1]
-        for read in reads:  # of several in one place, the last one
+        for read in every:  # of several in one place, the last one
             beside = [name for name in sums if name in read]
             sums = [name for name in sums if name not in beside[:-1]]
         return set(sums)
@@ -251,15 +201,15 @@ class _Selection:
     def _gathered(self, expr: Expr, state: str) -> bool:
         """Whether a kick reads two vectors but not the state."""
         vectors = self._vectors(expr)
-        return state not in vectors and len(vectors) == _OPERANDS and bool(vectors & set(self.gathers))
+        return state not in vectors and len(vectors) == OPERANDS and bool(vectors & set(self.gathers))
 
     def _fits(self, expr: Expr, state: str, backward: set[str]) -> bool:
         """Whether a pass can read it: a sum, the state that is kicked, and one or two others."""
         vectors = self._vectors(expr)
         sums, others = vectors & backward, vectors - backward - {state}
-        if state and state not in vectors and not sums and len(others) == _OPERANDS and others & set(self.gathers):
+        if state and state not in vectors and not sums and len(others) == OPERANDS and others & set(self.gathers):
             return True  # it does not drift
-        return len(sums) <= 1 and len(others) <= _OPERANDS - bool(state)
+        return len(sums) <= 1 and len(others) <= OPERANDS - bool(state)
 
     def _cut(self, step: Map | Maximum | Kick | Accumulate, backward: set[str]) -> list[Step]:
         """Sub-expressions of two vectors become vectors until the step fits."""
@@ -284,7 +234,7 @@ class _Selection:
             found = self._smallest(arg)
             if found is not None:
                 return found
-        return expr if len(self._vectors(expr)) == _OPERANDS else None
+        return expr if len(self._vectors(expr)) == OPERANDS else None
 
     def _new(self, expr: Expr) -> str:
         name = f"m{sum(n.startswith('m') for n in self.flow.lengths)}"
@@ -294,7 +244,7 @@ class _Selection:
         return name
 
     def _readers(self, name: str) -> list[Step]:
-        return [s for s in self.steps if name in _reads(s, self.flow)]
+        return [s for s in self.steps if name in reads(s, self.flow)]
 
     # -- sweeps ----------------------------------------------------------------------------------------------------
 
@@ -340,7 +290,7 @@ class _Selection:
         if isinstance(step, Kick):
             made.state = made.q = step.state
             others = [v for v in others if v != step.state]
-            if len(others) == _OPERANDS:
+            if len(others) == OPERANDS:
                 others.sort(key=lambda v: v not in self.gathers)
                 made.q = others.pop(0)
         else:

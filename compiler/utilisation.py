@@ -22,9 +22,9 @@ echo that proves on some batches that the return was exact.
 
 from dataclasses import dataclass
 
+from echolith.compiler.cycles import cycles
 from echolith.compiler.design import Design
 from echolith.compiler.isa import Opcode
-from echolith.compiler.timing import cycles
 
 __all__ = ["Work", "copy0", "utilisation", "work"]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from echolith.compiler.cycles import cycles
 from echolith.compiler.errors import LinkError
-from echolith.compiler.timing import cycles
 from echolith.host.cli_input import Job
 from echolith.host.cli_output import Result, bar, spin
 from echolith.host.cli_report import table

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from echolith.compiler.cycles import cycles
 from echolith.compiler.design import Design
 from echolith.compiler.registers import ABI, MAGIC, REGISTERS, address
-from echolith.compiler.timing import cycles
 from echolith.host.frames import MAX_WORDS
 
 __all__ = ["Wire"]

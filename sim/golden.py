@@ -16,10 +16,10 @@ as 0.
 
 import numpy as np
 
+from echolith.compiler.cycles import cycles
 from echolith.compiler.design import Design
 from echolith.compiler.isa import Opcode, loop_word, shrunk
 from echolith.compiler.registers import ABI, MAGIC, REGISTERS, Bank, Flag
-from echolith.compiler.timing import cycles
 from echolith.host.chip import ChipDevice
 from echolith.host.rates import encode
 from echolith.sim.arith import gradient_width, wrap

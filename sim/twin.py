@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from echolith.compiler.cycles import cycles
 from echolith.compiler.errors import EcholithError
 from echolith.compiler.registers import ERRORS
-from echolith.compiler.timing import cycles
 from echolith.host.chip import ChipDevice
 from echolith.host.device import Device, Run, Samples
 from echolith.sim.device import IntegerDevice

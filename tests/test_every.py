@@ -10,8 +10,8 @@ from networks import Oscillators
 from test_general import case
 
 import echolith as el
+from echolith.compiler.cycles import cycles
 from echolith.compiler.isa import Dest, Field, Opcode
-from echolith.compiler.timing import cycles
 from echolith.compiler.utilisation import utilisation
 from echolith.sim.data import words
 from echolith.sim.device import IntegerDevice

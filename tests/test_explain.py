@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import echolith as el
+from echolith.compiler.cycles import cycles
 from echolith.compiler.estimate import memories
 from echolith.compiler.explain import explain, stability
-from echolith.compiler.timing import cycles
 from echolith.compiler.utilisation import copy0, utilisation, work
 
 UNITS, ROWS, INPUTS, OUTPUTS = 3, 4, 2, 2

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from networks import Oscillators
 
 import echolith as el
-from echolith.compiler.timing import cycles
+from echolith.compiler.cycles import cycles
 from echolith.host.chip import ChipDevice
 from echolith.host.rates import rates
 from echolith.sim.data import words

@@ -4,8 +4,8 @@ import dataclasses
 
 from amaranth.sim import Simulator
 
+from echolith.compiler.cycles import cycles
 from echolith.compiler.registers import READ_CYCLES, Bank, address
-from echolith.compiler.timing import cycles
 from echolith.rtl.core import Core
 from echolith.sim.bench_network import design
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from oracle import Oracle
 
+from echolith.compiler.cycles import cycles
 from echolith.compiler.design import Depths, Hardware
 from echolith.compiler.isa import Context, Dest, Opcode, Setting, exec_word, loop_word, set_word
 from echolith.compiler.pipeline import Builder
 from echolith.compiler.registers import Bank, address
-from echolith.compiler.timing import cycles
 from echolith.host.link import Link
 from echolith.host.transports import PipeTransport
 from echolith.sim.arith import gradient_width
