@@ -22,7 +22,7 @@ from echolith.compiler.sweep import Sweep
 __all__ = ["Circuits", "circuits"]
 
 _ACTIVATIONS, _STEPS = 1 << KIND_BITS, 1 << STEP_BITS  # pipelines of one unit
-_WILD = 16.0  # times what was seen: room of contrasts, which would wrap beyond, and of what follows from them
+_WILD = 16.0, 8.0  # times what was seen: room of contrasts, which would wrap beyond, and of what follows from them
 _FEW, _SOME = 16, 32  # for which formats give way so that passes of one form share theirs; beyond, the fewest there are
 
 
@@ -338,7 +338,7 @@ class _Lower:
         """One slot's part of a difference, in the difference's format: what words have above that wraps away."""
         assert made.expr is not None
         value, largest = low(made.expr), float(np.abs(self.values[made.result]).max(initial=0.0))
-        frac = self.found.fractions.setdefault(made.result, min(fraction(largest, self.width, _WILD), value.frac))
+        frac = self.found.fractions.setdefault(made.result, min(fraction(largest, self.width, _WILD[0]), value.frac))
         return low.b("rnd", value.node, n=value.frac - frac)
 
     def _growth(self, name: str, frac: int) -> int:
@@ -352,7 +352,7 @@ class _Lower:
     def _own(self, name: str) -> int:
         """The format that a vector's range needs."""
         largest = float(np.abs(self.values[name]).max(initial=0.0))
-        margin = _WILD if name in self.wild else 4.0
+        margin = _WILD[1] if name in self.wild else 4.0
         return min(fraction(largest, self.width, margin), self.finest.get(name, 2 * self.width))
 
     def _contribution(self, low: Lowering, parameter: str, expr: Expr, outputs: dict[str, int]) -> None:

@@ -54,6 +54,7 @@ def _weights(nudges: int, powers: int) -> np.ndarray:
 
 _POWERS = 2, 1, 0
 _KINDS = [_weights(powers + 2, powers) for powers in _POWERS]
+_DOUBT = 2.0, 1.5, 1.0  # by kind: rounding that neighbours have in common is not seen, and the first make most of it
 _MOST = len(_KINDS[0])
 
 
@@ -186,7 +187,7 @@ def _errors(apart: dict[tuple[int, int], float]) -> dict[tuple[int, int], float]
     best = {k: min((w for w, kind in apart if kind == k), key=lambda w: apart[w, k]) for _, k in apart}
     near = {(w, k): d for (w, k), d in apart.items() if w <= best[k] + 1}
     one = min(d / (_DIFFER[k] * 4.0**w) for (w, k), d in near.items())
-    return {(w, k): one * _ROUNDED[k] * 4.0**w + max(0.0, d - one * _DIFFER[k] * 4.0**w) / _BENT[k]
+    return {(w, k): _DOUBT[k] * (one * _ROUNDED[k] * 4.0**w + max(0.0, d - one * _DIFFER[k] * 4.0**w) / _BENT[k])
             for (w, k), d in near.items()}
 
 
