@@ -4,8 +4,6 @@ A strong nudge leaves the linear response (errors grow with its square, then its
 rounding of the states (error over nudge). Four nudges, each half of the one before, give an estimate without the
 square and the 4th power that keeps as little rounding as possible, three one without the square alone, with less
 rounding, and two their mean. Neighbouring estimates agree best where both errors are small; that needs no reference.
-They differ by more than the stronger one's rounding and by less than what it has left of the response: both are known
-multiples, so the errors can be told apart (`_errors`).
 """
 
 from collections.abc import Callable
@@ -52,20 +50,8 @@ def _weights(nudges: int, powers: int) -> np.ndarray:
     return inverse @ np.linalg.inv(conditions @ inverse)[:, 0]
 
 
-_POWERS = 2, 1, 0
-_KINDS = [_weights(powers + 2, powers) for powers in _POWERS]
-_DOUBT = 2.0, 1.5, 1.0  # by kind: rounding that neighbours have in common is not seen, and the first make most of it
+_KINDS = _weights(4, 2), _weights(3, 1), _weights(2, 0)
 _MOST = len(_KINDS[0])
-
-
-def _noise(weights: np.ndarray) -> float:
-    """Of a sum of gradients at nudges 1, 1/2, 1/4 .., over that of the first."""
-    return float(np.sum(weights**2 * 4.0 ** np.arange(len(weights))))
-
-
-_ROUNDED = [_noise(kind) for kind in _KINDS]  # 1 - cosine, over that of the strongest nudge alone
-_DIFFER = [_noise(np.append(kind, 0) - np.insert(kind, 0, 0)) for kind in _KINDS]  # of neighbouring estimates
-_BENT = [(1 - 4.0 ** -(powers + 1)) ** 2 for powers in _POWERS]  # part of an estimate's bend that they differ by
 
 
 class Measurement:
@@ -128,8 +114,7 @@ class Measurement:
         best = min(apart, key=apart.__getitem__)
         every = {(w, k): _agreement(found, w, kind) for k, kind in enumerate(_KINDS)
                  for w in found if w >= best and w + len(kind) in found}  # no less linear: at a bend neighbours agree
-        errors = _errors(every)
-        weaker, k = min(errors, key=errors.__getitem__)
+        weaker, k = min(every, key=every.__getitem__)
         return weaker, _KINDS[k], _extrapolated(found, weaker, _KINDS[k])
 
     def _estimate(self, weaker: int, kind: np.ndarray, parts: list[_Part]) -> Gradient:
@@ -177,18 +162,6 @@ class Measurement:
 def _extrapolated(found: dict[int, Gradient], weaker: int, kind: np.ndarray) -> Gradient:
     """The limit of no nudge from ``weaker`` and the ones below, by their weights."""
     return {name: np.sum([c * found[weaker + i][name] for i, c in enumerate(kind)], axis=0) for name in found[weaker]}
-
-
-def _errors(apart: dict[tuple[int, int], float]) -> dict[tuple[int, int], float]:
-    """1 - cosine of estimates to the gradient, by nudge and kind, from how far they are from the next weaker ones.
-
-    Rounding grows with every halving by a factor of 4, up to one step behind where estimates agree best; further on it
-    is no longer independent, and says too little."""
-    best = {k: min((w for w, kind in apart if kind == k), key=lambda w: apart[w, k]) for _, k in apart}
-    near = {(w, k): d for (w, k), d in apart.items() if w <= best[k] + 1}
-    one = min(d / (_DIFFER[k] * 4.0**w) for (w, k), d in near.items())
-    return {(w, k): _DOUBT[k] * (one * _ROUNDED[k] * 4.0**w + max(0.0, d - one * _DIFFER[k] * 4.0**w) / _BENT[k])
-            for (w, k), d in near.items()}
 
 
 def _agreement(found: dict[int, Gradient], weaker: int, kind: np.ndarray) -> float:

@@ -111,21 +111,3 @@ def test_nudges_that_drove_a_state_out_of_its_range_are_forgotten(monkeypatch):
     wrapped = [at for at, (_, flagged) in enumerate(tried) if flagged]
     assert wrapped == [wrapped[0]] and tried[wrapped[0] + 1][0] < settings[0]
     assert all(np.isfinite(g).all() for g in gradient.values())
-
-
-@pytest.mark.parametrize("rounding, bend", [(1e-6, 1e-3), (1e-4, 1e-6), (1e-8, 1e-9)])
-def test_errors_of_estimates_are_told_apart(rounding, bend):
-    """Synthetic ones: rounding grows by 4 with every halving, what is left of the bend falls by 16 and more."""
-    nudges, dims = range(-3, 5), 2000
-    generator = np.random.default_rng(0)
-    true = generator.normal(size=dims)
-    square, fourth = (generator.normal(size=dims) for _ in range(2))
-    found = {w: {"w": true + bend**0.5 * (square * 4.0**-w + fourth * 16.0**-w)
-                 + rounding**0.5 * 2.0**w * generator.normal(size=dims)} for w in nudges}
-    apart = {(w, k): measure._agreement(found, w, kind) for k, kind in enumerate(measure._KINDS)
-             for w in nudges if w + len(kind) in found}
-    errors = measure._errors(apart)
-    real = {(w, k): measure._apart({"w": true}, measure._extrapolated(found, w, measure._KINDS[k])) for w, k in apart}
-    chosen = min(errors, key=errors.__getitem__)
-    assert real[chosen] <= 2 * min(real.values())
-    assert 0.5 < errors[chosen] / real[chosen] / measure._DOUBT[chosen[1]] < 2
