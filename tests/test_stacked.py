@@ -160,8 +160,8 @@ def cosine(found, expected, names):
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-def built(*fast):
-    for name in NETS:
+def built(*fast, without=()):
+    for name in [n for n in NETS if n not in without]:
         for cost_at in ("last", "every"):
             yield pytest.param(name, cost_at, marks=[] if (name, cost_at) in fast else [pytest.mark.slow])
 
@@ -169,7 +169,8 @@ def built(*fast):
 SHORT = [(name, cost_at) for name in NETS for cost_at in ("last", "every") if "series" not in name]
 
 
-@pytest.mark.parametrize("name, cost_at", list(built(*SHORT, ("series", "last"))))
+# The long series is there for its circuits: six blocks leave its lowest layer 1e-11 of the cost.
+@pytest.mark.parametrize("name, cost_at", list(built(*SHORT, ("series", "last"), without=("long series",))))
 def test_gradients_of_all_parts_agree_with_autograd(name, cost_at):
     net, design = compiled(name, cost_at)
     x, y = data(cost_at)
