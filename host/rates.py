@@ -14,6 +14,8 @@ __all__ = ["SCHEDULES", "Shrinking", "batched", "encode", "rates", "shuffled"]
 
 Rate = tuple[int, int]
 
+_DIVERGES = 2  # times itself, taken from a parameter
+
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
@@ -77,4 +79,9 @@ class Shrinking:
     def rates(self, learning_rate: float, momentum: float) -> dict[str, Rate]:
         """Of the next update."""
         self._gathered = momentum * self._gathered + self.weight_decay
-        return dict.fromkeys(self._names, encode(-learning_rate * self._gathered * 2.0**self.width, self.width))
+        share = learning_rate * self._gathered
+        if share >= _DIVERGES:
+            raise RangeError(f"weight_decay is too large: an update would take {share:.3g} times a parameter from "
+                             f"itself, and parameters grow from {_DIVERGES} on; make it or the learning rate smaller, not "
+                             f"{self.weight_decay:g}")
+        return dict.fromkeys(self._names, encode(-share * 2.0**self.width, self.width))

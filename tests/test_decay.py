@@ -116,3 +116,11 @@ def test_refusals(name):
         with design.open("int:") as chip:
             chip.fit(x, y, **settings)
     assert str(error.value) == text
+
+
+def test_far_too_much_of_it_is_refused():
+    design, x, y = small(rule=RULES[0])
+    with design.open("int:") as chip, pytest.raises(el.RangeError) as error:
+        chip.fit(x, y, learning_rate=0.1, weight_decay=1e6)
+    assert str(error.value) == ("weight_decay is too large: an update would take 1e+05 times a parameter from itself, "
+                                "and parameters grow from 2 on; make it or the learning rate smaller, not 1e+06")
