@@ -82,6 +82,6 @@ class Shrinking:
         share = learning_rate * self._gathered
         if share >= _DIVERGES:
             raise RangeError(f"weight_decay is too large: an update would take {share:.3g} times a parameter from "
-                             f"itself, and parameters grow from {_DIVERGES} on; make it or the learning rate smaller, not "
-                             f"{self.weight_decay:g}")
+                             f"itself, and parameters grow from {_DIVERGES} on; make it or the learning rate smaller, "
+                             f"not {self.weight_decay:g}")
         return dict.fromkeys(self._names, encode(-share * 2.0**self.width, self.width))
