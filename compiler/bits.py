@@ -110,6 +110,6 @@ def _bits(op: Op, arguments: list[int], width: int) -> int:
         return (op.n if op.n >= 0 else ~op.n).bit_length() + 1
     if op.kind == "mul":
         return sum(arguments)
-    if op.kind in ("shl", "rnd"):
+    if op.kind in ("shl", "rnd", "even"):
         return arguments[0] + (op.n if op.kind == "shl" else 1 - op.n)
     return min(arguments[0], op.n) if op.kind == "sat" else max(arguments) + (op.kind in ("add", "sub"))

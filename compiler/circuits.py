@@ -269,7 +269,7 @@ class _Lower:
 
     def _activate(self, made: Pass, name: str, reach: float) -> "_Circuit":
         f = self.found.fractions
-        b = Builder(("acc", self.accumulator), *[("drive", self.width)] * bool(made.drive))
+        b = Builder(("acc", self.accumulator), *[("drive", self.width)] * bool(made.drive), even=bool(self.wild))
         frac = self._sum_fraction(made)
         z = b("rnd", b.input("acc"), n=frac - f[made.acc])
         if made.drive:
@@ -287,7 +287,8 @@ class _Lower:
         operands |= {f"k{i}": (v, f[f"vector{i}"]) for i, v in enumerate(self.vectors) if v in read}
         names = {*operands, "q"}
         b = Builder(*((n, self.accumulator if n == "acc" else self.width)
-                      for n in ("acc", "q", "r", *(f"k{i}" for i in range(len(self.vectors)))) if n in names))
+                      for n in ("acc", "q", "r", *(f"k{i}" for i in range(len(self.vectors)))) if n in names),
+                    even=bool(self.wild))
         leaves = {v: Fixed(b.input(n), frac, n != "acc") for n, (v, frac) in operands.items()}
         low = self._lowering(name, b, leaves, "step", reach)
         outputs = {"force": self._force(low, made)}

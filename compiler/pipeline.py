@@ -1,9 +1,12 @@
 """Element-wise fixed-point circuits: a small single-assignment program, its meaning and its latency.
 
     pipeline ::= inputs, ops, outputs
-    op       ::= input | const(n) | add(a, b) | sub(a, b) | mul(a, b) | shl(a; n) | rnd(a; n) | sat(a; n)
+    op       ::= input | const(n) | add(a, b) | sub(a, b) | mul(a, b) | shl(a; n) | rnd(a; n) | even(a; n) | sat(a; n)
                | unless(a, b; n) | table(a; n)
 
+Where nudges come from circuits, a rounding ``rnd`` of few bits is an ``even`` one, half to even: half up, of so few
+bits, half or a quarter of the words go up by half a unit, and echoes that take them with opposite signs add that up,
+step after step.
 The integer model evaluates it with `evaluate`; `rtl.pipeline` builds one register stage per unit of `LATENCY`,
 or of `DEEP`.
 """
@@ -18,9 +21,11 @@ from echolith.sim import arith
 __all__ = ["DEEP", "LATENCY", "Builder", "Op", "Pipeline", "evaluate", "latency", "schedule"]
 
 # Register stages of each operation. A table reads memory, multiplies the slope, adds.
-LATENCY = {"input": 0, "const": 0, "shl": 0, "add": 1, "sub": 1, "mul": 1, "rnd": 1, "sat": 1, "unless": 1, "table": 3}
+LATENCY = {"input": 0, "const": 0, "shl": 0, "add": 1, "sub": 1, "mul": 1, "rnd": 1, "even": 1, "sat": 1, "unless": 1,
+           "table": 3}
 DEEP = LATENCY | {"mul": 2, "table": 5}  # with registers in front of multipliers and behind memories
 _FARTHEST = 62  # bits of a shift that int64 holds
+_FEW = 2  # bits dropped with which half way is common
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,10 @@ class Pipeline:
 
 
 class Builder:
-    """Collects ops, merging equal ones and computing what is constant."""
+    """Collects ops, merging equal ones and computing what is constant. With ``even``, roundings of few bits are."""
 
-    def __init__(self, *inputs: tuple[str, int]):
-        self.inputs = inputs
+    def __init__(self, *inputs: tuple[str, int], even: bool = False):
+        self.inputs, self.even = inputs, even
         self.ops: list[Op] = [Op("input", n=width, name=name) for name, width in inputs]
 
     def __call__(self, kind: str, *args: int, n: int = 0) -> int:
@@ -64,6 +69,8 @@ class Builder:
             kind, n = "shl", -n
         if kind == "shl" and n == 0:
             return args[0]
+        if kind == "rnd" and n <= _FEW and self.even:
+            kind = "even"
         op = Op(kind, args, n)
         known = args and all(self.ops[a].kind == "const" for a in args)
         if kind in ("rnd", "shl") and n > _FARTHEST and not known:
@@ -96,6 +103,7 @@ _MEANING: dict[str, Callable[..., Any]] = {
     "mul": lambda n, a, b: a * b,
     "shl": lambda n, a: a << n,
     "rnd": lambda n, a: arith.rnd(a, n),
+    "even": lambda n, a: arith.even(a, n),
     "sat": lambda n, a: arith.sat(a, n),
     "unless": lambda n, a, b: arith.unless(a, b, n),
 }

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "RATE_STEP", "abs_bits", "clipped", "crowded", "exponent", "factor", "gradient_width", "move", "msb", "operand",
-    "outside", "packed_weight", "rate_shift", "rnd",
-    "sat", "shifted", "shr", "table_address", "table_fraction", "unless", "update", "wrap",
+    "RATE_STEP", "abs_bits", "clipped", "crowded", "even", "exponent", "factor", "gradient_width", "move", "msb",
+    "operand", "outside", "packed_weight", "rate_shift", "rnd", "sat", "shifted", "shr", "table_address",
+    "table_fraction", "unless", "update", "wrap",
 ]
 
 RATE_STEP = 10  # the coarse shifts of an update are rate_shift(0..3), RATE_STEP apart
@@ -71,6 +71,14 @@ def rnd(x: Any, n: int) -> Any:
     if n <= 0:
         return x << -n
     return (x + (1 << (n - 1))) >> n
+
+
+def even(x: Any, n: int) -> Any:
+    """Drop ``n >= 1`` fraction bits, rounding half to even: of few bits, half way is often where a word is."""
+    if _hardware(x):
+        below = x[:n - 1].any() if n > 1 else 0
+        return (x >> n) + ((x >> n - 1)[0] & ((x >> n)[0] | below))
+    return (x + (x >> n & 1) + ((1 << n - 1) - 1)) >> n
 
 
 def shr(x: Any, n: Any) -> Any:

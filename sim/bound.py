@@ -47,7 +47,7 @@ def _error(op: Op, args: Sequence[Bounded]) -> np.ndarray:
         return np.abs(a) * eb + np.abs(b) * ea + ea * eb
     if op.kind == "shl":
         return ea * 2.0**op.n
-    return ea * 2.0**-op.n + _HALF if op.kind == "rnd" else ea  # else sat, unless
+    return ea * 2.0**-op.n + _HALF if op.kind in ("rnd", "even") else ea  # else sat, unless
 
 
 def _table(x: np.ndarray, error: np.ndarray, table: np.ndarray, width: int, segments: int) -> np.ndarray:

@@ -108,6 +108,14 @@ def test_rnd(width, n):
     assert got == [(Fraction(x) / Fraction(2) ** n + Fraction(1, 2)).__floor__() if n > 0 else x << -n for x, in rows]
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 17])
+@pytest.mark.parametrize("width", [8, 18, 36])
+def test_even(width, n):
+    rows = [(x,) for x in vectors(width)]
+    got = agree(lambda x: arith.even(x, n), [signed(width)], rows)
+    assert got == [round(Fraction(x, 1 << n)) for x, in rows]
+
+
 @pytest.mark.parametrize("width", [8, 18])
 def test_shr_is_rnd_with_an_amount_known_late(width):
     rows = [(x, n) for x in vectors(width, 20) for n in range(32)]
@@ -178,7 +186,9 @@ HAND = [
     (arith.wrap, (128, 8), -128), (arith.wrap, (-129, 8), 127), (arith.wrap, (256, 8), 0),
     (arith.sat, (128, 8), 127), (arith.sat, (-129, 8), -128), (arith.sat, (-5, 8), -5),
     (arith.rnd, (5, 1), 3), (arith.rnd, (-5, 1), -2), (arith.rnd, (6, 2), 2), (arith.rnd, (-6, 2), -1),
-    (arith.rnd, (5, 2), 1), (arith.rnd, (3, -2), 12), (arith.shr, (-5, 1), -2), (arith.shr, (7, 0), 7),
+    (arith.rnd, (5, 2), 1), (arith.rnd, (3, -2), 12), (arith.even, (5, 1), 2), (arith.even, (-5, 1), -2),
+    (arith.even, (6, 2), 2), (arith.even, (-6, 2), -2), (arith.even, (7, 2), 2),
+    (arith.shr, (-5, 1), -2), (arith.shr, (7, 0), 7),
     (arith.shr, (131071, 17), 1), (arith.shr, (-65536, 17), 0), (arith.abs_bits, (-1,), 0), (arith.abs_bits, (-4,), 3),
     (arith.table_address, (-131072, 18, 9), 0), (arith.table_address, (0, 18, 9), 256),
     (arith.table_address, (-1, 18, 9), 255), (arith.table_fraction, (-1, 18, 9), 511),
@@ -200,7 +210,7 @@ def test_hand_worked(function, arguments, result):
 @example(2, [-(1 << 61), (1 << 61) - 1])
 def test_arrays_equal_ints_for_any_width(width, words):
     array = np.array(words, np.int64)
-    for rule in (arith.wrap, arith.sat, arith.outside, arith.rnd):
+    for rule in (arith.wrap, arith.sat, arith.outside, arith.rnd, arith.even):
         assert rule(array, width).tolist() == [rule(w, width) for w in words], rule.__name__
     assert arith.abs_bits(array).tolist() == [arith.abs_bits(w) for w in words]
 

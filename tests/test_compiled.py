@@ -30,6 +30,7 @@ FUNCTIONS = {
     "outside": lambda x, y: arith.outside(x, WIDTH),
     "sat": lambda x, y: arith.sat(x, WIDTH),
     "rnd": lambda x, y: arith.rnd(x, 7),
+    "even": lambda x, y: arith.even(x, 1) + arith.even(x, 5),
     "more bits": lambda x, y: arith.rnd(x, -3),
     "shr": lambda x, y: arith.shr(x, y & 31),
     "unless": lambda x, y: arith.unless(x, y, -5),

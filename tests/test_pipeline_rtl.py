@@ -60,7 +60,7 @@ def pipelines(draw):
     """A pipeline of up to 14 drawn operations on one to three inputs, and all of its last results as outputs."""
     draft = Draft([(f"i{k}", draw(st.integers(2, 14))) for k in range(draw(st.integers(1, 3)))])
     tables = draw(st.integers(1, 2))
-    amounts = {"shl": st.integers(1, 5), "rnd": st.integers(1, 8), "sat": st.integers(2, 20)}
+    amounts = {"shl": st.integers(1, 5), "rnd": st.integers(1, 8), "even": st.integers(1, 8), "sat": st.integers(2, 20)}
     for _ in range(draw(st.integers(1, 14))):
         places = st.sampled_from(draft.variables)
         kind, a = draw(st.sampled_from(("add", "sub", "mul", "unless", "table", *amounts))), draw(places)
