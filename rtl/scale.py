@@ -35,7 +35,8 @@ class Scale(wiring.Component):
     result : Out
         If ``down``, an activation for the gradient: value * 2^(gain - exponent). Else if ``echo``, a nudge: value *
         2^(exponent - delta_shift), clipped. Else the readout's own error: value * 2^(gain - readout_shift), clipped to
-        a bit less, so that its negative is a word too.
+        a bit less, so that its negative is a word too. Rounded half up; with `Hardware.stacked` half to even, because
+        gradients of what lies between layers are sums, in which all that half up adds stays.
     """
 
     def __init__(self, hw: Hardware):
@@ -70,16 +71,24 @@ class Scale(wiring.Component):
             wide = delay(m, wide, 1, "wide") if self.hw.paired else wide
             limit = Cat((~negative).replicate(w - 1), negative ^ wide, negative).as_signed()
             inside = delay(m, Mux(outside.any(), limit, word), 1, "inside")
+            lost = delay(m, self._lost(shifted, down, echo), 2, "lost") if self.hw.stacked else 0
             wide = delay(m, wide, 1, "wide_inside") if self.hw.paired else wide
         else:
             inside = Mux(down, shifted >> SHIFT_LIMIT - 1, Mux(echo, arith.sat(nudge, w + 1), arith.sat(error, w)))
-        m.d.comb += whole.eq(arith.rnd(inside, 1))
+            lost = self._lost(shifted, down, echo) if self.hw.stacked else 0
+        m.d.comb += whole.eq(arith.even(Cat(lost, inside).as_signed(), 2) if self.hw.stacked else arith.rnd(inside, 1))
         m.d.comb += [
             rounded.eq(Mux(wide, arith.sat(whole, w), arith.sat(whole, w - 1))),
             self.result.eq(delay(m, rounded, int(deep), "rounded")),
             self.held.eq(delay(m, value, scaled(self.hw) - 1, "held")),
         ]
         return m
+
+    def _lost(self, shifted, down, echo):
+        """Whether a result has lost more than the bit that rounds it."""
+        drops = SHIFT_LIMIT, self.hw.delta_shift, self.hw.readout_shift
+        own, nudge, error = (shifted[:max(drop - 1, 0)].any() for drop in drops)
+        return Mux(down, own, Mux(echo, nudge, error))
 
 
 def _dropped(x, drop: int):

@@ -73,12 +73,16 @@ def rnd(x: Any, n: int) -> Any:
     return (x + (1 << (n - 1))) >> n
 
 
-def even(x: Any, n: int) -> Any:
-    """Drop ``n >= 1`` fraction bits, rounding half to even: of few bits, half way is often where a word is."""
+def even(x: Any, n: Any) -> Any:
+    """Drop ``n >= 0`` fraction bits, rounding half to even: of few bits, half way is often where a word is. In
+    hardware ``n`` is known before, and not 0."""
     if _hardware(x):
         below = x[:n - 1].any() if n > 1 else 0
         return (x >> n) + ((x >> n - 1)[0] & ((x >> n)[0] | below))
-    return (x + (x >> n & 1) + ((1 << n - 1) - 1)) >> n
+    if isinstance(x, np.ndarray) and x.dtype == np.float64:
+        return np.rint(x * 0.5**n)
+    whole = x >> n
+    return whole + ((x - (whole << n) << 1) + (whole & 1) > 1 << n)
 
 
 def shr(x: Any, n: Any) -> Any:

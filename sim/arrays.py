@@ -61,9 +61,13 @@ class Arrays:
         """Sums as they are kept beside the drives."""
         return arith.sat(arith.rnd(acc.astype(np.int64, copy=False), self.hw.drive_shift), self.hw.width)
 
-    def scaled(self, words: Array, scale: Array, sign: Array) -> Array:
+    def dropped(self, words: Array, bits: int) -> Array:
+        """Words without so many fraction bits, as the barrel shifter rounds them."""
+        return arith.even(words, bits) if self.hw.stacked and bits > 0 else arith.rnd(words, bits)
+
+    def scaled(self, words: Array, scale: Array, sign: Array, even: bool = False) -> Array:
         """Words, int64 or float64, rounded at the scale of every sample, (samples, 1), then with its sign."""
-        found = arith.shr(words, scale)
+        found = (arith.even if even else arith.shr)(words, scale)
         return np.multiply(found, sign, out=found)
 
     def spread(self, a: Array, b: Array) -> int:

@@ -51,7 +51,8 @@ class Compiled(Arrays):
         self._pushes = [self._push(back) for back in (False, True)]
         self._kept = self._loops.add(lambda x, _: {"y": arith.sat(arith.rnd(x["acc"], hw.drive_shift), hw.width)},
                                      {"acc": "double"}, {"y": "int64_t"})
-        self._scaled = self._loops.add(lambda x, _: {"y": arith.shr(x["x"], x["scale"]) * x["sign"]},
+        scaled = arith.even if hw.stacked else arith.shr
+        self._scaled = self._loops.add(lambda x, _: {"y": scaled(x["x"], x["scale"]) * x["sign"]},
                                        {"x": "double", "scale": "int64_t/row", "sign": "int64_t/row"}, {"y": "double"})
         self._spread = self._loops.add(lambda x, _: {OR: arith.abs_bits(x["a"] - x["b"])},
                                        {"a": "int64_t", "b": "int64_t"}, {})
@@ -122,9 +123,9 @@ class Compiled(Arrays):
     def kept(self, acc: Array) -> Array:
         return self._kept({"acc": acc})[0]["y"]
 
-    def scaled(self, words: Array, scale: Array, sign: Array) -> Array:
-        if words.dtype != np.float64:
-            return super().scaled(words, scale, sign)
+    def scaled(self, words: Array, scale: Array, sign: Array, even: bool = False) -> Array:
+        if words.dtype != np.float64:  # as row operands are, which alone may be rounded half to even
+            return super().scaled(words, scale, sign, even)
         return self._scaled({"x": words, "scale": scale, "sign": sign})[0]["y"]
 
     def spread(self, a: Array, b: Array) -> int:

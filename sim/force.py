@@ -31,7 +31,12 @@ class Contrast:
         return len(self.scale)
 
     def __call__(self, words: Array) -> Array:
+        """Contributions to gradients of vector parameters."""
         return self.arrays.scaled(words[:len(self)], self.scale, self.sign)
+
+    def rows(self, words: Array) -> Array:
+        """Row operands, which come through the barrel shifter."""
+        return self.arrays.scaled(words[:len(self)], self.scale, self.sign, self.arrays.hw.stacked)
 
 
 class Motion:
@@ -166,7 +171,7 @@ class Force(Motion):
     def _outer(self, sweep: Sweep) -> None:
         assert self.contrast is not None
         if sweep.tile not in self._scaled:
-            self._scaled[sweep.tile] = self.contrast(self.rows[sweep.tile])
+            self._scaled[sweep.tile] = self.contrast.rows(self.rows[sweep.tile])
         t, x = self._t(sweep, self._scaled[sweep.tile]), self._x(sweep)[:len(self.contrast)]
         gradient = self.model.gradients[sweep.block]
         gradient += self.arrays.product(t.T, x.reshape(-1, gradient.shape[1]))

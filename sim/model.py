@@ -122,7 +122,7 @@ class IntegerModel:
 
     def _back(self, pair: Force | None, delta: Array, exponent: Array) -> Array:
         """The nudges of cost derivatives; a read-out with passes behind its cost needs the ``pair``."""
-        t = arith.sat(arith.rnd(delta << exponent[:, None], self.hw.delta_shift), self.hw.width)
+        t = arith.sat(self.arrays.dropped(delta << exponent[:, None], self.hw.delta_shift), self.hw.width)
         w = self.swept("readout")[:, :self.design.units]
         if pair is not None and self.design.backs:
             pair.rows[0] = t.astype(np.float64)
@@ -311,7 +311,7 @@ class IntegerModel:
 
     def _own(self, delta: Array) -> Array:
         """Operand of the readout's own gradient."""
-        return arith.sat(arith.rnd(delta << self.gain, self.hw.readout_shift), self.hw.width - 1)
+        return arith.sat(self.arrays.dropped(delta << self.gain, self.hw.readout_shift), self.hw.width - 1)
 
     def _outer(self, block: str, t: Array, x: Array, one: int = 0) -> None:
         if block in self.gradients:
