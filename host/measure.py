@@ -4,6 +4,8 @@ A strong nudge leaves the linear response (errors grow with its square, then its
 rounding of the states (error over nudge). Four nudges, each half of the one before, give an estimate without the
 square and the 4th power that keeps as little rounding as possible, three one without the square alone, with less
 rounding, and two their mean. Neighbouring estimates agree best where both errors are small; that needs no reference.
+Where they do not agree well, all is measured with other roundings of the same weights too: what states lose to
+rounding is another amount each time, so the mean has less of it, and weaker nudges come into reach.
 """
 
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from echolith.compiler.design import Design
 from echolith.compiler.errors import RangeError
 from echolith.compiler.registers import ERRORS, Flag
 from echolith.host.device import Device, Run
+from echolith.host.dither import dithered
 from echolith.host.ranging import Ranging
 from echolith.sim.weights import gradients
 
@@ -26,6 +29,8 @@ _SEARCHED = 4  # parts on which nudges are compared
 _TRIES = 4  # runs until the settings fit
 _MUCH = 3  # bits by which nudges are weaker after a state left its range
 _AGREE = 2e-6  # 1 - cosine of neighbours that is good enough at once
+_DISAGREE = 1e-5  # with which weights are rounded in other ways too
+_ROUNDINGS = 8  # of the weights then
 _FARTHEST = 5  # halvings and doublings of the nudge that are tried
 _STRONGER = 1  # doublings, where a read-out's own passes leave less room
 
@@ -112,10 +117,25 @@ class Measurement:
                     break
                 weaker += direction
         best = min(apart, key=apart.__getitem__)
-        every = {(w, k): _agreement(found, w, kind) for k, kind in enumerate(_KINDS)
-                 for w in found if w >= best and w + len(kind) in found}  # no less linear: at a bend neighbours agree
-        weaker, k = min(every, key=every.__getitem__)
-        return weaker, _KINDS[k], _extrapolated(found, weaker, _KINDS[k])
+        found = {w: g for w, g in found.items() if w >= best}  # no less linear: at a bend neighbours agree
+        weaker, kind = _closest(found)
+        if _agreement(found, weaker, kind) > _DISAGREE and self.design.hardware.packed is None:
+            found = self._averaged(found, parts)
+            weaker, kind = _closest(found)
+        return weaker, kind, _extrapolated(found, weaker, kind)
+
+    def _averaged(self, found: dict[int, Gradient], parts: list[_Part]) -> dict[int, Gradient]:
+        """The same with other roundings of the weights, as far as no state leaves its range."""
+        words, sums = self.device.read(), {w: [g] for w, g in found.items()}
+        try:
+            for seed in range(1, _ROUNDINGS):
+                self.device.write(dithered(self.design, words, seed))
+                for w, gradients in sums.items():
+                    gradients.append(self._at(w, parts, True))
+        finally:
+            self.device.write(words)
+        return {w: {name: np.mean([g[name] for g in gradients if g], axis=0) for name in found[w]}
+                for w, gradients in sums.items()}
 
     def _estimate(self, weaker: int, kind: np.ndarray, parts: list[_Part]) -> Gradient:
         """From this nudge and weaker ones, or from the first at which no state leaves its range."""
@@ -162,6 +182,14 @@ class Measurement:
 def _extrapolated(found: dict[int, Gradient], weaker: int, kind: np.ndarray) -> Gradient:
     """The limit of no nudge from ``weaker`` and the ones below, by their weights."""
     return {name: np.sum([c * found[weaker + i][name] for i, c in enumerate(kind)], axis=0) for name in found[weaker]}
+
+
+def _closest(found: dict[int, Gradient]) -> tuple[int, np.ndarray]:
+    """The estimate that agrees best with the next weaker one."""
+    every = {(w, k): _agreement(found, w, kind)
+             for k, kind in enumerate(_KINDS) for w in found if w + len(kind) in found}
+    weaker, k = min(every, key=every.__getitem__)
+    return weaker, _KINDS[k]
 
 
 def _agreement(found: dict[int, Gradient], weaker: int, kind: np.ndarray) -> float:
