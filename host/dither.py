@@ -1,4 +1,4 @@
-"""Other roundings of the same weights."""
+"""Weights next to those of a network, with which everything is rounded otherwise."""
 
 import numpy as np
 
@@ -10,13 +10,15 @@ __all__ = ["dithered"]
 
 
 def dithered(design: Design, words: Words, seed: int) -> Words:
-    """Master words of what learns, moved by less than half a unit of what the sweeps see of them; others as they are.
+    """Master words of what learns, moved by less than a unit of the states' last place; others as they are.
 
-    Which way a weight is rounded differs from seed to seed, and so does everything that is rounded after it."""
+    What that changes of a gradient is far less than what rounding states changes, and which way those are rounded
+    differs from seed to seed."""
     found, generator = {name: w.copy() for name, w in words.items()}, np.random.default_rng(seed)
-    half = 1 << design.hardware.width - 1
-    moved = [found[p.block][:, p.column:p.column + p.columns] for p in design.placements if any(p.learned)]
-    moved += [found[f"vector{i}"] for i, vector in enumerate(design.vectors) if vector.learned]
-    for part in moved:
-        part[...] = arith.sat(part + generator.integers(1 - half, half, part.shape), 2 * design.hardware.width)
+    moved = [(found[p.block][:, p.column:p.column + p.columns], p.fraction)
+             for p in design.placements if any(p.learned)]
+    moved += [(found[f"vector{i}"], v.fraction) for i, v in enumerate(design.vectors) if v.learned]
+    for part, fraction in moved:
+        unit = 1 << max(1, fraction - design.fractions["state"])
+        part[...] = arith.sat(part + generator.integers(1 - unit, unit, part.shape), 2 * design.hardware.width)
     return found

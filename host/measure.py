@@ -4,8 +4,8 @@ A strong nudge leaves the linear response (errors grow with its square, then its
 rounding of the states (error over nudge). Four nudges, each half of the one before, give an estimate without the
 square and the 4th power that keeps as little rounding as possible, three one without the square alone, with less
 rounding, and two their mean. Neighbouring estimates agree best where both errors are small; that needs no reference.
-Where they do not agree well, all is measured with other roundings of the same weights too: what states lose to
-rounding is another amount each time, so the mean has less of it, and weaker nudges come into reach.
+Where they do not agree well, all is measured with weights next to these too (`dither`): what states lose to rounding
+is another amount each time, so the mean has less of it, and weaker nudges come into reach.
 """
 
 from collections.abc import Callable
@@ -29,8 +29,8 @@ _SEARCHED = 4  # parts on which nudges are compared
 _TRIES = 4  # runs until the settings fit
 _MUCH = 3  # bits by which nudges are weaker after a state left its range
 _AGREE = 2e-6  # 1 - cosine of neighbours that is good enough at once
-_DISAGREE = 1e-5  # with which weights are rounded in other ways too
-_ROUNDINGS = 8  # of the weights then
+_DISAGREE = 1e-5  # with which neighbouring weights are measured too
+_DITHERS = 8  # weights in all then
 _FARTHEST = 5  # halvings and doublings of the nudge that are tried
 _STRONGER = 1  # doublings, where a read-out's own passes leave less room
 
@@ -125,10 +125,10 @@ class Measurement:
         return weaker, kind, _extrapolated(found, weaker, kind)
 
     def _averaged(self, found: dict[int, Gradient], parts: list[_Part]) -> dict[int, Gradient]:
-        """The same with other roundings of the weights, as far as no state leaves its range."""
+        """The mean with what neighbouring weights give, as far as no state leaves its range; the weights are put back."""
         words, sums = self.device.read(), {w: [g] for w, g in found.items()}
         try:
-            for seed in range(1, _ROUNDINGS):
+            for seed in range(1, _DITHERS):
                 self.device.write(dithered(self.design, words, seed))
                 for w, gradients in sums.items():
                     gradients.append(self._at(w, parts, True))

@@ -14,7 +14,9 @@ from echolith.compiler.reference import bptt
 from echolith.compiler.registers import ERRORS
 from echolith.examples.series import Series
 from echolith.host import measure
+from echolith.host.dither import dithered
 from echolith.host.measure import Measurement
+from echolith.sim.weights import from_values
 
 RATE, MOMENTUM, UPDATES, SAMPLES, ROWS, INPUTS = 0.02, 0.9, 20, 16, 24, 3
 
@@ -84,6 +86,66 @@ def test_an_estimate_cancels_what_bends_and_else_keeps_rounding_small(square, ro
     _, kind, found = measured._best([])
     assert len(kind) == nudges
     assert 1 - cosine(found, {"w": measured.exact}, ["w"]) < 1e-4
+
+
+def coarse():
+    """An oscillator network whose states have few fraction bits, and samples."""
+    torch.manual_seed(0)
+    net, generator = Oscillators(8, 6, INPUTS, 2), np.random.default_rng(0)
+    x = generator.integers(-8, 9, (SAMPLES, ROWS, INPUTS)) / 8
+    y = np.eye(2)[generator.integers(2, size=SAMPLES)]
+    dynamics = el.Leapfrog(0.25)
+    design = el.compile(net, dynamics=dynamics, rule=el.HamiltonianEcho(), lanes=4, calibrate=(x, y),
+                        precision={"state": "Q8.9"})
+    return design, bptt(net.double(), x, y, dynamics.dt, dynamics.substeps, "last")[0], x, y
+
+
+def test_neighbouring_weights_make_a_gradient_better_and_are_taken_back(monkeypatch):
+    design, expected, x, y = coarse()
+    with design.open("int:") as chip:
+        before = chip.device.read()
+        averaged = 1 - cosine(chip.gradient(x, y), expected, expected)
+        after = chip.device.read()
+        monkeypatch.setattr(measure, "_DITHERS", 1)
+        single = 1 - cosine(chip.gradient(x, y), expected, expected)
+    assert 1e-5 < averaged < 0.6 * single
+    assert all((after[name] == word).all() for name, word in before.items())
+
+
+def test_weights_are_put_back_when_a_run_fails(monkeypatch):
+    design, _, x, y = coarse()
+    with design.open("int:") as chip:
+        before, run, written = chip.device.read(), chip.device.run, chip.device.write
+
+        def failing(words):
+            written(words)
+            if any((words[name] != word).any() for name, word in before.items()):
+                monkeypatch.setattr(chip.device, "run", lambda *_, **__: 1 / 0)
+
+        monkeypatch.setattr(chip.device, "write", failing)
+        with pytest.raises(ZeroDivisionError):
+            chip.gradient(x, y)
+        monkeypatch.setattr(chip.device, "run", run)
+        assert all((chip.device.read()[name] == word).all() for name, word in before.items())
+
+
+def test_dithered_words_are_less_than_a_unit_of_states_away_and_only_of_what_learns():
+    torch.manual_seed(0)
+    net = Oscillators(8, 6, INPUTS, 2)
+    net.B.requires_grad_(False)
+    x = np.zeros((4, ROWS, INPUTS))
+    x[:, 0] = 1.0
+    design = el.compile(net, dynamics=el.Leapfrog(0.25), rule=el.HamiltonianEcho(), lanes=4,
+                        calibrate=(x, np.eye(2)[[0, 1, 0, 1]]))
+    words = from_values(design, design.values)
+    found = dithered(design, words, 1)
+    for p in design.placements:
+        moved = (found[p.block] - words[p.block])[:, p.column:p.column + p.columns] * 2.0**-p.fraction
+        assert np.abs(moved).max() < 2.0 ** -design.fractions["state"]
+        assert (moved != 0).any() == any(p.learned)
+    again, other = dithered(design, words, 1), dithered(design, words, 2)
+    assert all((again[name] == word).all() for name, word in found.items())
+    assert any((other[name] != word).any() for name, word in found.items())
 
 
 def test_nudges_that_drove_a_state_out_of_its_range_are_forgotten(monkeypatch):
