@@ -125,7 +125,7 @@ class Measurement:
         return weaker, kind, _extrapolated(found, weaker, kind)
 
     def _averaged(self, found: dict[int, Gradient], parts: list[_Part]) -> dict[int, Gradient]:
-        """The mean with what neighbouring weights give, as far as no state leaves its range; the weights are put back."""
+        """The mean with neighbouring weights' gradients, as far as no state leaves its range; weights are put back."""
         words, sums = self.device.read(), {w: [g] for w, g in found.items()}
         try:
             for seed in range(1, _DITHERS):
