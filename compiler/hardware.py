@@ -23,7 +23,7 @@ __all__ = ["NUDGE", "differences", "hardware", "record"]
 def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) -> Hardware:
     """What becomes gates; on the hardware of ``like``, what that would have to be."""
     f, w = formats.fractions, case.board.width
-    general = like.hardware.general if like else _general(q.circuits, q.drift)
+    general = bool(like and like.hardware.general) or _general(case, q.circuits, q.drift)
     depths = _depths(case, q.circuits, formats)
     depths = dataclasses.replace(depths, deltas=_deltas(case, q.circuits, paired=case.board.overlap and not general))
     if like is not None:
@@ -32,7 +32,6 @@ def hardware(case: Case, formats: Formats, q: Quantised, like: Design | None) ->
                  if getattr(depths, name) > getattr(given, name)}
         depths = dataclasses.replace(given, **short)
     response, shift = w, f["u"] - f["input"]
-    general = like.hardware.general if like else _general(q.circuits, q.drift)
     if formats.packed and general:
         raise CompileError("precision: packed products need an energy of one coupling and one drive, a readout that is "
                            f"a matrix times the state, and a uniform mass; leave product out, not {formats.packed}")
@@ -84,8 +83,11 @@ def _repeats(sweep: Sweep) -> bool:
     return bool(sweep.repeat) or (sweep.gather and sweep.opcode in (Opcode.FORWARD, Opcode.OUTER))
 
 
-def _general(circuits: Circuits, drift: tuple[Pipeline, ...]) -> bool:
-    """Whether a sweep needs an offset, a choice of circuit, or another way for its result than the built-in one."""
+def _general(case: Case, circuits: Circuits, drift: tuple[Pipeline, ...]) -> bool:
+    """Whether a sweep needs an offset, a choice of circuit, or another way for its result than the built-in one. Where
+    sweeps overlap, inputs come to the built-in ones through drives alone."""
+    if case.board.overlap and any(s.input and s.opcode == Opcode.FORWARD for s in circuits.sweeps):
+        return True
     if len(drift) > 1 or any(len(p.inputs) > 1 for p in drift):
         return True
     return any(s.kind or s.source or s.first or s.second or s.place or s.tile or s.drive or s.value or s.force

@@ -6,6 +6,7 @@ import pytest
 import torch
 from energies import BUILT, INPUTS, MODELS, OUTPUTS, STEPS, Blocks, Deep, Local, Tied
 from test_machine import compare, data
+from torch import nn
 
 import echolith as el
 from echolith.compiler.reference import bptt
@@ -102,3 +103,29 @@ def test_precision_can_be_read_edited_and_given_back(model):
     assert el.compile(net, precision=design.precision, **how).hardware == design.hardware
     state = el.compile(net, precision={**design.precision, "state": "Q6.11"}, **how)
     assert state.fractions["state"] == 11 and state.precision["state"] == "Q6.11"
+
+
+class Pushed(nn.Module):
+    """Inputs push some of the units, and nothing else couples them."""
+
+    def __init__(self):
+        super().__init__()
+        self.states, self.inputs, self.outputs = {"q": 4}, 3, 4
+        self.k, self.B = nn.Parameter(torch.rand(4) + 0.5), nn.Linear(3, 2, bias=False)
+
+    def energy(self, q, u):
+        return 0.5 * (self.k * q * q).sum() - (q[:2] * self.B(u)).sum()
+
+    def cost(self, q, y):
+        return 0.5 * ((q - y) ** 2).sum()
+
+    def predict(self, q):
+        return q
+
+
+@pytest.mark.parametrize("rule", [None, el.HamiltonianEcho()])
+def test_inputs_that_are_no_drive_of_a_coupling(rule):
+    torch.manual_seed(0)
+    x, y = np.random.default_rng(0).uniform(-1, 1, (4, 3, 3)), np.zeros((4, 4))
+    design = el.compile(Pushed(), dynamics=el.Leapfrog(0.25), rule=rule, lanes=2, calibrate=(x, y))
+    assert design.verify(x, y)
