@@ -7,6 +7,7 @@
 Where nudges come from circuits, a rounding ``rnd`` of few bits is an ``even`` one, half to even: half up, of so few
 bits, half or a quarter of the words go up by half a unit, and echoes that take them with opposite signs add that up,
 step after step.
+
 The integer model evaluates it with `evaluate`; `rtl.pipeline` builds one register stage per unit of `LATENCY`,
 or of `DEEP`.
 """
@@ -58,7 +59,8 @@ class Pipeline:
 
 
 class Builder:
-    """Collects ops, merging equal ones and computing what is constant. With ``even``, roundings of few bits are."""
+    """Collects ops, merging equal ones and computing what is constant. With ``even``, roundings of few bits
+    are half to even."""
 
     def __init__(self, *inputs: tuple[str, int], even: bool = False):
         self.inputs, self.even = inputs, even

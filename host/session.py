@@ -173,7 +173,9 @@ class Session:
 
         ``mask`` as for `fit`.
 
-        The samples run several times, until nudge and gain suit them; the session's settings stay as they are."""
+        The samples run several times, until nudge and gain suit them; the session's settings stay as they are. Where
+        nudges disagree, they run with seven sets of neighbouring weights too, which takes eight times as long; then the
+        weights are written back."""
         self._learns()
         x, y = self._words(X, Y, mask)
         if self.design.derived:
