@@ -65,9 +65,13 @@ class Arrays:
         """Words without so many fraction bits, as the barrel shifter rounds them."""
         return arith.even(words, bits) if self.hw.stacked and bits > 0 else arith.rnd(words, bits)
 
-    def scaled(self, words: Array, scale: Array, sign: Array, even: bool = False) -> Array:
-        """Words, int64 or float64, rounded at the scale of every sample, (samples, 1), then with its sign."""
-        found = (arith.even if even else arith.shr)(words, scale)
+    def scaled(self, words: Array, scale: Array, sign: Array) -> Array:
+        """Contributions to vectors, rounded at the scale of every sample, (samples, 1), then with its sign."""
+        return arith.shr(words, scale) * sign
+
+    def rows(self, words: Array, scale: Array, sign: Array) -> Array:
+        """The same of row operands, float64, as the barrel shifter rounds them."""
+        found = (arith.even if self.hw.stacked else arith.shr)(words, scale)
         return np.multiply(found, sign, out=found)
 
     def spread(self, a: Array, b: Array) -> int:

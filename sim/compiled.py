@@ -123,9 +123,7 @@ class Compiled(Arrays):
     def kept(self, acc: Array) -> Array:
         return self._kept({"acc": acc})[0]["y"]
 
-    def scaled(self, words: Array, scale: Array, sign: Array, even: bool = False) -> Array:
-        if words.dtype != np.float64:  # as row operands are, which alone may be rounded half to even
-            return super().scaled(words, scale, sign, even)
+    def rows(self, words: Array, scale: Array, sign: Array) -> Array:
         return self._scaled({"x": words, "scale": scale, "sign": sign})[0]["y"]
 
     def spread(self, a: Array, b: Array) -> int:

@@ -36,7 +36,7 @@ class Contrast:
 
     def rows(self, words: Array) -> Array:
         """Row operands, which come through the barrel shifter."""
-        return self.arrays.scaled(words[:len(self)], self.scale, self.sign, self.arrays.hw.stacked)
+        return self.arrays.rows(words[:len(self)], self.scale, self.sign)
 
 
 class Motion:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from energies import BUILT, INPUTS, MODELS, OUTPUTS, STEPS, Blocks, Deep, Local, Tied
+from networks import Oscillators
 from test_machine import compare, data
 from torch import nn
 
@@ -129,3 +130,15 @@ def test_inputs_that_are_no_drive_of_a_coupling(rule):
     x, y = np.random.default_rng(0).uniform(-1, 1, (4, 3, 3)), np.zeros((4, 4))
     design = el.compile(Pushed(), dynamics=el.Leapfrog(0.25), rule=rule, lanes=2, calibrate=(x, y))
     assert design.verify(x, y)
+
+
+@pytest.mark.parametrize("rule", [None, el.HamiltonianEcho()])
+def test_they_do_not_fit_a_core_built_for_a_coupling_with_a_drive(rule):
+    torch.manual_seed(0)
+    x, y = np.random.default_rng(0).uniform(-1, 1, (4, 3, 3)), np.zeros((4, 4))
+    how = {"dynamics": el.Leapfrog(0.25), "rule": rule, "lanes": 2, "calibrate": (x, y)}
+    given = el.compile(Oscillators(4, 4, 3, 4, mse=True), **how)
+    with pytest.raises(el.DesignMismatch) as error:
+        el.compile(Pushed(), **how, like=given)
+    assert str(error.value) == ("the network does not fit this hardware: its energy must have the form of that one's, "
+                                "whose formats know no z1_u")

@@ -88,20 +88,20 @@ def test_an_estimate_cancels_what_bends_and_else_keeps_rounding_small(square, ro
     assert 1 - cosine(found, {"w": measured.exact}, ["w"]) < 1e-4
 
 
-def coarse():
-    """An oscillator network whose states have few fraction bits, and samples."""
+def with_states(form):
+    """An oscillator network whose states have this format, its gradient in float64, and samples."""
     torch.manual_seed(0)
     net, generator = Oscillators(8, 6, INPUTS, 2), np.random.default_rng(0)
     x = generator.integers(-8, 9, (SAMPLES, ROWS, INPUTS)) / 8
     y = np.eye(2)[generator.integers(2, size=SAMPLES)]
     dynamics = el.Leapfrog(0.25)
     design = el.compile(net, dynamics=dynamics, rule=el.HamiltonianEcho(), lanes=4, calibrate=(x, y),
-                        precision={"state": "Q8.9"})
+                        precision={"state": form})
     return design, bptt(net.double(), x, y, dynamics.dt, dynamics.substeps, "last")[0], x, y
 
 
 def test_neighbouring_weights_make_a_gradient_better_and_are_taken_back(monkeypatch):
-    design, expected, x, y = coarse()
+    design, expected, x, y = with_states("Q8.9")
     with design.open("int:") as chip:
         before = chip.device.read()
         averaged = 1 - cosine(chip.gradient(x, y), expected, expected)
@@ -113,7 +113,7 @@ def test_neighbouring_weights_make_a_gradient_better_and_are_taken_back(monkeypa
 
 
 def test_weights_are_put_back_when_a_run_fails(monkeypatch):
-    design, _, x, y = coarse()
+    design, _, x, y = with_states("Q8.9")
     with design.open("int:") as chip:
         before, run, written = chip.device.read(), chip.device.run, chip.device.write
 
@@ -150,12 +150,7 @@ def test_dithered_words_are_less_than_a_unit_of_states_away_and_only_of_what_lea
 
 def test_nudges_that_drove_a_state_out_of_its_range_are_forgotten(monkeypatch):
     """As long as estimates agree better and better, stronger nudges are tried until one wraps; then weaker ones."""
-    torch.manual_seed(0)
-    net, generator, better = Oscillators(8, 6, INPUTS, 2), np.random.default_rng(0), count(1.0, -0.01)
-    x = generator.integers(-8, 9, (SAMPLES, ROWS, INPUTS)) / 8
-    y = np.eye(2)[generator.integers(2, size=SAMPLES)]
-    design = el.compile(net, dynamics=el.Leapfrog(0.25), rule=el.HamiltonianEcho(), lanes=4, calibrate=(x, y),
-                        precision={"state": "Q1.16"})
+    (design, _, x, y), better = with_states("Q1.16"), count(1.0, -0.01)
     monkeypatch.setattr(measure, "_FARTHEST", 8)
     monkeypatch.setattr(measure, "_agreement", lambda *_: next(better))
     tried = []
