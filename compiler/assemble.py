@@ -76,7 +76,7 @@ def assembled(case: Case, formats: Formats, q: Quantised, hw: Hardware, words: P
         rule=case.rule,
         feeds=tuple(q.circuits.feeds), copies=tuple(q.circuits.copies), errors=tuple(q.circuits.errors),
         lower=case.joins.lower if case.joins else 0, between=case.joins.passes if case.joins else (),
-        apart=case.apart, strengths=_strengths(case))
+        apart=case.apart, strengths=_strengths(case), finer=case.finer)
 
 
 def _stronger(case: Case) -> dict[str, int]:
@@ -123,7 +123,7 @@ def _report(case: Case) -> dict:
     ranges = {name: float(np.abs(v).max(initial=0.0)) for name, v in case.samples.values.items()}
     return {
         "board": case.board.name,
-        **describe(case.graph, case.cost, case.learn, case.reading and case.reading.graph,
+        **describe(case.written, case.cost, case.learn, case.reading and case.reading.graph,
                    case.joins and case.joins.graph),
         "ranges": {**ranges, "q": max(ranges[s] for s in case.graph.states), "p": case.samples.p,
                    "z": max([ranges[p.acc] for p in case.passes if p.opcode == Opcode.FORWARD], default=0.0),

@@ -1,6 +1,6 @@
 """Ranges from data: the float64 trajectory of the passes over the calibration batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -15,7 +15,7 @@ from echolith.compiler.kinetic import velocity
 from echolith.compiler.select import Pass
 from echolith.compiler.steps import DELTA, ONE, Drive, Flow, dense
 
-__all__ = ["ERRORS", "Samples", "affine", "calibrate", "force"]
+__all__ = ["ERRORS", "Samples", "affine", "calibrate", "force", "forward"]
 
 ERRORS = 0.5  # range of made-up cost derivatives, in row operands that are full at 16
 _DIVERGED = 1e6
@@ -89,16 +89,12 @@ def _sum(made: Pass, flow: Flow | Design, env: Values, values: Mapping[str, np.n
     return total
 
 
-def calibrate(graph: Graph, passes: Sequence[Pass], flow: Flow, x: np.ndarray, targets: np.ndarray, dt: float,
-              substeps: int, cost_at: str | None, read: Sequence[Pass] = (), feed: Sequence[Pass] = (),
-              late: Mapping[str, list[np.ndarray]] = MappingProxyType({})) -> Samples:
-    """Run forward in float64 from rest; ``x`` is (batch, steps, inputs), ``read`` are the passes of a read-out,
-    ``feed`` those that make what layers are fed, ``late`` what is known of every step already."""
-    generator = np.random.default_rng(0)
+def forward(graph: Graph, passes: Sequence[Pass], flow: Flow, x: np.ndarray, dt: float, substeps: int,
+            feed: Sequence[Pass] = ()) -> Iterator[tuple[int, bool, Values, Values, Values]]:
+    """Of every step from rest: its row and whether it is the row's last, positions, all vectors and sums, and the
+    momenta behind it. ``x`` is (batch, steps, inputs), ``feed`` are the passes that make what layers are fed."""
     q = {s: np.zeros((len(x), n)) for s, n in graph.states.items()}
     p = {s: np.zeros((len(x), n)) for s, n in graph.states.items()}
-    seen: dict[str, list[np.ndarray]] = {}
-    ys: list[np.ndarray] = []
     largest = 0.0
     for row in range(x.shape[1]):
         for substep in range(substeps):
@@ -108,14 +104,6 @@ def calibrate(graph: Graph, passes: Sequence[Pass], flow: Flow, x: np.ndarray, t
             if feed:
                 given |= {n: v for n, v in force(feed, flow, given, flow.values)[0].items() if n not in flow.values}
             env, kicks = force(passes, flow, given, flow.values)
-            if read:
-                delta = {DELTA: generator.uniform(-ERRORS, ERRORS, (len(x), graph.outputs))}
-                env |= force(read, flow, {**q, "u": x[:, row], **delta}, flow.values)[0]
-            for name, value in env.items():
-                if name not in flow.values:
-                    seen.setdefault(name, []).append(value)
-            if flow.readout and substep == substeps - 1 and (cost_at == "every" or row == x.shape[1] - 1):
-                ys.append(affine(flow.readout, flow.values, env, len(x)))
             p = {s: v - kicks.get(s, 0.0) for s, v in p.items()}
             largest = max(largest, *(float(np.abs(v).max(initial=0.0)) for v in p.values()))
             finite = all(np.isfinite(v).all() for v in (*q.values(), *p.values()))
@@ -127,6 +115,28 @@ def calibrate(graph: Graph, passes: Sequence[Pass], flow: Flow, x: np.ndarray, t
                 raise CompileError(
                     f"energy: the dynamics diverge on the calibration data at input row {row}; make dt smaller "
                     f"(leapfrog needs dt^2 * lambda_max < 4) or scale the weights, not dt={dt:g}")
+            yield row, substep == substeps - 1, q, env, p
+
+
+def calibrate(graph: Graph, passes: Sequence[Pass], flow: Flow, x: np.ndarray, targets: np.ndarray, dt: float,
+              substeps: int, cost_at: str | None, read: Sequence[Pass] = (), feed: Sequence[Pass] = (),
+              late: Mapping[str, list[np.ndarray]] = MappingProxyType({})) -> Samples:
+    """Run forward in float64 from rest; ``read`` are the passes of a read-out, ``late`` is what is known of every step
+    already, the others as in `forward`."""
+    generator = np.random.default_rng(0)
+    seen: dict[str, list[np.ndarray]] = {}
+    ys: list[np.ndarray] = []
+    largest = 0.0
+    for row, ends, q, env, p in forward(graph, passes, flow, x, dt, substeps, feed):
+        if read:
+            delta = {DELTA: generator.uniform(-ERRORS, ERRORS, (len(x), graph.outputs))}
+            env |= force(read, flow, {**q, "u": x[:, row], **delta}, flow.values)[0]
+        for name, value in env.items():
+            if name not in flow.values:
+                seen.setdefault(name, []).append(value)
+        if flow.readout and ends and (cost_at == "every" or row == x.shape[1] - 1):
+            ys.append(affine(flow.readout, flow.values, env, len(x)))
+        largest = max(largest, *(float(np.abs(v).max(initial=0.0)) for v in p.values()))
     return Samples(_thin({**seen, **late}), largest, _thin({"y": ys})["y"] if ys else np.zeros((1, 1)), x, targets)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from echolith.boards.catalog import Board
 from echolith.compiler.agree import agree, agree_joins, agree_reading
-from echolith.compiler.calibrate import Samples, calibrate, force
+from echolith.compiler.calibrate import Samples, calibrate, force, forward
 from echolith.compiler.capture import capture
 from echolith.compiler.costs import Cost, cost, encoded, levels
 from echolith.compiler.design import Design, Dynamics, Rule
@@ -16,6 +16,7 @@ from echolith.compiler.differentiate import names
 from echolith.compiler.dynamics import Leapfrog
 from echolith.compiler.echoes import echoes, responses
 from echolith.compiler.errors import CompileError
+from echolith.compiler.finer import finer, refined
 from echolith.compiler.flow import derive
 from echolith.compiler.fold import biased
 from echolith.compiler.graph import Graph
@@ -62,6 +63,8 @@ class Case:
     rule: Rule
     decays: bool  # weights, if so told: on hardware for it
     apart: int  # bits by which the echoes of a stack's linear layers part further
+    written: Graph  # as the model has it: ``graph`` may have momenta in finer units
+    finer: dict[str, int]  # by so many bits
 
     @property
     def units(self) -> int:
@@ -137,9 +140,11 @@ def case(model, dynamics: Leapfrog, rule: AnyRule | None, given, steps: int | No
         absent = placed(absent, found is not None and found.targets == "classes", cost_at == "every", graph.outputs)
     elif like is not None and like.missing is not None:
         absent = np.zeros(y.shape, bool)
-    flow = derive(graph, float(dynamics.dt), rule is not None)
-    passes = tuple(select(flow, tuple(graph.states), frozenset(graph.fed)))
-    joined_by = joins(above, float(dynamics.dt), rule is not None, flow) if above else None
+    flow, passes, joined_by = _derived(graph, above, dynamics, rule)
+    written, bits = graph, _finer(graph, flow, passes, joined_by, x, dynamics, given is not None, like)
+    if any(bits.values()):
+        graph = refined(graph, bits)
+        flow, passes, joined_by = _derived(graph, above, dynamics, rule)
     width = like.hardware.lanes if like else lanes
     read = None
     if readout is not None:
@@ -172,7 +177,25 @@ def case(model, dynamics: Leapfrog, rule: AnyRule | None, given, steps: int | No
     return Case(graph, flow, passes, read, joined_by, found, before, vectors, samples, timing, target, width,
                 rule is not None, plan(graph, flow, (*every, *before), width, target.overlap),
                 len(x) if room is None else room,
-                rule.lowered if rule else Rule(), bool(rule and rule.weight_decay), apart)
+                rule.lowered if rule else Rule(), bool(rule and rule.weight_decay), apart, written, bits)
+
+
+def _derived(graph: Graph, above: Graph | None, dynamics: Leapfrog, rule: AnyRule | None
+             ) -> tuple[Flow, tuple[Pass, ...], Joins | None]:
+    flow = derive(graph, float(dynamics.dt), rule is not None)
+    passes = tuple(select(flow, tuple(graph.states), frozenset(graph.fed)))
+    return flow, passes, joins(above, float(dynamics.dt), rule is not None, flow) if above else None
+
+
+def _finer(graph: Graph, flow: Flow, passes: tuple[Pass, ...], between: Joins | None, x: np.ndarray,
+           dynamics: Leapfrog, calibrated: bool, like: Design | None) -> dict[str, int]:
+    """Bits by which momenta of every state are finer: as given hardware has them, or as calibration data ask for."""
+    if like is not None and len(like.finer) == len(graph.states):
+        return dict(zip(graph.states, like.finer.values(), strict=True))
+    if like is not None or not calibrated:
+        return dict.fromkeys(graph.states, 0)
+    run = forward(graph, passes, flow, x, dynamics.dt, dynamics.substeps, between.forward if between else ())
+    return finer(graph, ((q, p) for _, _, q, _, p in run))
 
 
 def _captured(model) -> tuple[Graph, Graph | None, Graph | None]:

@@ -247,6 +247,7 @@ class Design:
     between: tuple[Pass, ...] = ()  # what the three mean in float
     apart: int = 0  # bits by which echoes should part further than usual, those of a stack's linear layers
     strengths: dict[str, int] = field(default_factory=dict)  # errors of layers -> bits of their stronger nudges
+    finer: dict[str, int] = field(default_factory=dict)  # bits by which momenta of states have more than positions
     damping: Damping | None = None  # of momenta: what makes the chip's inputs of the model's
     report: dict = field(default_factory=dict)  # what explain() prints: ranges, energy text, dt^2 lambda_max, board
 

@@ -149,6 +149,8 @@ class Lowering:
                 value = self(b)
                 moved = Fixed(value.node, value.frac - exponent + 1, value.word)
                 return moved if a.value > 0 else self.sum("sub", Fixed(self.b("const", n=0), 0), moved)
+            if b.op in ("add", "sub") and b.args[1].op == "const":  # rounded as a word, it would be off by one amount
+                return self.sum(b.op, self._product(a, b.args[0]), self._const(a.value * b.args[1].value))
         return self._multiply(self.word(a), self.word(b))
 
     def _multiply(self, a: Fixed, b: Fixed) -> Fixed:

@@ -1,4 +1,10 @@
-"""Contents of the piecewise-linear tables: the value at each knot and the difference to the next."""
+"""Contents of the piecewise-linear tables: the value at each knot and the difference to the next.
+
+Chords of a curve that bends one way are all on one side of it, and a step that is wrong by the same amount each time
+adds up over a run. So knots are moved towards the curve by two thirds of what the chords beside them miss in their
+middles: then a table is right on average, and its largest error is two thirds of what it was. At bends and poles,
+where the chords beside a knot do not miss alike, it stays.
+"""
 
 from dataclasses import dataclass
 
@@ -48,7 +54,16 @@ def table(expr: Expr, argument_frac: int, used: float, width: int, segments: int
         raise CompileError(
             f"its derivative must be finite for |{name}| <= {used:g}, the calibrated range with a margin; keep "
             f"what is under log, sqrt and quotients away from 0, and exponents small, not {expr} at {name} = {bad:g}")
+    middles = np.broadcast_to(evaluate(expr, {name: (knots[1:] + knots[:-1]) / 2}), knots[1:].shape)
+    values += _centred(values, middles)
     usable = np.flatnonzero(np.isfinite(values))
     values = np.interp(np.arange(len(knots)), usable, values[usable])
     frac = fraction(float(np.abs(values[inside]).max()), width, 1.0 + 2.0 ** (2 - width))
     return Knots(values, min(frac, 2 * width))
+
+
+def _centred(values: np.ndarray, middles: np.ndarray) -> np.ndarray:
+    """By how much knots are moved."""
+    missed = np.nan_to_num(middles - (values[1:] + values[:-1]) / 2, nan=0.0, posinf=0.0, neginf=0.0)
+    left, right = np.append(0.0, missed), np.append(missed, 0.0)
+    return np.where(left * right > 0, np.sign(left) * np.minimum(np.abs(left), np.abs(right)), 0.0) * 2 / 3
