@@ -86,6 +86,9 @@ def _formats(design: Design) -> Iterator[tuple[str, str]]:
     for name, label in _WORDS.items():
         if name in f and (name not in ("target", "delta") or design.cost is not None):
             yield label, _format(hw.word(name), f[name])
+        for state, bits in design.finer.items() if name == "state" else ():
+            if bits:
+                yield f"momenta of {state}", f"{_format(hw.word(name), f[name] + bits)}: they stay smaller"
     for b in design.blocks:
         names = ", ".join(n for p in _owners(design, b.name) for n in p.parameters)
         yield f"{b.name} weights", f"{_format(hw.width, f[b.name])} swept, {hw.width} more bits kept   ({names})"

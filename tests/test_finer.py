@@ -100,6 +100,8 @@ def cosine(a, b):
 def test_states_whose_momenta_stay_smaller_get_them(name):
     _, design = compiled(name)
     assert design.finer == FINER[name]
+    told = [line for line in design.explain().splitlines() if "momenta of" in line]
+    assert [line.split()[2] for line in told] == [state for state, bits in FINER[name].items() if bits]
 
 
 def test_positions_move_as_before_and_momenta_are_as_much_larger():
