@@ -19,7 +19,7 @@ from echolith.compiler.ops import mul
 __all__ = ["finer", "refined"]
 
 _WORTH = 2  # bits; fewer are left alone
-_QUIET = 2.0**-20  # of the largest state: momenta below it are none
+_QUIET = 2.0**-20  # of the largest state: what stays below it does not move
 
 
 def finer(graph: Graph, steps: Iterable[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]) -> dict[str, int]:
@@ -31,9 +31,9 @@ def finer(graph: Graph, steps: Iterable[tuple[dict[str, np.ndarray], dict[str, n
             p[s] = max(p[s], float(np.abs(momenta[s]).max(initial=0.0)))
     most, found = max(*q.values(), *p.values()), dict.fromkeys(graph.states, 0)
     for group in _joined(graph):
-        fast = max(p[s] for s in group)
-        if fast > _QUIET * most:
-            bits = min(round(np.log2(max(q[s] for s in group) / fast)), int(np.floor(np.log2(most / fast))))
+        far, fast = (max(v[s] for s in group) for v in (q, p))
+        if min(far, fast) > _QUIET * most:
+            bits = min(round(np.log2(far / fast)), int(np.floor(np.log2(most / fast))))
             found |= dict.fromkeys(group, bits if bits >= _WORTH else 0)
     return found
 

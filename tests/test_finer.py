@@ -173,6 +173,13 @@ def test_the_same_hardware_has_the_same_units(tmp_path):
     assert el.compile(net, **how, steps=ROWS).finer == {"q": 0}  # nothing is known of ranges
 
 
+def test_what_does_not_move_keeps_its_units():
+    torch.manual_seed(0)
+    x, y = data()
+    still = el.compile(Slow(0.1), dynamics=el.Leapfrog(DT), rule=el.HamiltonianEcho(), lanes=3, calibrate=(x[:, :1], y))
+    assert still.finer == {"q": 0}
+
+
 def test_slow_means_are_rounded_less(monkeypatch):
     net, design = compiled("slow")
     torch.manual_seed(0)
