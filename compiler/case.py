@@ -15,8 +15,9 @@ from echolith.compiler.design import Design, Dynamics, Rule
 from echolith.compiler.differentiate import names
 from echolith.compiler.dynamics import Leapfrog
 from echolith.compiler.echoes import echoes, responses
-from echolith.compiler.errors import CompileError
+from echolith.compiler.errors import CompileError, DesignMismatch
 from echolith.compiler.finer import finer, refined
+from echolith.compiler.finer import joined as joined_states
 from echolith.compiler.flow import derive
 from echolith.compiler.fold import biased
 from echolith.compiler.graph import Graph
@@ -191,7 +192,13 @@ def _finer(graph: Graph, flow: Flow, passes: tuple[Pass, ...], between: Joins | 
            dynamics: Leapfrog, calibrated: bool, like: Design | None) -> dict[str, int]:
     """Bits by which momenta of every state are finer: as given hardware has them, or as calibration data ask for."""
     if like is not None and len(like.finer) == len(graph.states):
-        return dict(zip(graph.states, like.finer.values(), strict=True))
+        given = dict(zip(graph.states, like.finer.values(), strict=True))
+        for group in joined_states(graph):
+            if len({given[s] for s in group}) > 1:
+                raise DesignMismatch("the network does not fit this hardware, whose states have momenta in units of "
+                                     "their own: an energy must not join those of different units, not "
+                                     f"{', '.join(sorted(group))}")
+        return given
     if like is not None or not calibrated:
         return dict.fromkeys(graph.states, 0)
     run = forward(graph, passes, flow, x, dynamics.dt, dynamics.substeps, between.forward if between else ())

@@ -16,7 +16,7 @@ from echolith.compiler.graph import Affine, Graph
 from echolith.compiler.ir import var
 from echolith.compiler.ops import mul
 
-__all__ = ["finer", "refined"]
+__all__ = ["finer", "joined", "refined"]
 
 _WORTH = 2  # bits; fewer are left alone
 _QUIET = 2.0**-20  # of the largest state: what stays below it does not move
@@ -30,7 +30,7 @@ def finer(graph: Graph, steps: Iterable[tuple[dict[str, np.ndarray], dict[str, n
             q[s] = max(q[s], float(np.abs(positions[s]).max(initial=0.0)))
             p[s] = max(p[s], float(np.abs(momenta[s]).max(initial=0.0)))
     most, found = max(*q.values(), *p.values()), dict.fromkeys(graph.states, 0)
-    for group in _joined(graph):
+    for group in joined(graph):
         far, fast = (max(v[s] for s in group) for v in (q, p))
         if min(far, fast) > _QUIET * most:
             bits = min(round(np.log2(far / fast)), int(np.floor(np.log2(most / fast))))
@@ -49,7 +49,7 @@ def refined(graph: Graph, bits: Mapping[str, int]) -> Graph:
     return replace(graph, kinetic=kinetic, energy=tuple(energy))
 
 
-def _joined(graph: Graph) -> list[set[str]]:
+def joined(graph: Graph) -> list[set[str]]:
     """Groups of states that terms of the energy join."""
     groups = [{s} for s in graph.states]
     for term in graph.energy:

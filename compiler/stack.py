@@ -142,6 +142,7 @@ def _block_shape(
 ) -> tuple[int, ...]:
     """Under vmap, as in training: it refuses random numbers, statistics of batches and branches on data."""
     zeros = [torch.zeros(1, *found[source], dtype=torch.float64) for source in given]
+    before = {**dict(block.named_parameters()), **dict(block.named_buffers())}
     try:
         with float64(), torch.no_grad():
             value = torch.func.vmap(block)(*zeros)
@@ -150,6 +151,11 @@ def _block_shape(
         taken = ", ".join(f"{source} of shape {found[source]}" for source in given)
         raise CompileError(f"parts: block {name} must be a function of one sample's {taken}, without a batch axis, not "
                            f"{type(error).__name__}: {text}") from error
+    after = {**dict(block.named_parameters()), **dict(block.named_buffers())}
+    kept = next((n for n in (*before, *after) if before.get(n) is not after.get(n)), None)
+    if kept is not None:
+        raise CompileError(f"parts: block {name} must be a function of what it is given, not of earlier steps: make "
+                           f"what it remembers the state of a layer, not {kept!r}")
     if not isinstance(value, torch.Tensor) or not value.is_floating_point():
         what = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
         raise CompileError(f"parts: block {name} must return one tensor of real numbers, not {what}")

@@ -192,3 +192,35 @@ def test_slow_means_are_rounded_less(monkeypatch):
         with made.open("int:") as chip:
             errors.append(np.abs(chip.predict(data()[0]) - outputs).mean())
     assert errors[1] < errors[0] / 2
+
+
+class Two(Slow):
+    """A slow and a fast state, which ``coupling`` joins."""
+
+    def __init__(self, coupling: float):
+        super().__init__(0.1)
+        self.states, self.coupling = {"q": 6, "r": 6}, coupling
+
+    def energy(self, q, r, u):
+        found = super().energy(q, u) + 0.5 * (r * r).sum() - 0.3 * (r[:3] * u).sum()
+        return found + self.coupling * (q * r).sum() if self.coupling else found
+
+    def kinetic(self, p, s):
+        return super().kinetic(p) + 0.5 * (s * s).sum()
+
+    def cost(self, q, r, y):
+        return super().cost(q + r, y)
+
+    def predict(self, q, r):
+        return super().predict(q + r)
+
+
+def test_an_energy_may_not_join_states_of_different_units_on_given_hardware():
+    torch.manual_seed(0)
+    how = {"dynamics": el.Leapfrog(DT), "rule": el.HamiltonianEcho(), "lanes": 3, "calibrate": data()}
+    apart = el.compile(Two(0.0), **how)
+    assert apart.finer["q"] >= 2 and apart.finer["r"] == 0
+    with pytest.raises(el.DesignMismatch) as error:
+        el.compile(Two(0.01), **how, like=apart)
+    assert str(error.value) == ("the network does not fit this hardware, whose states have momenta in units of their "
+                                "own: an energy must not join those of different units, not q, r")

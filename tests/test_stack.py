@@ -400,3 +400,23 @@ def test_blocks_that_are_no_functions_of_a_sample_are_refused(block, why):
     with pytest.raises(el.CompileError, match=rf"^parts: block odd must be a function of one sample's mix of shape "
                                               rf"\(6,\), without a batch axis, not \w+: .*{why}"):
         value_shapes(Read({"low": low(), "mix": Mix(5, 6), "odd": block}))
+
+
+class Remembers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.F = nn.Linear(5, 4)
+        self.register_buffer("h", torch.zeros(4))
+
+    def forward(self, x):
+        y = torch.tanh(self.F(x) + self.h)
+        self.h = 0.5 * self.h + y
+        return y
+
+
+def test_a_block_that_remembers_earlier_steps_is_refused():
+    stack = Read({"low": Linear(INPUTS, 5), "mix": Remembers(), "high": Linear(4, 6)})
+    with pytest.raises(el.CompileError) as error:
+        value_shapes(stack)
+    assert str(error.value) == ("parts: block mix must be a function of what it is given, not of earlier steps: make "
+                                "what it remembers the state of a layer, not 'h'")
