@@ -67,4 +67,5 @@ def _centred(values: np.ndarray, middles: np.ndarray) -> np.ndarray:
     with np.errstate(all="ignore"):
         missed = np.nan_to_num(middles - (values[1:] + values[:-1]) / 2, nan=0.0, posinf=0.0, neginf=0.0)
     left, right = np.append(0.0, missed), np.append(missed, 0.0)
-    return np.where(left * right > 0, np.sign(left) * np.minimum(np.abs(left), np.abs(right)), 0.0) * 2 / 3
+    least = np.sign(left) * np.minimum(np.abs(left), np.abs(right))
+    return np.where(np.sign(left) == np.sign(right), least, 0.0) * 2 / 3
