@@ -9,7 +9,7 @@ import torch
 
 from echolith.compiler import numeric
 from echolith.compiler.derived import chained
-from echolith.compiler.disagreement import explained
+from echolith.compiler.disagreement import explained, stateful
 from echolith.compiler.errors import CompileError
 from echolith.compiler.graph import Graph
 from echolith.compiler.lines import raising, refusal
@@ -95,6 +95,7 @@ class _Calls:
 
     def __init__(self, model: torch.nn.Module):
         self.model, self.untouched = model, copy.deepcopy(model)
+        self.functions: set[str] = set()  # methods found to be functions of their arguments
 
     def target(self, q: Arrays, number: torch.Tensor) -> torch.Tensor:
         """A class number in the shape that the cost takes: of one sample, or of a batch of one."""
@@ -126,6 +127,13 @@ class _Calls:
                 method, raising(error.__traceback__), f"the method raised {type(error).__name__} under autograd",
                 "write it in torch functions that autograd knows", error) from error
 
+    def function(self, method: str, q: Arrays, others: Mapping[str, torch.Tensor]) -> None:
+        """Raises CompileError if the method remembers earlier calls."""
+        if method not in self.functions:
+            self.functions.add(method)
+            if (refused := stateful(self.untouched, method, {**self._states(q), **others})) is not None:
+                raise refused
+
     def blamed(self, method: str, q: Arrays, others: Mapping[str, torch.Tensor]) -> CompileError | None:
         """What the method does wrong at a point where its derivatives are not those of the captured network."""
         return explained(self.untouched, method, {**self._states(q), **others})
@@ -138,6 +146,7 @@ def _compare(graph: Graph, calls: _Calls, method: str, found: _Derivatives, q: A
              others: Mapping[str, torch.Tensor] = MappingProxyType({})) -> bool:  # fmt: skip
     """False, without comparing, where PyTorch's own value or derivatives are not finite."""
     expected = calls.checked(method, q, others)
+    calls.function(method, q, others)
     by_state = "velocity" if method == "kinetic" else "dV/dq" if method == "energy" else "dcost/dq"
     if not all(np.isfinite(v).all() for v in (expected[0], *expected[1].values())):
         return False

@@ -15,6 +15,7 @@ from echolith.compiler.stack import Stack
 __all__ = ["damped"]
 
 _MOST = 6.0  # rate * duration: the first positions have 4.3 bits less than the last ones, and 1 / e^2 is 2^-8.7
+_LONG, _LEAST = 64, 4.0  # steps from which on it is less, as roundings add up: by 1 for twice the steps, to the least
 
 
 def damped(model, dynamics: Leapfrog, rule: LagrangianEcho, calibrate):
@@ -42,10 +43,11 @@ def damped(model, dynamics: Leapfrog, rule: LagrangianEcho, calibrate):
         raise CompileError(f"dissipation makes every substep a row of the chip, which takes {ROWS} of them, not "
                            f"{steps}")
     damping = Damping(rule.dissipation * dynamics.dt, steps, dynamics.substeps)
-    if (duration := damping.decay * (steps - 1)) > _MOST:
-        raise CompileError(f"dissipation * dt * steps must be at most {_MOST:g}: what decays stays in the words of the "
-                           f"states, {duration / 2 / np.log(2):.1f} bits of each; make dissipation smaller or samples "
-                           f"shorter, not {duration:.4g}")
+    most = float(np.clip(_MOST - np.log2(steps / _LONG), _LEAST, _MOST))
+    if (duration := damping.decay * (steps - 1)) > most:
+        raise CompileError(f"dissipation * dt * steps must be at most {most:.3g} in {steps} steps: what decays stays "
+                           f"in the words of the states, {duration / 2 / np.log(2):.1f} bits of each; make dissipation "
+                           f"smaller or samples shorter, not {duration:.4g}")
     return (_transformed(model, damping, dynamics.dt), Leapfrog(dynamics.dt, 1), (damping.inputs(x), *calibrate[1:]),
             damping)
 

@@ -11,7 +11,7 @@ from echolith.compiler.escapes import Hidden, hidden
 from echolith.compiler.lines import refusal
 from echolith.compiler.trace import Trace, call, float64, parameters, trace
 
-__all__ = ["explained"]
+__all__ = ["explained", "stateful"]
 
 _CLOSE = 1e-9
 
@@ -19,14 +19,11 @@ _CLOSE = 1e-9
 def explained(model: torch.nn.Module, method: str, arguments: Mapping[str, torch.Tensor]) -> CompileError | None:
     """The refusal of a method that is no function of its arguments, or whose derivative autograd does not see; None if
     it is neither. ``model`` comes from `trace.double`, and none of its methods has run."""
-    given, others = dict(arguments), {n: _moved(v) for n, v in arguments.items()}
-    fresh, used = copy.deepcopy(model), copy.deepcopy(model)
-    _value(used, method, others)
-    first, again = _value(fresh, method, given), _value(used, method, given)
-    if not torch.equal(first, again):
-        return refusal(method, None, "the method is not a function of its arguments",
-                       "remove what changes from call to call: numbers of random or numpy.random, counters, tensors "
-                       "kept on self", f"{first.item():g} and {again.item():g} at the same point")  # fmt: skip
+    refused = stateful(model, method, arguments)
+    if refused is not None:
+        return refused
+    given, others = dict(arguments), _elsewhere(arguments)
+    first = _value(copy.deepcopy(model), method, given)
     traced = trace(copy.deepcopy(model), method, others)
     with float64(), torch.no_grad():
         (replayed,) = tree_leaves(traced.module(parameters(model), *given.values()))
@@ -39,6 +36,19 @@ def explained(model: torch.nn.Module, method: str, arguments: Mapping[str, torch
     return _unseen(traced, model) or refusal(
         method, None, "autograd does not give the derivative of what the method computes",
         "remove hooks on gradients", "hooks")  # fmt: skip
+
+
+def stateful(model: torch.nn.Module, method: str, arguments: Mapping[str, torch.Tensor]) -> CompileError | None:
+    """The refusal of a method that remembers earlier calls, in buffers too; ``model`` as for `explained`."""
+    fresh, used = copy.deepcopy(model), copy.deepcopy(model)
+    _value(used, method, _elsewhere(arguments))
+    first, again = _value(fresh, method, arguments), _value(used, method, arguments)
+    if torch.equal(first.nan_to_num(), again.nan_to_num()):
+        return None
+    place = tuple((first != again).nonzero()[0].tolist())
+    return refusal(method, None, "the method is not a function of its arguments",
+                   "remove what changes from call to call: numbers of random or numpy.random, counters, tensors "
+                   "kept on self", f"{first[place]:g} and {again[place]:g} at the same point")  # fmt: skip
 
 
 def _same_slopes(traced: Trace, model: torch.nn.Module, given: Mapping[str, torch.Tensor]) -> bool:
@@ -97,9 +107,10 @@ def _learned(model: torch.nn.Module) -> set[str]:
 
 
 def _value(model: torch.nn.Module, method: str, arguments: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Called as a user calls it: what the method assigns stays."""
     with float64(), torch.no_grad():
-        return call(model, method, parameters(model), *(v.clone() for v in arguments.values())).detach()
+        return getattr(model, method)(*(v.clone() for v in arguments.values())).detach()
 
 
-def _moved(value: torch.Tensor) -> torch.Tensor:
-    return 0.5 * value + 0.1 if value.is_floating_point() else value
+def _elsewhere(arguments: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {n: 0.5 * v + 0.1 if v.is_floating_point() else v for n, v in arguments.items()}

@@ -1,5 +1,6 @@
 """The drift of every state: q += dt * dT/dp, one element-wise circuit per kinetic energy."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -40,7 +41,12 @@ def velocity(kinetic: Mapping[str, Expr], values: Mapping[str, np.ndarray], p: M
              ) -> dict[str, np.ndarray]:
     """dT/dp by state, (samples, units) each."""
     flat = {name: np.asarray(v).reshape(-1) for name, v in values.items()}
-    return {s: np.broadcast_to(evaluate(derivative(kinetic[s], "p"), {**flat, "p": x}), x.shape) for s, x in p.items()}
+    return {s: np.broadcast_to(evaluate(_slope(kinetic[s]), {**flat, "p": x}), x.shape) for s, x in p.items()}
+
+
+@functools.lru_cache
+def _slope(kinetic: Expr) -> Expr:
+    return derivative(kinetic, "p")
 
 
 def drifts(kinetic: Mapping[str, Expr], states: Mapping[str, int], values: Mapping[str, np.ndarray], largest: float,

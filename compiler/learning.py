@@ -30,16 +30,21 @@ class HamiltonianEcho:
         derivatives before the last step are not kept on the chip, that copy runs anyway, and is always checked.
     weight_decay : bool
         Hardware that can make parameters smaller, for `Session.fit(weight_decay=)`.
+    dissipation : float
+        0: momenta that decay are `LagrangianEcho`'s.
     """
 
     cost_at: str = "last"
     check: int = 16
     weight_decay: bool = False
+    dissipation: float = 0.0
 
     def __post_init__(self) -> None:
         if self.cost_at not in ("last", "every", "mean"):
             raise CompileError(f'cost_at must be "last", "every" or "mean", not {self.cost_at!r}')
         _checked(self.check, self.weight_decay)
+        if type(self) is HamiltonianEcho:
+            _lossless(self)
 
     @property
     def lowered(self) -> Rule:
@@ -66,7 +71,6 @@ class LagrangianEcho(HamiltonianEcho):
     """
 
     boundary: str = "final"
-    dissipation: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,19 +106,21 @@ class EchoBackpropagation:
         alternates from sample to sample, in half the time.
     check : int
         An un-nudged run of its own checks the exact return in the first of so many batches.
-    weight_decay : bool
+    weight_decay, dissipation
         As of `HamiltonianEcho`.
     """
 
     averaged: bool = True
     check: int = 16
     weight_decay: bool = False
+    dissipation: float = 0.0
     cost_at: ClassVar[str] = "last"
 
     def __post_init__(self) -> None:
         if not isinstance(self.averaged, bool):
             raise CompileError(f"averaged must be True or False, not {self.averaged!r}")
         _checked(self.check, self.weight_decay)
+        _lossless(self)
 
     @property
     def lowered(self) -> Rule:
@@ -133,13 +139,18 @@ def named(name: str, cost_at: str | None = None, dissipation: float | None = Non
         raise CompileError(f"rule must be {', '.join(_NAMES)}, not {name!r}")
     if name == "LagrangianEcho":
         return LagrangianEcho(cost_at or "last", weight_decay=weight_decay, dissipation=dissipation or 0.0)
-    if dissipation is not None:
-        raise CompileError(f'dissipation is of LagrangianEcho: name that rule, or leave it out, not {name!r}')
     if name == "HamiltonianEcho":
-        return HamiltonianEcho(cost_at or "last", weight_decay=weight_decay)
+        return HamiltonianEcho(cost_at or "last", weight_decay=weight_decay, dissipation=dissipation or 0.0)
     if cost_at not in (None, "last"):
         raise CompileError(f'{name} has its cost at the last step: cost_at must be "last", not {cost_at!r}')
-    return EchoBackpropagation(weight_decay=weight_decay)
+    return EchoBackpropagation(weight_decay=weight_decay, dissipation=dissipation or 0.0)
+
+
+def _lossless(rule: AnyRule) -> None:
+    if rule.dissipation != 0:
+        raise CompileError(f"{type(rule).__name__} runs back what it ran, and what dissipation takes from momenta does "
+                           "not come back; take LagrangianEcho(dissipation=...), whose coordinates keep it, not "
+                           f"dissipation={rule.dissipation!r}")
 
 
 def _checked(check: object, weight_decay: object) -> None:

@@ -73,6 +73,7 @@ class ChipDevice(Device):
     def _load(self) -> None:
         """Program, index, tables, the constant ones, zeros everywhere a sweep may read."""
         d, hw = self.design, self.hw
+        self.link.write(address("program"), 0)  # whoever finds the chip half loaded loads it again
         self._put(Bank.PROGRAM, 0, np.array(d.program, np.int64))
         if d.index:
             self._put(Bank.INDEX, 0, np.array(d.index, np.int64))
@@ -89,6 +90,9 @@ class ChipDevice(Device):
         if hw.learn:
             self.write_gradients(zero)
         self.link.write(address("program"), d.program_id)
+
+    def switched(self, design: Design) -> "ChipDevice":
+        return ChipDevice(design, self.link, load=True)
 
     # -- memory ----------------------------------------------------------------------------------------------------
 

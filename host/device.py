@@ -47,6 +47,11 @@ class Device(ABC):
     gain: int  # gradient words are 2^gain times finer
 
     @abstractmethod
+    def switched(self, design: Design) -> "Device":
+        """This chip with another design of its hardware; what it learned is lost. Raises DesignMismatch before
+        anything is loaded if the hardware is another."""
+
+    @abstractmethod
     def write(self, words: Words) -> None:
         """Set all master words."""
 

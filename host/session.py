@@ -66,10 +66,38 @@ class Session:
     """
 
     def __init__(self, design: Design, device: Device):
+        self.kept: dict[str, np.ndarray] = {}  # parameters as of the last `switch`
+        self._take(design, device)
+
+    def _take(self, design: Design, device: Device) -> None:
         self.design, self.device = design, device
         self.checkpoint: str | None = None  # the last one written
         self._base = {name: np.array(value) for name, value in design.values.items()}
         self._ranging = Ranging(design, device)
+
+    def switch(self, design: Design) -> None:
+        """Go on with another design for the same bitstream, compiled with ``like=``: another rule, cost or network.
+
+        Its program is loaded over the open link. Parameters of the same name and shape keep their values; momentum is
+        cleared.
+
+        Raises
+        ------
+        DesignMismatch
+            It is of another hardware; nothing was changed.
+        LinkError
+            The link broke before all was loaded. It is closed, and `kept` has the parameters, for `load_state_dict`.
+        """
+        self.kept, values = self.state_dict(), self.values()
+        try:
+            device = self.device.switched(design)
+            mine = {n: v for n, v in values.items() if n in design.values and v.shape == design.values[n].shape}
+            self._take(design, device)
+            self.set_values({**self._base, **mine})
+        except LinkError:
+            with contextlib.suppress(Exception):
+                self.close()
+            raise
 
     def __enter__(self) -> "Session":
         return self

@@ -3,6 +3,7 @@
 import numpy as np
 
 from echolith.compiler.design import Design
+from echolith.compiler.errors import DesignMismatch
 from echolith.compiler.registers import Flag
 from echolith.host.device import Device, Run, Samples
 from echolith.sim.compiled import Compiled
@@ -21,7 +22,7 @@ class IntegerDevice(Device):
     ``compiled``: by C made for the design, which needs a C++ compiler."""
 
     def __init__(self, design: Design, compiled: bool = False):
-        self.design = design
+        self.design, self.compiled = design, compiled
         self.model = IntegerModel(design, Compiled(design) if compiled else None)
         self._held: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -40,6 +41,13 @@ class IntegerDevice(Device):
     @gain.setter
     def gain(self, value: int) -> None:
         self.model.gain = value
+
+    def switched(self, design: Design) -> "IntegerDevice":
+        if design.hardware != self.design.hardware:
+            raise DesignMismatch("the design is of another hardware: compile it with like=, the present one; the "
+                                 f"design is {design.hardware.hardware_id:08x}, the present one "
+                                 f"{self.design.hardware.hardware_id:08x}")
+        return IntegerDevice(design, self.compiled)
 
     def write(self, words: Words) -> None:
         self.model.masters = {b.name: words[b.name].copy() for b in self.design.blocks}

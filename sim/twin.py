@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from echolith.compiler.cycles import cycles
+from echolith.compiler.design import Design
 from echolith.compiler.errors import EcholithError
 from echolith.compiler.registers import ERRORS
 from echolith.host.chip import ChipDevice
@@ -51,6 +52,9 @@ class Twin(Device):
         self.measured_cycles: int | None = 0
         self._held: tuple[np.ndarray, np.ndarray] | None = None
         self._on_chip = False
+
+    def switched(self, design: Design) -> "Twin":
+        return Twin(self.golden.switched(design), self.chip.switched(design))
 
     @property
     def response(self) -> int:

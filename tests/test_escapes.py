@@ -27,6 +27,7 @@ class Parts(nn.Module):
         self.register_buffer("edges", torch.tensor([[0, 1], [1, 2], [5, 0]]))
         self.register_buffer("count", torch.tensor(3))
         self.register_buffer("gain", torch.tensor(0.5))
+        self.register_buffer("trace", torch.zeros(N))
 
 
 def model(energy, **methods) -> nn.Module:
@@ -90,6 +91,12 @@ def kept(s, q, u):
     return (q * s.first).sum()
 
 
+def remembered(s, q, u):
+    """In a buffer, which PyTorch's functional calls put back."""
+    s.trace = 0.9 * s.trace + 0.1 * q
+    return (q * q).sum() + q @ s.trace
+
+
 def inner(s, q, u):
     return (q * q).sum() + torch.autograd.grad((q**3).sum(), q)[0].sum()
 
@@ -151,6 +158,7 @@ REFUSED = {
     "numpy.random": (lambda s, q, u: np.random.rand() * (q * q).sum(), STATEFUL),
     "counter": (counted, STATEFUL),
     "cache": (kept, STATEFUL),
+    "buffer": (remembered, STATEFUL),
     "autograd inside": (
         inner, r"torch\.autograd in the method" + LINE + r"use torch\.func\.grad, or write the derivative out, not "),
     "compiled": (

@@ -237,6 +237,20 @@ def test_memory_does_not_grow_with_steps():
     assert {n: v for n, v in vars(one).items() if n != "data"} == {n: v for n, v in vars(other).items() if n != "data"}
 
 
+@pytest.mark.slow
+def test_50_000_rows_return_bit_for_bit_on_the_hardware_of_500():
+    torch.manual_seed(0)
+    net = NETS["blocks"]()
+    draws = np.random.default_rng(0)
+    x, y = draws.integers(-8, 9, (2, 500, net.inputs)) / 8, draws.normal(size=(2, OUTPUTS))
+    short = el.compile(net, dynamics=el.Leapfrog(0.25), rule=el.HamiltonianEcho(), calibrate=(x, y), lanes=4)
+    long = el.compile(net, dynamics=el.Leapfrog(0.25), rule=el.HamiltonianEcho(), steps=50_000, lanes=4, like=short)
+    assert long.hardware == short.hardware
+    with long.open("int:compiled") as chip:
+        echo = chip.echo(np.tile(x, (1, 100, 1)))
+    assert (echo.exact, echo.steps) == (True, 50_000)
+
+
 def test_learning_is_the_same_on_both_integer_devices_and_from_a_file(tmp_path):
     _, design = compiled("blocks")
     design.save(tmp_path / "net.echolith")
