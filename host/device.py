@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from echolith.compiler.design import Design
+from echolith.sim.state import State
 from echolith.sim.weights import Words
 
 __all__ = ["Device", "Run", "Samples"]
@@ -19,7 +20,8 @@ class Run:
     """What one run reports.
 
     ``outputs`` are (samples, read-outs, outputs) words or None; ``cycles`` and ``stalls`` are None where nothing
-    counts them; ``first`` tells where a state wrapped, if that is known; ``pairs`` are those of the windows that the
+    counts them; ``first`` tells where a state wrapped, if that is known; ``strayed`` which sample's copy 0 did not return
+    and with which state, (units), if that is; ``pairs`` are those of the windows that the
     samples came in, if they did. ``late`` fetches outputs that were left on the chip, until the run after the next.
     """
 
@@ -31,6 +33,7 @@ class Run:
     cycles: int | None = None
     stalls: int | None = None
     first: dict[str, int | str] | None = None
+    strayed: tuple[int, State] | None = None
     pairs: tuple[int, ...] = ()
     late: Callable[[], np.ndarray] | None = None
 

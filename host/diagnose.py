@@ -1,11 +1,14 @@
 """Why a run raised a flag: found by replaying the batch in the integer model with the chip's weights."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from echolith.compiler.design import Design
 from echolith.compiler.registers import Flag
 from echolith.host.chip import ChipDevice
 from echolith.host.device import Device, Run
+from echolith.sim.astray import astray
 from echolith.sim.device import IntegerDevice
 from echolith.sim.locate import locate
 from echolith.sim.stability import curvature
@@ -26,7 +29,7 @@ def diagnose(design: Design, device: Device, run: Run, x: np.ndarray, y: np.ndar
     stability = curvature(design, to_values(design, words, design.values), floats)
     advice = f"dt^2 * lambda_max = {stability:.3g}, stable below 4: lower the learning rate or dt" + kept
     if not run.flags >> Flag.WRAPPED & 1:
-        return (f"the un-nudged copy did not return to its initial state{_strayed(device, x, y)}: the chip is faulty "
+        return (f"the un-nudged copy did not return to its initial state{_strayed(device, run, x, y)}: the chip is faulty "
                 f"or overclocked; {advice}")
     first = run.first
     if not first:
@@ -41,11 +44,16 @@ def diagnose(design: Design, device: Device, run: Run, x: np.ndarray, y: np.ndar
     return f"a state left its range of +-{limit:g} ({where}); {advice}"
 
 
-def _strayed(device: Device, x: np.ndarray, y: np.ndarray) -> str:
-    """Where a chip first leaves the integer model on its un-nudged way there and back, run again pair by pair."""
+def _strayed(device: Device, run: Run, x: np.ndarray, y: np.ndarray) -> str:
+    """Where copy 0 left its way: by the state that it came back with; or, of a chip that does it again, where it first
+    leaves the integer model, run again pair by pair."""
+    words = device.read()
+    if run.strayed is not None:
+        sample, back = run.strayed
+        found = astray(device.design, words, x[sample], back)
+        return f" ({replace(found, sample=sample)})" if found else ""
     if not isinstance(device, ChipDevice):
         return ""
-    words = device.read()
     for start in range(0, len(x), 2):
         if found := locate(device, words, "echo", x[start:start + 2], y[start:start + 2]):
             return f" ({found.after(start)})"

@@ -73,13 +73,16 @@ class IntegerDevice(Device):
             rows.append(y)
             if out.wrapped and not total.wrapped:
                 total.first = {**out.first, "sample": int(out.first["sample"]) + start}
+            if out.strayed and not total.strayed:
+                total.strayed = out.strayed[0] + start, out.strayed[1]
             total.wrapped |= out.wrapped
             total.echo |= out.echo
             total.response |= out.response
             total.leading |= out.leading
         flags = total.wrapped << Flag.WRAPPED | total.echo << Flag.ECHO
         outputs = None if entry == "echo" else np.concatenate(rows)
-        return Run(outputs, flags, total.response, total.leading, first=total.first or None)
+        return Run(outputs, flags, total.response, total.leading, first=total.first or None,
+                   strayed=total.strayed)
 
     def _part(self, entry: str, x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, Outcome]:
         if entry == "predict":

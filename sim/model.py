@@ -150,6 +150,10 @@ class IntegerModel:
         """Undo the last drift, after a nudge: where all copies turn back."""
         Motion(self, s, where, out, True, contrast).push(nudge)
 
+    def _drifted(self, s: State) -> None:
+        """All units by one drift, in place."""
+        Motion(self, s, ("forward", 0), Outcome()).push(0)
+
     def start(self, samples: int) -> State:
         shape = (samples, self.design.units)
         return self._state(np.zeros(shape, np.int64), np.zeros(shape, np.int64))
@@ -218,7 +222,7 @@ class IntegerModel:
                 if trace is not None:
                     trace.append(s.copy())
             self._step(s, now, ("return", step), out, reverse=True)
-        out.echo |= bool(s.q.any() or s.p.any())
+        out.returned(s)
 
     def _steps_back(self) -> Iterator[tuple[int, int]]:
         """(step, row) of every step that the echo undoes: K-1 down to 1."""
@@ -292,7 +296,7 @@ class IntegerModel:
             else:
                 self._step(copies, now, ("echo", step), out, reverse=True, nudge=nudge, contrast=contrast)
             self._respond(copies[:2 * n], out)
-        out.echo |= bool(unnudged.q.any() or unnudged.p.any())
+        out.returned(unnudged)
 
     def _nudges(self, s: State, u: Array, target: Array, exponent: Array, kept: list[Array] | None) -> Array:
         """Of all copies, from the cost derivative at the un-nudged one, or the last that is kept."""

@@ -37,4 +37,12 @@ class Outcome:
     response: int = 0
     leading: int = 0
     saturated: int = 0
+    strayed: tuple[int, State] | None = None  # the first sample whose copy 0 did not return, and what it is in: (units)
     first: dict[str, int | str] = field(default_factory=dict)  # where a state wrapped first: phase, step, sample, unit
+
+    def returned(self, s: State) -> None:
+        """Copy 0 of all samples, which must be at rest."""
+        moving = np.flatnonzero((s.q != 0).any(1) | (s.p != 0).any(1))
+        if len(moving) and not self.echo:
+            self.strayed = int(moving[0]), State(s.q[moving[0]].copy(), s.p[moving[0]].copy())
+        self.echo |= len(moving) > 0

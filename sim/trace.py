@@ -1,5 +1,7 @@
 """The integer model with a memory: its states after every step, and the gradient words when they were there."""
 
+from typing import TypeVar
+
 import numpy as np
 
 from echolith.compiler.design import Design
@@ -9,9 +11,10 @@ from echolith.sim.model import IntegerModel
 from echolith.sim.state import State
 from echolith.sim.weights import Words
 
-__all__ = ["Place", "Traced", "traced"]
+__all__ = ["Place", "Traced", "loaded", "traced"]
 
 Place = tuple[str, int]  # phase (forward, echo, return) and step
+_Model = TypeVar("_Model", bound=IntegerModel)
 
 
 class Traced(IntegerModel):
@@ -51,12 +54,17 @@ class Traced(IntegerModel):
         return found | {f"vector{i}": arith.wrap(g, width) for i, g in enumerate(self.vector_gradients)}
 
 
+def loaded(model: _Model, words: Words) -> _Model:
+    """The model with these master words."""
+    model.masters = {b.name: words[b.name].copy() for b in model.design.blocks}
+    model.vectors = [words[f"vector{i}"].copy() for i in range(len(model.design.vectors))]
+    return model
+
+
 def traced(design: Design, words: Words, entry: str, x: np.ndarray, target: np.ndarray, response: int, gain: int
            ) -> Traced:
     """A run of ``predict``, ``echo`` or ``learn`` from cleared gradients, with master words and settings given."""
-    model = Traced(design)
-    model.masters = {b.name: words[b.name].copy() for b in design.blocks}
-    model.vectors = [words[f"vector{i}"].copy() for i in range(len(design.vectors))]
+    model = loaded(Traced(design), words)
     model.response, model.gain = response, gain
     if entry == "learn":
         model.learn(x, target)

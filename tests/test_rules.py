@@ -91,8 +91,9 @@ def expected(name, updates, rate, momentum=0.0, weight_decay=0.0, schedule="cons
     return {n: v.detach().numpy() for n, v in net.state_dict().items()}
 
 
-@pytest.mark.parametrize("kind", SETTINGS)
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name, kind", [
+    pytest.param(name, kind, marks=[] if kind == "all" or name == "last" else [pytest.mark.slow])
+    for name in RULES for kind in SETTINGS])
 def test_every_rule_has_the_same_optimiser(name, kind):
     _, design, x, y = case(name)
     rate, settings = 0.1 if "every" not in name else 0.02, {"batch_size": SAMPLES, **SETTINGS[kind]}

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 import torch
+from test_rules import Chain
 from test_stack import Mix, Skip
 from torch import nn
 
@@ -240,9 +241,9 @@ def test_memory_does_not_grow_with_steps():
 @pytest.mark.slow
 def test_50_000_rows_return_bit_for_bit_on_the_hardware_of_500():
     torch.manual_seed(0)
-    net = NETS["blocks"]()
+    net = Chain()
     draws = np.random.default_rng(0)
-    x, y = draws.integers(-8, 9, (2, 500, net.inputs)) / 8, draws.normal(size=(2, OUTPUTS))
+    x, y = draws.integers(-8, 9, (2, 500, net.inputs)) / 8, draws.normal(size=(2, net.outputs))
     short = el.compile(net, dynamics=el.Leapfrog(0.25), rule=el.HamiltonianEcho(), calibrate=(x, y), lanes=4)
     long = el.compile(net, dynamics=el.Leapfrog(0.25), rule=el.HamiltonianEcho(), steps=50_000, lanes=4, like=short)
     assert long.hardware == short.hardware
