@@ -4,11 +4,9 @@ import re
 
 import numpy as np
 import pytest
-from test_rules import RULES, case
+from test_rules import case
 
 import echolith as el
-from echolith.compiler.isa import Context
-from echolith.sim import stacks
 from echolith.sim.model import IntegerModel
 
 NAMES = ["last", "every", "dissipative", "counted", "stack, last", "stack, mean"]
