@@ -18,7 +18,7 @@ from echolith.compiler.ops import mul
 
 __all__ = ["finer", "joined", "refined"]
 
-_WORTH = 2  # bits; fewer are left alone
+_WORTH, _STACKED = 2, 1  # bits; fewer are left alone; of stacks, whose nudges between layers are rounded alike
 _QUIET = 2.0**-20  # of the largest state: what stays below it does not move
 
 
@@ -30,11 +30,12 @@ def finer(graph: Graph, steps: Iterable[tuple[dict[str, np.ndarray], dict[str, n
             q[s] = max(q[s], float(np.abs(positions[s]).max(initial=0.0)))
             p[s] = max(p[s], float(np.abs(momenta[s]).max(initial=0.0)))
     most, found = max(*q.values(), *p.values()), dict.fromkeys(graph.states, 0)
+    worth = _STACKED if graph.fed else _WORTH
     for group in joined(graph):
         far, fast = (max(v[s] for s in group) for v in (q, p))
         if min(far, fast) > _QUIET * most:
             bits = min(round(np.log2(far / fast)), int(np.floor(np.log2(most / fast))))
-            found |= dict.fromkeys(group, bits if bits >= _WORTH else 0)
+            found |= dict.fromkeys(group, bits if bits >= worth else 0)
     return found
 
 

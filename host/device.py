@@ -20,9 +20,9 @@ class Run:
     """What one run reports.
 
     ``outputs`` are (samples, read-outs, outputs) words or None; ``cycles`` and ``stalls`` are None where nothing
-    counts them; ``first`` tells where a state wrapped, if that is known; ``strayed`` which sample's copy 0 did not return
-    and with which state, (units), if that is; ``pairs`` are those of the windows that the
-    samples came in, if they did. ``late`` fetches outputs that were left on the chip, until the run after the next.
+    counts them; ``first`` tells where a state wrapped, if that is known, ``strayed`` which sample's copy 0 did not
+    return, and with which state, (units); ``pairs`` are those of the windows that the samples came in, if they did.
+    ``late`` fetches outputs that were left on the chip, until the run after the next.
     """
 
     outputs: np.ndarray | None = None

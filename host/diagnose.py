@@ -29,8 +29,9 @@ def diagnose(design: Design, device: Device, run: Run, x: np.ndarray, y: np.ndar
     stability = curvature(design, to_values(design, words, design.values), floats)
     advice = f"dt^2 * lambda_max = {stability:.3g}, stable below 4: lower the learning rate or dt" + kept
     if not run.flags >> Flag.WRAPPED & 1:
-        return (f"the un-nudged copy did not return to its initial state{_strayed(device, run, x, y)}: the chip is faulty "
-                f"or overclocked; {advice}")
+        place = _strayed(device, run, x, y)
+        return (f"the un-nudged copy did not return to its initial state{place}: the chip is faulty or overclocked; "
+                f"{advice}")
     first = run.first
     if not first:
         replay = IntegerDevice(design)

@@ -1,5 +1,6 @@
 """The command line: every verb, its JSON, and what it says when something is wrong."""
 
+import functools
 import json
 import os
 import re
@@ -278,7 +279,9 @@ def test_verify_names_the_first_difference(model, monkeypatch):
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals")
 def test_a_simulated_chip_is_served_as_a_serial_port(model, tmp_path):
     command = [sys.executable, "-m", "echolith.host.cli", "simulate", model, "--lanes", "2", "--pty", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests that run in the background are deaf
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          preexec_fn=heard) as process:
         try:
             place = json.loads(process.stdout.readline())
             x = np.random.default_rng(1).uniform(-0.9, 0.9, (3, 3, 2))

@@ -233,7 +233,7 @@ def test_memory_does_not_grow_with_steps():
     torch.manual_seed(0)
     net = NETS["blocks"]()
     short, long = (el.compile(net, dynamics=DYNAMICS, rule=el.HamiltonianEcho(), lanes=4, steps=rows, samples=0,
-                              precision={"state": "Q7.10"}) for rows in (6, 600))
+                              precision={"state": "Q7.10"}) for rows in (6, 150))
     one, other = (d.hardware.depths for d in (short, long))
     assert {n: v for n, v in vars(one).items() if n != "data"} == {n: v for n, v in vars(other).items() if n != "data"}
 
