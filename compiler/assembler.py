@@ -52,6 +52,7 @@ class Assembler:
         self.rates: dict[str, int] = {}
         self.block = ""  # that the sweeps point at
         self.known: dict[Setting, int] = {}  # settings that need not be repeated here
+        self._guards: list[int] = []  # places of this entry from which a flag leads to its end
 
     def emit(self, word: int) -> int:
         self.words.append(word)
@@ -110,4 +111,10 @@ class Assembler:
         self.entries[name] = len(self.words)
         self.known.clear()
         yield
+        while self._guards:
+            self.words[self._guards.pop()] = loop_word(Opcode.GUARD, len(self.words))
         self.emit(loop_word(Opcode.HALT))
+
+    def guard(self) -> None:
+        """The run ends here if a flag is up, and leaves the states as they are."""
+        self._guards.append(self.emit(0))

@@ -32,7 +32,8 @@ def cut(program: tuple[int, ...], entry: int, count: int) -> tuple[int, ...]:
 
 
 def _parsed(program: tuple[int, ...], pc: int) -> tuple[tuple["int | _Loop", ...], int]:
-    """What stands from ``pc`` to the END or HALT that closes it, and that word's index; ROW, SET and NEXT included."""
+    """What stands from ``pc`` to the END or HALT that closes it, and that word's index; ROW, SET and NEXT included, but
+    no GUARD."""
     items: list[int | _Loop] = []
     while Opcode(program[pc] >> 28) not in (Opcode.HALT, Opcode.END):
         word = program[pc]
@@ -40,7 +41,7 @@ def _parsed(program: tuple[int, ...], pc: int) -> tuple[tuple["int | _Loop", ...
             count = word & 0xFFFFFF if word >> 28 == Opcode.LOOP else 1
             body, pc = _parsed(program, pc + 1)
             items.append(_Loop(count, body, sum(map(_size, body))))
-        else:
+        elif word >> 28 != Opcode.GUARD:  # whose address is one of the whole program
             items.append(word)
         pc += 1
     return tuple(items), pc

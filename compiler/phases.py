@@ -229,7 +229,12 @@ class Phases(Assembler):
             self.drift(Context.PAIR, False)
         self.retrace((*echoes, Context.PAIR) if copy else tuple(echoes))
         if copy:
-            self.units(Context.PAIR, check=True)
+            self.check()
+
+    def check(self) -> None:
+        """The un-nudged copy must be at rest; if it is not, its state is left for the host to see."""
+        self.units(Context.PAIR, check=True)
+        self.guard()
 
     def retrace(self, contexts: Sequence[int]) -> None:
         """All steps back, from behind the last drift undone; nudges come from the un-nudged copy, if it is there."""

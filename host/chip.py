@@ -5,16 +5,18 @@ import time
 
 import numpy as np
 
+from echolith.compiler.cycles import cycles
 from echolith.compiler.design import Block, Design
 from echolith.compiler.errors import DesignMismatch, LinkError, ResourceError
 from echolith.compiler.isa import Context
-from echolith.compiler.registers import ABI, MAGIC, Bank, address
+from echolith.compiler.registers import ABI, ERRORS, MAGIC, Bank, Flag, address
 from echolith.host.device import Device, Run, Samples
 from echolith.host.link import Link
 from echolith.host.outputs import Outputs
 from echolith.host.stream import streamed
 from echolith.host.windows import Place, Room, Window
 from echolith.sim.arith import gradient_width
+from echolith.sim.state import State
 from echolith.sim.weights import Words
 
 __all__ = ["ChipDevice"]
@@ -183,6 +185,9 @@ class ChipDevice(Device):
             self.design = whole
         self._put(Bank.PROGRAM, 0, np.array(whole.program[:len(program)], np.int64))
         self.link.write(address("program"), whole.program_id)
+        return self._states()
+
+    def _states(self) -> tuple[np.ndarray, np.ndarray]:
         shape = (Context.INPUT, self.hw.depths.units, 2)
         q, p = (self._take(bank, 0, int(np.prod(shape)), self.hw.width).reshape(shape)
                 for bank in (Bank.POSITIONS, Bank.MOMENTA))
@@ -220,7 +225,7 @@ class ChipDevice(Device):
             self._room.drop()
         if not self._most(entry, False):  # windows come in the order in which one pair needs them
             entry = "learn" if entry == "unchecked" else entry
-            return _joined([self._streamed(entry, x[i:i + 2], target[i:i + 2]) for i in range(0, len(x), 2)])
+            return self._streams(entry, x, target)
         return self._run(entry, self._windows(entry, x, target), self._windows(entry, *then) if then else [])
 
     def hold(self, x: np.ndarray, target: np.ndarray) -> bool:
@@ -240,8 +245,9 @@ class ChipDevice(Device):
                          [] if then is None else self._held_windows(entry, then))
 
     def _run(self, entry: str, windows: list[Window], then: list[Window]) -> Run:
-        """Window by window; while one computes, the next is sent and the last one's outputs are fetched."""
-        parts, place, outputs = [], None, list[Outputs]()
+        """Window by window; while one computes, the next is sent and the last one's outputs are fetched. Ends with one
+        that fails."""
+        parts, place, outputs, seen = [], None, list[Outputs](), 0
         for window, following in zip(windows, [*windows[1:], *then[:1], None], strict=False):
             place = self._room.find(window) or self._send(window, self._room.other(place))
             try:
@@ -250,10 +256,13 @@ class ChipDevice(Device):
                     self._send(following, self._room.other(place))
                 if self._outputs is not None:
                     self._outputs.fetch()
-                parts.append(self._finish())
+                parts.append(self._located(entry, self._finish(), seen, window.samples))
+                seen += window.samples
                 if entry in ("predict", "learn", "unchecked"):
                     self._outputs = Outputs(self, into, window.samples)
                     outputs.append(self._outputs)
+                if parts[-1].flags & ERRORS:
+                    break
             except BaseException:
                 self._lost = True
                 raise
@@ -265,6 +274,17 @@ class ChipDevice(Device):
         if then and outputs:
             return dataclasses.replace(_joined(parts), pairs=pairs, late=late)
         return dataclasses.replace(_joined(parts), pairs=pairs, outputs=late() if outputs else None)
+
+    def _located(self, entry: str, run: Run, seen: int, samples: int) -> Run:
+        """The run with what is left of a copy that did not return: it ended with that pair, as its cycles tell."""
+        if not run.flags >> Flag.ECHO & 1 or run.cycles is None or run.stalls is None:
+            return run
+        design, spent = self.design, run.cycles - run.stalls
+        pair = min(range(-(-samples // 2)), key=lambda i: abs(
+            cycles(design.program, design.entries[entry], self.hw, i + 1) - spent))
+        q, p = (words[Context.PAIR, :design.units].T for words in self._states())  # (slots, units)
+        slot = int(not (q[0].any() or p[0].any()))
+        return dataclasses.replace(run, strayed=(seen + min(2 * pair + slot, samples - 1), State(q[slot], p[slot])))
 
     def _send(self, window: Window, place: Place) -> Place:
         if window.lines is not None:
@@ -284,6 +304,16 @@ class ChipDevice(Device):
         except BaseException:
             self._lost = True
             raise
+
+    def _streams(self, entry: str, x: np.ndarray, target: np.ndarray) -> Run:
+        """Pair by pair, up to one that fails."""
+        parts: list[Run] = []
+        for i in range(0, len(x), 2):
+            run = self._streamed(entry, x[i:i + 2], target[i:i + 2])
+            parts.append(self._located(entry, run, i, len(x[i:i + 2])))
+            if run.flags & ERRORS:
+                break
+        return _joined(parts)
 
     def _streamed(self, entry: str, x: np.ndarray, target: np.ndarray) -> Run:
         """One pair whose records do not fit the sample memory: rows forward, then the same rows reversed."""
@@ -381,4 +411,4 @@ def _joined(parts: list[Run]) -> Run:
     return Run(
         np.concatenate(outputs) if outputs else None, flags, response, leading, sum(p.saturated for p in parts),
         sum(p.cycles or 0 for p in parts), sum(p.stalls or 0 for p in parts),
-        pairs=tuple(n for p in parts for n in p.pairs))
+        pairs=tuple(n for p in parts for n in p.pairs), strayed=next((p.strayed for p in parts if p.strayed), None))

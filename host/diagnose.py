@@ -46,16 +46,16 @@ def diagnose(design: Design, device: Device, run: Run, x: np.ndarray, y: np.ndar
 
 
 def _strayed(device: Device, run: Run, x: np.ndarray, y: np.ndarray) -> str:
-    """Where copy 0 left its way: by the state that it came back with; or, of a chip that does it again, where it first
-    leaves the integer model, run again pair by pair."""
-    words = device.read()
+    """Where copy 0 left its way: of a chip that does it again, where it first leaves the integer model, run again pair
+    by pair; else by the state that it came back with."""
+    words, chip = device.read(), isinstance(device, ChipDevice)
+    if isinstance(device, ChipDevice):
+        for start in range(0, len(x), 2):
+            pair = slice(start, start + 2)
+            if found := locate(device, words, "echo", x[pair], y[pair], every=run.strayed is None):
+                return f" ({found.after(start)})"
     if run.strayed is not None:
         sample, back = run.strayed
-        found = astray(device.design, words, x[sample], back)
-        return f" ({replace(found, sample=sample)})" if found else ""
-    if not isinstance(device, ChipDevice):
-        return ""
-    for start in range(0, len(x), 2):
-        if found := locate(device, words, "echo", x[start:start + 2], y[start:start + 2]):
-            return f" ({found.after(start)})"
-    return " (and does when it is run again)"
+        if found := astray(device.design, words, x[sample], back):
+            return f" ({replace(found, sample=sample)}{'; not when it is run again' if chip else ''})"
+    return " (and does when it is run again)" if chip else ""

@@ -31,12 +31,14 @@ class _Mark:
     commands: int
 
 
-def locate(chip: ChipDevice, words: Words, entry: str, x: np.ndarray, target: np.ndarray) -> Divergence | None:
+def locate(chip: ChipDevice, words: Words, entry: str, x: np.ndarray, target: np.ndarray, every: bool = True
+           ) -> Divergence | None:
     """The first state or gradient word that differs from the integer model's with these master words.
 
-    ``x`` and ``target`` are words of one or two samples. None if all agree at the end of every step."""
+    ``x`` and ``target`` are words of one or two samples. None if all agree at the end of every step; if not ``every``,
+    at both ends of the run."""
     model = traced(chip.design, words, entry, x, target, chip.response, chip.gain)
-    return _Search(chip, model, entry, x, target).run()
+    return _Search(chip, model, entry, x, target).run(every)
 
 
 class _Search:
@@ -45,7 +47,7 @@ class _Search:
         self.design: Design = chip.design
         self.marks = _marks(self.design, entry)
 
-    def run(self) -> Divergence | None:
+    def run(self, every: bool) -> Divergence | None:
         ends = [i for i, mark in enumerate(self.marks) if i + 1 == len(self.marks) or self.marks[i + 1].back
                 != mark.back]
         good = -1
@@ -54,7 +56,7 @@ class _Search:
             if found:
                 return self._bisect(good, end, found)
             good = end
-        return next((found for i in range(len(self.marks)) if (found := self._at(i))), None)
+        return next((found for i in range(len(self.marks) if every else 0) if (found := self._at(i))), None)
 
     def _bisect(self, good: int, bad: int, found: Divergence) -> Divergence:
         while bad - good > 1:

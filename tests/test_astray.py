@@ -4,9 +4,15 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from test_rules import case
 
 import echolith as el
+from echolith.compiler.cycles import cycles
+from echolith.compiler.isa import Opcode
+from echolith.compiler.registers import Bank, Flag
+from echolith.host.stream import streamed
+from echolith.sim.data import words
 from echolith.sim.model import IntegerModel
 
 NAMES = ["last", "every", "dissipative", "counted", "stack, last", "stack, mean"]
@@ -52,3 +58,82 @@ def test_a_single_upset_is_named(name, back, step, unit, word, bit, monkeypatch)
     state, local = ("q" if "stack" not in name else "low"), unit
     assert (found[4], int(found[5])) == (state, local) and int(found[6]) ^ int(found[7]) == 1 << bit
     assert found[3] == {"q": "position", "p": "momentum"}[word]
+
+
+# -- on a chip -------------------------------------------------------------------------------------------------------
+
+
+class Driven(torch.nn.Module):
+    """Without biases: samples without inputs stay at rest."""
+
+    states, inputs, outputs = {"q": 5}, 2, 1
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.W, self.B, self.C = (torch.nn.Linear(n, m, bias=False) for n, m in ((5, 4), (2, 4), (5, 1)))
+
+    def energy(self, q, u):
+        return 0.5 * q @ q + torch.log(torch.cosh(self.W(q) + self.B(u))).sum()
+
+    def cost(self, q, y):
+        return 0.5 * ((self.C(q) - y) ** 2).sum()
+
+
+def driven(rows, **options):
+    x = np.random.default_rng(0).integers(-64, 65, (8, rows, 2)) / 64
+    y = np.ones((8, 1))
+    return el.compile(Driven(), dynamics=el.Leapfrog(0.25), rule=el.HamiltonianEcho(), calibrate=(x, y), lanes=2,
+                      **options), x, y
+
+
+def refused(session, x, y):
+    """The message, with the weights as they were."""
+    before = session.state_dict()
+    with pytest.raises(el.RangeError) as error:
+        session.fit(x, y, batch_size=len(x))
+    for name, value in session.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+    return str(error.value)
+
+
+def test_an_input_that_is_wrong_once_on_the_way_back_is_named(simulate, monkeypatch):
+    """Sent to the chip again by a link that broke it: the pair before has returned, the one behind never runs."""
+    design, x, y = driven(400, samples=0)
+    session = el.Session(design, simulate(design))
+    session.set_values(design.values)
+    record, sent = design.record, []
+
+    def broken(record, rows, program, entry):
+        sent.append(entry)
+        for piece in streamed(record, rows, program, entry):
+            if len(sent) == 2:  # a row of two samples is two lines
+                piece[-2 * 100] ^= 1 << 5
+            yield piece
+
+    monkeypatch.setattr("echolith.host.chip.streamed", broken)
+    found = re.match(r"the un-nudged copy did not return to its initial state \(return, step (\d+), sample 2, copy 0: "
+                     r"momentum of q\[\d\]: expected -?\d+, got -?\d+(, and \d words beside it)?; not when it is run "
+                     r"again\): the chip is faulty or ", refused(session, x[:6], y[:6]))
+    assert found and int(found[1]) == 101 and record.reads and len(sent) >= 2
+
+
+def test_a_run_ends_with_the_pair_that_does_not_return(simulate):
+    """A program that forgets the last row on its way back: only sample 5 moves, and is named by the run's cycles."""
+    design, x, y = driven(6)
+    chip = simulate(design)
+    session = el.Session(design, chip)
+    session.set_values(design.values)
+    x[:5], x[6:] = 0, 0
+    loops = [i for i in range(design.entries["learn"], len(design.program)) if design.program[i] >> 28 == Opcode.LOOP]
+    program = list(design.program)
+    program[loops[1]] -= 1
+    chip._put(Bank.PROGRAM, 0, np.array(program, np.int64))
+    try:
+        run = chip.run("learn", *words(design, x, y[:, None]))
+        whole = cycles(tuple(program), design.entries["learn"], design.hardware, 4)
+        three = cycles(tuple(program), design.entries["learn"], design.hardware, 3)
+        assert run.flags == 1 << Flag.ECHO and run.strayed[0] == 5 and run.strayed[1].p.any()
+        assert abs(run.cycles - three) < 10 < whole - three
+    finally:
+        chip._put(Bank.PROGRAM, 0, np.array(design.program, np.int64))

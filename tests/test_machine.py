@@ -111,7 +111,7 @@ def test_a_failed_run_raises_the_same_flags(simulate):
     generator = np.random.default_rng(3)
     wild = {name: generator.integers(1 << 33, 1 << 35, w.shape) * (-1 if name == "vector0" else 1)
             for name, w in from_values(design, design.values).items()}
-    x, y = data(generator, 3, 8, design.inputs, design.outputs, "last")
+    x, y = data(generator, 2, 8, design.inputs, design.outputs, "last")
     x, y = words(design, x, y[:, None])
     for device in (chip, twin):
         device.write(wild)
