@@ -7,9 +7,9 @@ both are the same words in the same order: only the counts of loops change, and 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from echolith.compiler.isa import Opcode, loop_word
+from echolith.compiler.isa import VARIANT, Opcode, loop_word
 
-__all__ = ["commands", "cut"]
+__all__ = ["commands", "cut", "guard"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,13 @@ class _Loop:
 def commands(program: tuple[int, ...], entry: int) -> list[int]:
     """The execution words of a run of one pair, in the order in which they run."""
     return list(_unrolled(_parsed(program, entry)[0]))
+
+
+def guard(program: tuple[int, ...], entry: int) -> int | None:
+    """The place of the first GUARD of an entry, at which a flag ends the run; None if it has none."""
+    end = next(i for i in range(entry, len(program)) if program[i] >> 28 == Opcode.HALT)
+    return next((i for i in range(entry, end) if program[i] >> 28 == Opcode.GUARD
+                 and not program[i] >> VARIANT & 1), None)
 
 
 def cut(program: tuple[int, ...], entry: int, count: int) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 
+from echolith.compiler.cut import guard
 from echolith.compiler.cycles import cycles
 from echolith.compiler.design import Block, Design
 from echolith.compiler.errors import DesignMismatch, LinkError, ResourceError
@@ -277,9 +278,11 @@ class ChipDevice(Device):
 
     def _located(self, entry: str, run: Run, seen: int, samples: int) -> Run:
         """The run with what is left of a copy that did not return: it ended with that pair, as its cycles tell."""
-        if not run.flags >> Flag.ECHO & 1 or run.cycles is None or run.stalls is None:
+        design = self.design
+        if not run.flags >> Flag.ECHO & 1 or run.cycles is None or run.stalls is None or (
+                guard(design.program, design.entries[entry]) is None):
             return run
-        design, spent = self.design, run.cycles - run.stalls
+        spent = run.cycles - run.stalls
         pair = min(range(-(-samples // 2)), key=lambda i: abs(
             cycles(design.program, design.entries[entry], self.hw, i + 1) - spent))
         q, p = (words[Context.PAIR, :design.units].T for words in self._states())  # (slots, units)

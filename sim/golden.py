@@ -16,10 +16,11 @@ as 0.
 
 import numpy as np
 
+from echolith.compiler.cut import guard
 from echolith.compiler.cycles import cycles
 from echolith.compiler.design import Design
 from echolith.compiler.isa import Opcode, loop_word, shrunk
-from echolith.compiler.registers import ABI, MAGIC, REGISTERS, Bank, Flag
+from echolith.compiler.registers import ABI, ERRORS, MAGIC, REGISTERS, Bank, Flag
 from echolith.host.chip import ChipDevice
 from echolith.host.rates import encode
 from echolith.sim.arith import gradient_width, wrap
@@ -165,16 +166,16 @@ class Emulation:
         flags = out.wrapped << Flag.WRAPPED | out.echo << Flag.ECHO | out.gradient << Flag.GRADIENT
         self.registers.update(
             flags=flags | out.large << Flag.LARGE, stalls=0, response=out.response, leading=out.leading,
-            saturated=out.saturated, cycles=self._cycles(program, start, pairs, out.gradient))
+            saturated=out.saturated, cycles=self._cycles(program, start, pairs, flags & ERRORS != 0))
         self._leading = entry != "predict"
 
-    def _cycles(self, program: tuple[int, ...], start: int, pairs: int, guarded: bool) -> int:
-        """As predicted; an update with the gradient flag up goes on where its GUARD says."""
-        if not guarded:
+    def _cycles(self, program: tuple[int, ...], start: int, pairs: int, flagged: bool) -> int:
+        """As predicted; with a flag up a run of one pair, or an update, goes on where its GUARD says."""
+        place = guard(program, start) if flagged else None
+        if place is None:
             return cycles(program, start, self.hw, pairs)
-        guard = next(i for i in range(start, len(program)) if program[i] >> 28 == Opcode.GUARD)
-        halted = (*program[:guard], loop_word(Opcode.HALT), *program[guard + 1:])
-        return cycles(halted, start, self.hw) + cycles(program, program[guard] & 0xFFFFFF, self.hw)
+        halted = (*program[:place], loop_word(Opcode.HALT), *program[place + 1:])
+        return cycles(halted, start, self.hw) + cycles(program, program[place] & 0xFFFFFF, self.hw)
 
     def _entry(self, entry: str, program: tuple[int, ...], samples: int) -> Outcome:
         model = self.model
@@ -230,8 +231,8 @@ def script(design: Design, samples: int = 3, seed: int = 0) -> list[Step]:
     if design.hardware.learn:
         link.note("write huge weights, so that sums clip and states wrap")
         chip.write(extreme(design, seed))
-        link.note(f"learn {samples} samples with huge weights")
-        chip.run("learn", x, target)
+        link.note("learn a pair with huge weights")
+        chip.run("learn", x[:2], target[:2])
         link.note("read the gradients after huge weights, put one near wrapping")
         chip.write_gradients(_crowded(design, chip.read_gradients()))
         _update(chip, link)
