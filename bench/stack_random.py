@@ -1,6 +1,6 @@
 """Stacks that nobody chose: their gradients beside float64, untrained and after twenty epochs on the chip.
 
-    python -m echolith.bench.stack_random [seed ..]      # about 20 seconds a seed
+    python -m echolith.bench.stack_random [seed ..]      # 20 to 60 seconds a seed
 
 Two or three layers of random sizes and energies, blocks of random kinds and wires between them, random costs, rows,
 substeps, dt and lanes, all drawn from the seed. 1 - cosine of `Session.gradient`'s of all parameters, and the largest
