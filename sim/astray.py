@@ -10,6 +10,7 @@ import numpy as np
 
 from echolith.compiler.design import Design
 from echolith.sim.divergence import Divergence, named
+from echolith.sim.force import Motion
 from echolith.sim.state import Outcome, State
 from echolith.sim.trace import Traced, loaded
 from echolith.sim.weights import Words
@@ -26,7 +27,7 @@ class _Way(Traced):
 
     def start(self, samples: int) -> State:
         s = self._state(self.first.q, self.first.p.copy())
-        self._drifted(s)
+        Motion(self, s, ("forward", 0), Outcome()).push(0)
         self.states["forward", -1], self.states["forward", 0] = self.first, s.copy()
         return s
 

@@ -9,6 +9,7 @@ from echolith.host.device import Device, Run, Samples
 from echolith.sim.compiled import Compiled
 from echolith.sim.model import IntegerModel
 from echolith.sim.state import Outcome
+from echolith.sim.trace import loaded
 from echolith.sim.weights import Words
 
 __all__ = ["IntegerDevice"]
@@ -50,8 +51,7 @@ class IntegerDevice(Device):
         return IntegerDevice(design, self.compiled)
 
     def write(self, words: Words) -> None:
-        self.model.masters = {b.name: words[b.name].copy() for b in self.design.blocks}
-        self.model.vectors = [words[f"vector{i}"].copy() for i in range(len(self.design.vectors))]
+        loaded(self.model, words)
 
     def read(self) -> Words:
         return {**{n: w.copy() for n, w in self.model.masters.items()},

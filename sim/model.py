@@ -150,10 +150,6 @@ class IntegerModel:
         """Undo the last drift, after a nudge: where all copies turn back."""
         Motion(self, s, where, out, True, contrast).push(nudge)
 
-    def _drifted(self, s: State) -> None:
-        """All units by one drift, in place."""
-        Motion(self, s, ("forward", 0), Outcome()).push(0)
-
     def start(self, samples: int) -> State:
         shape = (samples, self.design.units)
         return self._state(np.zeros(shape, np.int64), np.zeros(shape, np.int64))

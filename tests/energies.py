@@ -320,5 +320,5 @@ class Twice(Model):
 MODELS = [Blocks, Deep, Hopfield, Ring, Tied, Products, Quadratic, Symmetric, Springs, Joined, Inputs, Shared, Local,
           Patterns, Norms, Softmax, Relativistic, Masses, Network, Gathers, Waves, Grid, Upward, Twice]
 
-# Half of them, with all there is in the machine: their RTL is simulated by the fast tests.
+# Those whose RTL is simulated by the fast tests; that of the others by the slow ones.
 BUILT = {Blocks, Deep, Products, Softmax, Masses, Gathers, Waves, Twice}

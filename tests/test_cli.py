@@ -106,7 +106,9 @@ def test_options_reach_the_compiler(model):
     assert "inference only" in found("explain", model, "--inference")["text"]
     damped = found("explain", model, "--rule", "LagrangianEcho", "--dissipation", 0.5)["text"]
     assert "momenta decay by exp(-0.125) a step" in damped
-    assert refusal("explain", model, "--dissipation", 0.5).startswith("HamiltonianEcho runs back what it ran, and ")
+    assert refusal("explain", model, "--dissipation", 0.5) == (
+        "HamiltonianEcho runs back what it ran, and what dissipation takes from momenta does not come back; take "
+        "LagrangianEcho(dissipation=...), whose coordinates keep it, not dissipation=0.5")
     assert refusal("explain", model, "--inference", "--dissipation", 0.5) == (
         "--inference compiles no rule, and momenta decay by a rule alone: leave out one of --inference and "
         "--dissipation, not 0.5")
