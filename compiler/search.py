@@ -113,7 +113,8 @@ def _spare(case: Case, formats: Formats) -> dict[str, float]:
 
 
 def _measured(case: Case, design: Design) -> _Tried:
-    from echolith.host.figures import affordable, gradient_cosine, prediction_loss
+    from echolith.host.figures import gradient_cosine, prediction_loss
+    from echolith.sim.spans import affordable
 
     few, many = (affordable(design, most) for most in _SAMPLES)
     x, y = case.samples.inputs, case.samples.targets

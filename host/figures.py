@@ -9,18 +9,9 @@ from echolith.compiler.design import Design
 from echolith.host.session import Session, open_design
 from echolith.sim import adjoint
 
-__all__ = ["affordable", "cosine", "gradient_cosine", "prediction_loss", "session"]
-
-_WORK = 1 << 25  # products of weights and states, each way, that one run may take
+__all__ = ["cosine", "gradient_cosine", "prediction_loss", "session"]
 
 Values = Mapping[str, np.ndarray]
-
-
-def affordable(design: Design, most: int) -> int:
-    """Samples to measure on: ``most``, fewer of large networks, at least two."""
-    d = design.dynamics
-    work = d.steps * d.substeps * sum(b.rows * b.columns for b in design.blocks)
-    return max(2, min(most, _WORK // max(work, 1)))
 
 
 def session(design: Design, values: Values) -> Session:

@@ -16,14 +16,14 @@ from echolith.compiler.isa import Opcode
 from echolith.compiler.pipeline import Op, Pipeline
 from echolith.compiler.plain import plain
 from echolith.host.arrays import inputs, targets
-from echolith.host.figures import affordable, cosine, gradient_cosine, prediction_loss
+from echolith.host.figures import cosine, gradient_cosine, prediction_loss
 from echolith.host.measure import Measurement
 from echolith.host.ranging import Ranging
 from echolith.sim import adjoint
 from echolith.sim.data import words
 from echolith.sim.device import IntegerDevice
 from echolith.sim.growth import growth
-from echolith.sim.spans import Span, reach, spans
+from echolith.sim.spans import Span, affordable, reach, spans
 from echolith.sim.weights import from_values
 
 __all__ = ["PrecisionReport", "precision_report"]

@@ -15,6 +15,7 @@ from echolith.compiler.errors import DesignMismatch, FileError, LinkError, Range
 from echolith.compiler.files import load, read_tensors, write_tensors
 from echolith.compiler.registers import ERRORS, Flag
 from echolith.host.arrays import inputs, targets
+from echolith.host.clipping import warn_clipped
 from echolith.host.device import Device, Run
 from echolith.host.diagnose import diagnose
 from echolith.host.measure import Measurement
@@ -291,6 +292,7 @@ class Session:
         for number, seen in waiting:
             losses[number] += seen()
         history.loss = (losses / (runs * len(x))).tolist()
+        warn_clipped(self.design, self.values(), x, y)
         return history
 
     def _batch(self, x: np.ndarray, y: np.ndarray, batch: np.ndarray, then: np.ndarray | None, held: bool, number: int,

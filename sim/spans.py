@@ -13,8 +13,9 @@ from echolith.compiler.resolution import Output, inaccuracy
 from echolith.sim import adjoint
 from echolith.sim.weights import from_values
 
-__all__ = ["Span", "reach", "spans"]
+__all__ = ["Span", "affordable", "reach", "spans"]
 
+_WORK = 1 << 25  # products of weights and states, each way, that one run may take
 _STEPS = 64  # integrator steps looked at
 _FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 8.0)
 _CLIPPED = 100.0  # an inaccuracy that only clipping explains: one percent of the range
@@ -39,6 +40,13 @@ class Span:
         """Bits between the largest magnitude seen and the format's limit; negative if it does not fit."""
         largest = max(abs(self.seen[0]), abs(self.seen[4]))
         return float(np.log2(self.limit / largest)) if largest else float("inf")
+
+
+def affordable(design: Design, most: int) -> int:
+    """Samples to measure on: ``most``, fewer of large networks, at least two."""
+    d = design.dynamics
+    work = d.steps * d.substeps * sum(b.rows * b.columns for b in design.blocks)
+    return max(2, min(most, _WORK // max(work, 1)))
 
 
 def spans(design: Design, values: Values, x: np.ndarray, y: np.ndarray | None) -> list[Span]:
@@ -89,7 +97,8 @@ def trajectory(design: Design, values: Values, x: np.ndarray) -> dict[str, np.nd
 def reach(design: Design, values: Values, x: np.ndarray) -> dict[str, float]:
     """Times the range seen up to which each element-wise circuit computes its function; beyond, it clips.
 
-    By the vector that it makes or the state that it kicks; infinite where nothing clips within eight times."""
+    By the vector that it makes or the state that it kicks; infinite where nothing clips within eight times, 0 where
+    it does in the range seen."""
     env, found = trajectory(design, values, x), {}
     for made, sweep in zip(design.passes, design.sweeps, strict=True):
         if made.opcode == Opcode.OUTER or made.expr is None or made.contrast or not (made.result or made.state):
@@ -116,5 +125,5 @@ def _held(design: Design, made, block: str, pipeline: Pipeline, env: Values) -> 
         fits = all(np.abs(scaled[v]).max(initial=0.0) * 2.0**frac < 2.0 ** (hw.width - 1)
                    for name, (v, frac) in operands.items() if name in ("q", "r"))
         if not fits or inaccuracy(pipeline, wanted, design.tables, operands, scaled, hw.width, hw.segments) > _CLIPPED:
-            return _FACTORS[max(_FACTORS.index(factor) - 1, 0)]
+            return (0.0, *_FACTORS)[_FACTORS.index(factor)]
     return np.inf

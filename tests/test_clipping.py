@@ -1,0 +1,92 @@
+"""`Session.fit` says when training moved a network beyond its words, and only then."""
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from networks import Oscillators
+from torch import nn
+
+import echolith as el
+from echolith.host.precision import PrecisionReport
+
+
+class Layer(nn.Module):
+    def __init__(self, inputs: int, units: int):
+        super().__init__()
+        self.states, self.inputs = {"q": units}, inputs
+        self.W, self.B = nn.Linear(units, units, bias=False), nn.Linear(inputs, units)
+
+    def energy(self, q, u):
+        return 0.5 * (q * q).sum() + torch.log(torch.cosh(self.W(q) + self.B(u))).sum()
+
+
+class Encoded(el.Stack):
+    outputs = 2
+
+    def __init__(self):
+        super().__init__({"enc": nn.Linear(2, 4), "l": Layer(4, 6)}, {"enc": ("u",), "l": ("enc",)}, inputs=2)
+        self.C = nn.Linear(6, 2)
+
+    def predict(self, q):
+        return self.C(q)
+
+    def cost(self, q, y):
+        return 0.5 * ((self.C(q) - y) ** 2).sum()
+
+
+def learn(net: nn.Module, times: float, *names: str, **precision: str) -> PrecisionReport:
+    """With some parameters so many times larger than they were calibrated; what all words hold then."""
+    draws = np.random.default_rng(0)
+    x, y = draws.uniform(-1, 1, (20, 6, 2)), draws.uniform(-0.5, 0.5, (20, 2))
+    design = el.compile(net, dynamics=el.Leapfrog(0.25, 1), rule=el.HamiltonianEcho("last"), lanes=4,
+                        calibrate=(x, y), precision=precision)
+    with design.open("int:") as chip:
+        values = chip.state_dict()
+        chip.load_state_dict({**values, **{name: times * values[name] for name in names}})
+        chip.fit(x, y, epochs=1, batch_size=10, learning_rate=1e-4)
+        return design.precision_report(x, y, values=chip.state_dict())
+
+
+SAID = ("training moved the network beyond the range it was compiled for, and what clips gives no exact gradient: load "
+        "state_dict() into the model and compile it again, or learn at a lower rate; ")
+
+
+def test_what_a_layer_is_fed_beyond_its_words():
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="^" + re.escape(SAID + "l_fed reaches 6.13 and its words (Q2.15) end at 4; ")):
+        learn(Encoded(), 20, "enc.weight", "enc.bias")
+
+
+def test_outputs_beyond_their_words():
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="^" + re.escape(SAID + "output reaches ") + r"2\.\d+ and its words \(Q1\.16\) "
+                                         r"end at 2$"):
+        learn(Oscillators(6, 4, 2, 2, mse=True), 16, "B.weight", "C.weight")
+
+
+@pytest.mark.parametrize("net, times, names", [(Encoded, 3, ("enc.weight", "enc.bias")),
+                                               (lambda: Oscillators(6, 4, 2, 2, mse=True), 8, ("B.weight",))])
+def test_what_fits_is_silent(net, times, names):
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learn(net(), times, *names)
+
+
+def test_sums_may_clip_where_their_functions_are_flat():
+    """tanh of sums that end at 4."""
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = learn(Oscillators(6, 4, 2, 2, mse=True), 12, "B.weight", z="Q2.15", z0_="Q2.15")
+    (z,) = (t for t in report.tensors if t.name == "z0_")
+    assert z.limit == 4 and z.margin < -0.2
+
+
+def test_sums_may_not_clip_where_their_functions_are_steep():
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="^" + re.escape(SAID + "the circuit of z0_t clips") + "$"):
+        learn(Oscillators(6, 4, 2, 2, mse=True), 12, "B.weight", z="Q0.17", z0_="Q0.17")
