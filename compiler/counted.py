@@ -46,7 +46,7 @@ class Counted(Phases, Updates):
         self._there()
         self.drift(Context.PAIR, False)
         self._back()
-        self.units(Context.PAIR, check=True)
+        self.check()
 
     def _there(self) -> None:
         self._turn()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -329,13 +330,21 @@ class ChipDevice(Device):
         self.link.write(address("bank"), Bank.STREAM)
         try:
             into = self._start(entry, 1, 0, 4)
-            for lines in streamed(record, rows, self.design.program, self.design.entries[entry]):
-                self.link.push(lines.astype(np.uint32), stall=_PATIENCE)
+            self._push(streamed(record, rows, self.design.program, self.design.entries[entry]))
             found = self._finish()
             return found if entry == "echo" else dataclasses.replace(found, outputs=self.outputs(into, samples))
         except BaseException:
             self._lost = True
             raise
+
+    def _push(self, pieces: Iterable[np.ndarray]) -> None:
+        """The rows of a run; one that a flag ended asks for no more."""
+        try:
+            for lines in pieces:
+                self.link.push(lines.astype(np.uint32), stall=_PATIENCE)
+        except LinkError:
+            if self._get("status") & 1 or not self._get("flags") & ERRORS:
+                raise
 
     def _start(self, entry: str, pairs: int, first: int = 0, mode: int = 0) -> int:
         """GO; returns where its outputs begin, not where those are that may still be fetched."""

@@ -7,27 +7,41 @@ from collections.abc import Mapping
 import numpy as np
 
 from echolith.compiler.design import Design
+from echolith.sim import adjoint
 from echolith.sim.spans import affordable, reach, spans
 
 __all__ = ["clipped", "warn_clipped"]
 
 _SAMPLES = 16
 _FLAGGED = ("input", "target", "momenta")  # reported elsewhere, as states and weights are
+_SLIGHT = 0.01  # of the largest slope of the cost, what clipped outputs may change
 _NAMED = 3
 
 Values = Mapping[str, np.ndarray]
 
 
 def clipped(design: Design, values: Values, x: np.ndarray, y: np.ndarray) -> list[str]:
-    """What does not fit on these samples, one text each.
+    """What does not fit on these samples and should, one text each.
 
     ``x`` is (samples, rows, inputs), ``y`` (samples, read-outs, outputs)."""
     sums = {made.acc for made in design.passes}  # these may clip where their functions are flat, which `reach` tells
     others = {*_FLAGGED, *design.states, *sums, *(b.name for b in design.blocks)}
-    tensors = sorted(spans(design, values, x, y), key=lambda t: ":" in t.name)  # parts of others last
+    beyond = [t for t in spans(design, values, x, y)
+              if t.margin < 0 and t.name not in others and not t.name.startswith("vector")]
     found = [f"{t.name} reaches {max(map(abs, t.seen)):.3g} and its words ({t.format}) end at {t.limit:g}"
-             for t in tensors if t.margin < 0 and t.name not in others and not t.name.startswith("vector")]
+             for t in sorted(beyond, key=lambda t: ":" in t.name)  # parts of others last
+             if t.name != "output" or _steep(design, values, x, y, t.limit)]
     return found + [f"the circuit of {name} clips" for name, times in reach(design, values, x).items() if not times]
+
+
+def _steep(design: Design, values: Values, x: np.ndarray, y: np.ndarray, limit: float) -> bool:
+    """Whether outputs that end at ``limit`` change what the cost makes of them."""
+    if design.cost is None:
+        return True
+    out, cost = adjoint.outputs(design, values, x).reshape(y.shape), design.cost
+    exact, found = (adjoint.cost_slope(cost, o, y) for o in (out, out.clip(-limit, limit)))
+    least = 2.0 ** -design.fractions["delta"]
+    return float(np.abs(found - exact).max()) > max(_SLIGHT * float(np.abs(exact).max()), least)
 
 
 def warn_clipped(design: Design, values: Values, x: np.ndarray, y: np.ndarray) -> None:

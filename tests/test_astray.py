@@ -80,11 +80,10 @@ class Driven(torch.nn.Module):
         return 0.5 * ((self.C(q) - y) ** 2).sum()
 
 
-def driven(rows, **options):
+def driven(rows, rule=el.HamiltonianEcho, **options):
     x = np.random.default_rng(0).integers(-64, 65, (8, rows, 2)) / 64
     y = np.ones((8, 1))
-    return el.compile(Driven(), dynamics=el.Leapfrog(0.25), rule=el.HamiltonianEcho(), calibrate=(x, y), lanes=2,
-                      **options), x, y
+    return el.compile(Driven(), dynamics=el.Leapfrog(0.25), rule=rule(), calibrate=(x, y), lanes=2, **options), x, y
 
 
 def refused(session, x, y):
@@ -97,18 +96,21 @@ def refused(session, x, y):
     return str(error.value)
 
 
-def test_an_input_that_is_wrong_once_on_the_way_back_is_named(simulate, monkeypatch):
+@pytest.mark.parametrize("rule, later", [(el.HamiltonianEcho, 0), (el.EchoBackpropagation, 800)])
+def test_an_input_that_is_wrong_once_on_the_way_back_is_named(rule, later, simulate, monkeypatch):
     """Sent to the chip again by a link that broke it: the pair before has returned, the one behind never runs."""
-    design, x, y = driven(400, samples=0)
+    design, x, y = driven(400, rule, samples=0)
     session = el.Session(design, simulate(design))
     session.set_values(design.values)
+    monkeypatch.setattr(session.device.link, "_timeout", 0.25)  # of rows that nobody asks for
+    monkeypatch.setattr("echolith.host.chip._PATIENCE", 2.0)
     record, sent = design.record, []
 
     def broken(record, rows, program, entry):
         sent.append(entry)
         for piece in streamed(record, rows, program, entry):
             if len(sent) == 2:  # a row of two samples is two lines
-                piece[-2 * 100] ^= 1 << 5
+                piece[-2 * (later + 100)] ^= 1 << 5
             yield piece
 
     monkeypatch.setattr("echolith.host.chip.streamed", broken)

@@ -10,6 +10,7 @@ from networks import Oscillators
 from torch import nn
 
 import echolith as el
+from echolith.host.clipping import clipped
 from echolith.host.precision import PrecisionReport
 
 
@@ -65,6 +66,18 @@ def test_outputs_beyond_their_words():
     with pytest.warns(UserWarning, match="^" + re.escape(SAID + "output reaches ") + r"2\.\d+ and its words \(Q1\.16\) "
                                          r"end at 2$"):
         learn(Oscillators(6, 4, 2, 2, mse=True), 16, "B.weight", "C.weight")
+
+
+@pytest.mark.parametrize("mse", [False, True])
+def test_logits_may_leave_their_words(mse):
+    """Their sigmoid is flat there; a squared error has a slope."""
+    torch.manual_seed(0)
+    x = np.random.default_rng(0).uniform(-1, 1, (8, 6, 2))
+    y = np.tile([0.0, 1.0], (8, 1))
+    design = el.compile(Oscillators(6, 4, 2, 2, mse=mse), dynamics=el.Leapfrog(0.25, 1), rule=el.HamiltonianEcho(),
+                        lanes=4, calibrate=(x, y), precision={"output": "Q4.13"})
+    found = clipped(design, {**design.values, "C.bias": np.array([-20.0, 20.0])}, x, y[:, None])
+    assert [text.split()[0] for text in found] == (["output", "delta"] if mse else [])
 
 
 @pytest.mark.parametrize("net, times, names", [(Encoded, 3, ("enc.weight", "enc.bias")),
