@@ -1,6 +1,7 @@
 """Float64, integer model and chip on the same samples, compared number for number and cycle for cycle."""
 
 import contextlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -189,7 +190,9 @@ class _Play:
     def _fit(self, pair: slice) -> None:
         if self.given is not None and self.rate is not None and not self.session.design.computed:
             y, mask = self.given
-            self.session.fit(self.x, y, mask=mask, batch_size=2, learning_rate=self.rate, momentum=0.5)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what clips must do so in both
+                self.session.fit(self.x, y, mask=mask, batch_size=2, learning_rate=self.rate, momentum=0.5)
 
 
 def _cosine(design: Design, words: Words, x: np.ndarray, given: Given, data: tuple[np.ndarray, np.ndarray]
