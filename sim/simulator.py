@@ -24,6 +24,8 @@ _FLAGS = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wn
           # Its makefile calls "python", which Debian does not have.
           "-MAKEFLAGS", f"PYTHON3={Path(sys.executable).name}")
 
+_SMALL = 16  # lanes up to which one source file is compiled in less time than several
+
 # What leads from an input to logic is evaluated beside every edge, so registers hold the inputs; words of memories and
 # registers have their first values anyway, and without a reset there is nothing to ask in every cycle.
 _TOP = """
@@ -73,14 +75,32 @@ def cache() -> Path:
 def build(design: Design | Hardware, harness: Path = _HARNESS) -> Path:
     """The simulator's executable around ``harness``, built if no equal one is cached."""
     hardware = design.hardware if isinstance(design, Design) else design
-    version = subprocess.run(["verilator", "--version"], env=environment(), capture_output=True, text=True)
-    key = hashlib.blake2b(digest_size=12)
-    for part in (str(hardware), version.stdout, harness.read_text(), _sources(), _TOP, *_FLAGS, platform.node()):
-        key.update(part.encode())
-    target = cache() / "sim" / key.hexdigest()
-    if not (target / "chip").exists():
-        _compile(hardware, target, harness)
+    version = subprocess.run(["verilator", "--version"], env=environment(), capture_output=True, text=True).stdout
+    target = _place("chip", version, str(hardware), harness.read_text(), _sources(), _TOP)
+    if not target.exists():
+        _compile(hardware, target, harness, _runtime(version))
     return target / "chip"
+
+
+def _place(name: str, *parts: str) -> Path:
+    """Where a build of these parts is kept."""
+    key = hashlib.blake2b(digest_size=12)
+    for part in (name, *parts, *_FLAGS, platform.node()):
+        key.update(part.encode())
+    return cache() / "sim" / key.hexdigest()
+
+
+def _runtime(version: str) -> list[Path]:
+    """Objects of Verilator's own library, which are the same in every simulator."""
+    target = _place("runtime", version)
+    if not target.exists():
+        work = _work(target)
+        (work / "empty.v").write_text("module empty(input clk); endmodule\n")
+        _verilate(work, str(work / "empty.v"))
+        for found in (work / "obj").glob("verilated*.o"):
+            shutil.copy(found, work)
+        _keep(work, target)
+    return sorted(target.glob("*.o"))
 
 
 def _sources() -> str:
@@ -93,23 +113,40 @@ def _sources() -> str:
     return "".join(f.read_text() for f in files if f.exists())
 
 
-def _compile(hardware: Hardware, target: Path, harness: Path) -> None:
+def _compile(hardware: Hardware, target: Path, harness: Path, runtime: list[Path]) -> None:
     from echolith.rtl.chip import Chip
     from echolith.sim.verilog import convert
 
-    work = target.with_name(f"{target.name}.{os.getpid()}")
-    shutil.rmtree(work, ignore_errors=True)  # what a failed build left would not be made again
-    work.mkdir(parents=True)
+    work = _work(target)
     (work / "chip.v").write_text(_both_edges(convert(Chip(hardware), "chip") + _TOP))
-    command = ["verilator", "--cc", "--exe", "--build", "-j", "2", *_FLAGS, "--top-module", "top",
-               "--prefix", "Vchip", "-Mdir", str(work / "obj"), "-o", str(work / "chip"), str(work / "chip.v"),
-               str(harness)]
+    once = ["-MAKEFLAGS", "VM_PARALLEL_BUILDS=0"] if hardware.lanes <= _SMALL else []
+    _verilate(work, "-MAKEFLAGS", "VM_GLOBAL_FAST=", *once, "--exe", "--top-module", "top", "--prefix", "Vchip",
+              "-o", str(work / "chip"), str(work / "chip.v"), str(harness), *map(str, runtime))
+    _keep(work, target)
+
+
+def _verilate(work: Path, *arguments: str) -> None:
+    command = ["verilator", "--cc", "--build", "-j", "2", *_FLAGS, "-Mdir", str(work / "obj"), *arguments]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     if done.returncode:
         raise LinkError(f"Verilator could not build the simulator: {done.stderr[-2000:]} (in {work})")
+
+
+def _work(target: Path) -> Path:
+    """An empty folder to build in."""
+    work = target.with_name(f"{target.name}.{os.getpid()}")
+    shutil.rmtree(work, ignore_errors=True)  # what a failed build left would not be made again
+    work.mkdir(parents=True)
+    return work
+
+
+def _keep(work: Path, target: Path) -> None:
+    """What was built becomes the target at once, unless another process was first."""
     shutil.rmtree(work / "obj")
-    if not target.exists():
+    try:
         work.rename(target)
+    except OSError:  # it is there
+        shutil.rmtree(work)
 
 
 def _both_edges(text: str) -> str:
