@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from echolith.compiler.design import Block, Dynamics, Hardware
 from echolith.compiler.errors import CompileError
-from echolith.compiler.isa import LOOP_BITS, Opcode, Setting, loop_word, set_word
+from echolith.compiler.isa import LOOP_BITS, Opcode, Setting, loop_word, rows_value, set_word
 from echolith.compiler.kinetic import Drift
 from echolith.compiler.record import Record
 from echolith.compiler.sweep import Sweep
@@ -92,11 +92,14 @@ class Assembler:
         self.change(Setting.BASE, block.base)
         self.change(Setting.COLUMNS, columns)
         self.change(Setting.TILES, self.tiles(block))
-        self.change(Setting.ROWS, block.rows)
+        self.change(Setting.ROWS, self.rows(block))
         if self.s.hardware.paired:
             self.change(Setting.EXTRA, extra)
         if self.s.hardware.overlap:
             self.change(Setting.STRIDE, block.stride)
+
+    def rows(self, block: Block) -> int:
+        return rows_value(block.rows, self.s.hardware.tile_rows(block.rows))
 
     def tiles(self, block: Block) -> int:
         return -(-block.rows // self.s.hardware.lanes)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.isa import VARIANT, Context, Dest, Field, Opcode, Pairing, Setting
+from echolith.compiler.isa import VARIANT, Context, Dest, Field, Opcode, Pairing, Setting, tile_rows
 from echolith.compiler.timing import Tails, drained, fetched, handed, reuse, tails
 
 __all__ = ["cycles"]
@@ -17,12 +17,12 @@ DECIDE = 1  # cycle from the decision that a sweep may start to the start
 def _walk(word: int, s: list[int], hw: Hardware) -> int:
     """Cycles in which a sweep goes over its addresses."""
     opcode, columns, tiles, length = word >> 28, _columns(word, s, hw), s[Setting.TILES], s[Setting.LENGTH]
-    dest = word >> Field.DEST & 3
+    leave = drained(hw, word >> Field.DEST & 3, _rows(s, hw))
     walks = s[Setting.REPEAT] + 1 if hw.repeat else 1
     if opcode == Opcode.FORWARD:
         if hw.paired:  # the last tile's sums leave while the next sweep begins
-            return (0 if word >> Pairing.TILE & 1 else tiles - 1) * max(columns, drained(hw, dest)) + columns
-        return walks * tiles * max(columns, drained(hw, dest))
+            return (0 if word >> Pairing.TILE & 1 else tiles - 1) * max(columns, leave) + columns
+        return walks * tiles * max(columns, leave)
     if opcode == Opcode.OUTER:
         columns *= 2 if hw.packed else 1  # products of one lane, then of the other
         return walks * tiles * (max(columns, reuse(hw)) if hw.repeat else columns)
@@ -32,6 +32,11 @@ def _walk(word: int, s: list[int], hw: Hardware) -> int:
     if opcode == Opcode.FETCH:
         return 2 * length + FETCHING
     return 2 * length * (tiles if opcode == Opcode.UPDATE else 1)
+
+
+def _rows(s: list[int], hw: Hardware) -> int:
+    """Of a tile."""
+    return hw.lanes if hw.general else tile_rows(s[Setting.ROWS])
 
 
 def _columns(word: int, s: list[int], hw: Hardware) -> int:
@@ -156,9 +161,9 @@ class _Flight:
             Opcode.OUTER: (there, operands, self.lanes.below(0)),
             Opcode.TRANSPOSED: (operands, self.units.below(0)), Opcode.UNITS: (self.units.below(0),)}[Opcode(opcode)]))
 
-    def launch(self, word: int, start: int, s: list[int], hw: Hardware, t: Tails) -> None:
+    def launch(self, word: int, start: int, s: list[int], hw: Hardware) -> None:
         """A sweep starts: the strobe is in cycle ``start``."""
-        opcode, context = word >> 28, word & 3
+        opcode, context, t = word >> 28, word & 3, tails(hw, _rows(s, hw))
         if _beside(word, hw):
             left = _Left(start + _walk(word, s, hw) + 1 + _tail(word, t), _walk(word, s, hw) + _tail(word, t))
             if opcode == Opcode.FETCH:
@@ -222,7 +227,7 @@ class _Walk:
     """The sequencer, cycle by cycle; ``now`` is that in which it reads the next word."""
 
     def __init__(self, program: tuple[int, ...], hw: Hardware, pairs: int):
-        self.program, self.hw, self.pairs, self.tails = program, hw, pairs, tails(hw)
+        self.program, self.hw, self.pairs = program, hw, pairs
         self.settings, self.flight, self.now = [0] * len(Setting), _Flight(), fetched(hw)
         self.last = False  # of the pairs
 
@@ -249,7 +254,7 @@ class _Walk:
         decode = self.now + 1
         if opcode >= Opcode.FETCH:
             start = max(decode + 1 + self.hw.overlap + DECIDE, self.flight.ready(word, self.settings, self.hw))
-            self.flight.launch(word, start, self.settings, self.hw, self.tails)
+            self.flight.launch(word, start, self.settings, self.hw)
             self.now = start + 1
             return
         if opcode == Opcode.NEXT and self.hw.paired:

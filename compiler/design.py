@@ -90,6 +90,11 @@ class Hardware:
         """A pair of samples runs forward beside the echoes of the one before; see `isa.Pairing`."""
         return self.overlap and not self.general
 
+    def tile_rows(self, rows: int) -> int:
+        """Of a block: all its tiles have as many, so that the sums of none take longer to leave than they must; a last
+        row less or more of the last one. General hardware fills lanes."""
+        return self.lanes if self.general else -(-rows // -(-rows // self.lanes))
+
     @property
     def burst(self) -> bool:
         """The columns of a single tile are summed one per cycle, and wait for the neuron unit."""
@@ -128,7 +133,8 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Block:
-    """A coupling in the lanes: row r is in lane r % lanes at address base + (r // lanes) * stride + column."""
+    """A coupling in the lanes: row r is in lane r % n at address base + (r // n) * stride + column, n being
+    `Hardware.tile_rows`."""
 
     name: str  # "hidden", "drive" or "readout"
     base: int

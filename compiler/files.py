@@ -16,7 +16,7 @@ from echolith.compiler.errors import FileError
 
 __all__ = ["load", "read_tensors", "save", "typed", "write_tensors"]
 
-_KIND = "echolith-design-1"
+_KIND = "echolith-design-2"
 
 
 def save(design: Design, path: str | os.PathLike) -> None:

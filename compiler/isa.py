@@ -38,7 +38,8 @@ from enum import IntEnum
 
 __all__ = [
     "BUFFERS", "DRIFT_BITS", "KIND_BITS", "LOOP_BITS", "STEP_BITS", "VARIANT", "Context", "Dest", "Field", "Opcode",
-    "Pairing", "Setting", "UpdateMode", "exec_word", "loop_word", "paired_word", "set_word", "shrunk",
+    "Pairing", "Setting", "TILE_ROWS", "UpdateMode", "exec_word", "loop_word", "paired_word", "rows_value", "set_word",
+    "shrunk", "tile_rows",
 ]
 
 BUFFERS = 4  # of inputs and drives
@@ -47,6 +48,7 @@ VARIANT = 24  # bit of ROW: move the older record's offset; of GUARD: go on at t
 KIND_BITS = 4
 STEP_BITS = KIND_BITS + 2  # of a step pipeline's kind
 DRIFT_BITS = 2
+TILE_ROWS = 16  # bit of `Setting.ROWS`
 
 
 class Opcode(IntEnum):
@@ -72,7 +74,7 @@ class Setting(IntEnum):
     BASE = 0  # first address of the block in every lane
     COLUMNS = 1
     TILES = 2
-    ROWS = 3
+    ROWS = 3  # of a block; those of each of its tiles, less one, from bit TILE_ROWS on; see `rows_value`
     EXTRA = 4  # further columns for the inputs; only if `Hardware.paired`
     LENGTH = 5
     RATE = 6  # signed mantissa below, coarse shift in bits 23..22
@@ -169,6 +171,16 @@ def paired_word(word: int, *, buffer: int = 0, region: int = 0, older: bool = Fa
 
 def set_word(setting: Setting, value: int) -> int:
     return Opcode.SET << 28 | setting << 24 | value & 0xFFFFFF
+
+
+def rows_value(rows: int, tile_rows: int) -> int:
+    """What `Setting.ROWS` takes."""
+    return rows | tile_rows - 1 << TILE_ROWS
+
+
+def tile_rows(value: int) -> int:
+    """Those of each tile, from what `Setting.ROWS` has."""
+    return (value >> TILE_ROWS) + 1
 
 
 def loop_word(opcode: Opcode, value: int = 0) -> int:

@@ -67,7 +67,7 @@ class PairedEvery(Paired):
         def settings(block: str) -> dict[Setting, int]:
             b = self.s.blocks[block]
             return {Setting.BASE: b.base, Setting.COLUMNS: b.columns, Setting.TILES: self.tiles(b),
-                    Setting.ROWS: b.rows, Setting.STRIDE: b.stride}
+                    Setting.ROWS: self.rows(b), Setting.STRIDE: b.stride}
 
         before = settings(self.s.sweeps[0].block if name == "readout" else "readout")
         return [set_word(setting, value) for setting, value in settings(name).items() if before[setting] != value]

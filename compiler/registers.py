@@ -14,7 +14,7 @@ MAGIC = 0x4543484F  # "ECHO"
 LARGE_BITS = 4
 ERRORS = 0b111  # mask of the flags that discard a batch
 READ_CYCLES = 3  # from a read strobe to the register, as long as the address stands
-ABI = 2  # raised by every incompatible change of the register map, the program words or the frames
+ABI = 3  # raised by every incompatible change of the register map, the program words or the frames
 
 
 @dataclass(frozen=True)

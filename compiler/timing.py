@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Dest
@@ -88,9 +89,10 @@ def handed(hw: Hardware) -> int:
     return broadcast(hw) + summed(hw)
 
 
-def drained(hw: Hardware, dest: int) -> int:
-    """Cycles in which a tile's sums leave the lanes: one after the other, or those of both slots together."""
-    return hw.lanes * (1 if hw.paired and dest == Dest.DRIVE else 2)
+def drained(hw: Hardware, dest: int, rows: int) -> int:
+    """Cycles in which the sums of a tile of so many rows leave the lanes: one after the other, or those of both slots
+    together."""
+    return rows * (1 if hw.paired and dest == Dest.DRIVE else 2)
 
 
 def scaled(hw: Hardware) -> int:
@@ -113,23 +115,25 @@ def second_column(hw: Hardware) -> int:
     return 0 if not hw.packed else 1 if hw.burst else 2
 
 
-def tails(hw: Hardware) -> Tails:
+@cache
+def tails(hw: Hardware, rows: int) -> Tails:
+    """Of sweeps over tiles of so many rows: those of FORWARD grow by `drained`."""
     far = broadcast(hw)
-    # Drain register, then two slots of every lane; the row unit reads drives beside them.
-    drain = far + summed(hw) + 1 + drained(hw, Dest.HIDDEN) + fetched(hw) - 1
+    # Drain register, then two slots of every row; the row unit reads drives beside them.
+    drain = far + summed(hw) + 1 + drained(hw, Dest.HIDDEN, rows) + fetched(hw) - 1
     activated = max(map(latency, hw.activate))
     step = operand_stage(hw) + step_latency(hw)  # state read, pipeline, write
     alone = step + hw.paired  # a pass begins a cycle behind its start
     sums = far + summed(hw) + tree_levels(hw) + second_column(hw) + (BURST if hw.burst else 0)
     # Registered result of slot b, written. A vector's gradient follows two cycles later: before any next sweep's.
     value = operand_stage(hw) + max(map(latency, hw.step)) + 2
-    rows = scaled(hw) if hw.learn and hw.cost else 0
+    twin = scaled(hw) if hw.learn and hw.cost else 0
     # With `Hardware.paired` a sweep that scales by the exponents may follow at once.
     leads = LEADING if hw.paired and hw.learn else 0
-    hidden, cost = drain + activated + rows + 1, drain + (costed_stage(hw) + rows + 1 + leads if hw.cost else 0)
+    hidden, cost = drain + activated + twin + 1, drain + (costed_stage(hw) + twin + 1 + leads if hw.cost else 0)
     # A drive is written `fetched` + 2 cycles behind its strobe, and may be read then.
-    taken = drained(hw, Dest.HIDDEN) if hw.paired else hidden
-    drive = max(drained(hw, Dest.DRIVE), fetched(hw) + 2) if hw.paired else drain + 1
+    taken = drained(hw, Dest.HIDDEN, rows) if hw.paired else hidden
+    drive = max(drained(hw, Dest.DRIVE, rows), fetched(hw) + 2) if hw.paired else drain + 1
     return Tails(
         drive=drive,
         hidden=hidden,  # scaled copy, write
@@ -143,9 +147,9 @@ def tails(hw: Hardware) -> Tails:
         fetch=picked(hw) + 1,  # written
         value=drain + activated,
         step_value=sums + value,
-        step_rows=sums + value + rows + 2,  # row operand, scaled twin
+        step_rows=sums + value + twin + 2,  # row operand, scaled twin
         units_value=value - 1,  # the last element's own second cycle is slot b's
-        units_rows=value + rows + 1,
+        units_rows=value + twin + 1,
     )
 
 

@@ -133,8 +133,9 @@ class ChipDevice(Device):
     def _places(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
         """Lane and address of every word of a block, (rows, columns) each."""
         rows = np.arange(block.rows)[:, None]
-        lane = rows % self.hw.lanes + np.zeros((1, block.columns), np.int64)
-        return lane, block.base + rows // self.hw.lanes * block.stride + np.arange(block.columns)
+        each = self.hw.tile_rows(block.rows)
+        lane = rows % each + np.zeros((1, block.columns), np.int64)
+        return lane, block.base + rows // each * block.stride + np.arange(block.columns)
 
     @property
     def _used(self) -> int:

@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Design, Hardware
-from echolith.compiler.isa import BUFFERS, Context, Dest, Opcode, Setting, UpdateMode
+from echolith.compiler.isa import BUFFERS, TILE_ROWS, Context, Dest, Opcode, Setting, UpdateMode
 from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.registers import Bank as BankId
 from echolith.compiler.timing import fetched, host_read, tails
@@ -62,7 +62,7 @@ class Core(wiring.Component):
             entry_bits=max(2 * hw.width, 32), read_cycles=host_read(hw), far=hw.overlap,
             halves=hw.overlap)
         m.submodules.sequencer = self.sequencer = Sequencer(hw)
-        bits, self.tails = self.sequencer.settings, tails(hw)
+        bits, self.tails = self.sequencer.settings, tails(hw, hw.lanes)
         m.submodules.sweep = self.sweep = Sweep(
             inner_bits=max((2 * hw.lanes).bit_length(), bits[Setting.LENGTH] + 1) + bool(hw.packed),
             outer_bits=max(bits[Setting.COLUMNS], bits[Setting.TILES]),
@@ -149,6 +149,7 @@ class Core(wiring.Component):
             *([a.second.eq(e.inner_index[0])] if twice else []),
             a.coarse.eq(s.setting_rate[22:24]), a.update.eq(s.command.dest), a.region.eq(region(self.hw, s.command)),
             a.start.eq(s.starts[Opcode.FORWARD]),
+            *([] if self.hw.general else [a.last_lane.eq(s.setting_rows[TILE_ROWS:])]),
             a.both.eq(self._both(s.command)),
         ]
 
@@ -160,10 +161,10 @@ class Core(wiring.Component):
         """The tail of the sweep that goes over its addresses, with overlap known before it starts."""
         s, b = self.sequencer, self.scoreboard
         if not self.hw.overlap:
-            decode_tail(m, self.hw, self.tails, s, s.opcode, s.command, b.tail)
+            decode_tail(m, self.hw, s, s.opcode, s.command, b.tail)
             return
         tail, later = (Signal.like(b.tail, name=name) for name in ("next_tail", "tail"))
-        decode_tail(m, self.hw, self.tails, s, s.next_opcode, s.next_command, tail)
+        decode_tail(m, self.hw, s, s.next_opcode, s.next_command, tail)
         m.d.sync += later.eq(tail)
         with m.If(self.sweep.start):
             m.d.sync += b.tail.eq(later)
@@ -342,7 +343,7 @@ class Core(wiring.Component):
     def _commands(self, m: Module) -> None:
         """What the units behind the array work on: the sweep whose results reach them, and its settings."""
         s, r, u = self.sequencer, self.rows, self.units
-        mine = Cat(r.command, r.rows, *((r.drive, r.tile) if self.hw.general else ()))
+        mine = Cat(r.command, r.rows, *((r.drive, r.tile) if self.hw.general else (self.array.last_leaving,)))
         if not self.hw.overlap:
             m.d.comb += [mine.eq(self._given(s.opcode, s.command)), u.command.eq(s.command),
                          u.sweeping.eq(self._is(Opcode.TRANSPOSED)), r.start.eq(s.start), u.start.eq(s.start)]
@@ -390,7 +391,7 @@ class Core(wiring.Component):
         """What the row unit needs to know of a sweep."""
         s = self.sequencer
         if not self.hw.general:
-            return Cat(command, s.setting_rows)
+            return Cat(command, s.setting_rows[:len(self.rows.rows)], s.setting_rows[TILE_ROWS:])
         tile = Mux(opcode == Opcode.TRANSPOSED, s.setting_into, s.setting_tile)
         return Cat(command, s.setting_rows, s.setting_drive, tile)
 
@@ -400,6 +401,7 @@ class Core(wiring.Component):
         m.d.comb += [
             r.range.eq(w.range), r.gain.eq(w.gain),
             r.acc_next.eq(a.drain_next), r.acc.eq(a.drain), r.acc_b.eq(a.drain_b),
+            *([] if self.hw.general else [r.acc_last.eq(a.drain_last)]),
             a.row_a.eq(r.row_a), a.row_b.eq(r.row_b),
         ]
         y = a.y_valid, a.y_a, a.y_b

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from amaranth.hdl import Const, Module, Mux, Signal, Value
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.isa import Dest, Opcode
-from echolith.compiler.timing import Tails, drained, reuse
+from echolith.compiler.isa import TILE_ROWS, Dest, Opcode
+from echolith.compiler.timing import drained, reuse, tails
 from echolith.rtl.command import first_tile, one_tile
 from echolith.rtl.lane import Mode
 from echolith.rtl.pipeline import delay, one_of
 from echolith.rtl.sequencer import Sequencer
 from echolith.rtl.sweep import Sweep
 
-__all__ = ["Tiles", "decode_counts", "decode_mode", "decode_tail", "forward_room"]
+__all__ = ["Tiles", "decode_counts", "decode_mode", "decode_tail", "forward_room", "tile_rows"]
 
 
 class Tiles:
@@ -29,13 +29,13 @@ class Tiles:
         m.d.sync += beside.eq(s.setting_base + s.setting_columns)
         self.base = Mux(s.waiting[Opcode.FORWARD] & command.source, Mux(again, address, beside), s.setting_base)
         with m.If(delay(m, s.starts[Opcode.FORWARD] & one_tile(command), 1, "launched_tile")):
-            m.d.sync += [address.eq(e.base + s.setting_stride), row.eq(self.first + lanes)]
+            m.d.sync += [address.eq(e.base + s.setting_stride), row.eq(self.first + tile_rows(hw, s))]
 
 
 def decode_counts(m: Module, hw: Hardware, s: Sequencer, e: Sweep) -> None:
     """The counts of the sweep that waits."""
     tiles, twice = s.setting_tiles, int(hw.packed is not None)  # two columns in TRANSPOSED, one lane, then one in OUTER
-    columns, least = _later(m, hw, _forward_columns(hw, s)), _later(m, hw, _drained(hw, s.next_command))
+    columns, least = _later(m, hw, _forward_columns(hw, s)), _later(m, hw, _drained(hw, s))
     cycles, each = _later(m, hw, _outer_columns(m, hw, s)) << twice, tiles if hw.burst else Mux(tiles == 1, 2, tiles)
     forward, outer, transposed = (s.waiting[opcode] for opcode in (Opcode.FORWARD, Opcode.OUTER, Opcode.TRANSPOSED))
     rounds = Mux(one_tile(s.next_command), 1, tiles) if hw.paired else tiles
@@ -58,10 +58,15 @@ def _later(m: Module, hw: Hardware, value):
     return delay(m, Value.cast(value), int(hw.overlap), "counted")
 
 
-def _drained(hw: Hardware, command):
+def tile_rows(hw: Hardware, s: Sequencer):
+    """Rows of each tile of the block that is set."""
+    return Const(hw.lanes) if hw.general else s.setting_rows[TILE_ROWS:] + 1
+
+
+def _drained(hw: Hardware, s: Sequencer):
     """See `timing.drained`."""
-    drive, other = (Const(drained(hw, dest)) for dest in (Dest.DRIVE, Dest.HIDDEN))
-    return other if drive.value == other.value else Mux(command.dest == Dest.DRIVE, drive, other)
+    once, rows = drained(hw, Dest.DRIVE, 1) == 1, tile_rows(hw, s)
+    return Mux(s.next_command.dest == Dest.DRIVE, rows, rows << 1) if once else rows << 1
 
 
 def _forward_columns(hw: Hardware, s: Sequencer, more: Callable = lambda columns: columns):
@@ -85,6 +90,12 @@ def _outer_columns(m: Module, hw: Hardware, s: Sequencer):
     return Mux(s.next_command.source, both, s.setting_columns)
 
 
+def _drive_tail(hw: Hardware, rows):
+    """With `Hardware.paired` both slots' sums leave together, and a drive may not be there yet when they have."""
+    least = tails(hw, 0).drive_taken
+    return Mux(rows > least, rows, least) if hw.paired else least + (rows << 1)
+
+
 def decode_mode(m: Module, s: Sequencer, mode) -> None:
     """What the array does in the sweep that goes over its addresses."""
     with m.Switch(s.opcode):
@@ -95,8 +106,9 @@ def decode_mode(m: Module, s: Sequencer, mode) -> None:
             m.d.comb += mode.eq(Mode.FORWARD)
 
 
-def decode_tail(m: Module, hw: Hardware, t: Tails, s: Sequencer, opcode, command, tail) -> None:
+def decode_tail(m: Module, hw: Hardware, s: Sequencer, opcode, command, tail) -> None:
     """Cycles until a sweep's last result is there, or until the row unit takes another's sums."""
+    t, leave = tails(hw, 0), tile_rows(hw, s) << 1
     def result(step: int, value: int, rows: int):
         """A pass's tail by what becomes of its results."""
         return Mux(command.rows, rows, Mux(command.value, value, step)) if hw.general else step
@@ -105,10 +117,11 @@ def decode_tail(m: Module, hw: Hardware, t: Tails, s: Sequencer, opcode, command
         with m.Case(Opcode.FORWARD):
             with m.Switch(command.dest):
                 value = ((Dest.VALUE, t.value),) if hw.general else ()
-                for dest, cycles in ((Dest.DRIVE, t.drive_taken), (Dest.HIDDEN, t.hidden_taken),
-                                     (Dest.COST, t.cost_taken), *value):
+                for dest, cycles in ((Dest.HIDDEN, t.hidden_taken), (Dest.COST, t.cost_taken), *value):
                     with m.Case(dest):
-                        m.d.comb += tail.eq(cycles)
+                        m.d.comb += tail.eq(cycles + leave)
+                with m.Case(Dest.DRIVE):
+                    m.d.comb += tail.eq(_drive_tail(hw, tile_rows(hw, s)))
         with m.Case(Opcode.TRANSPOSED):
             backlog = Mux(s.setting_tiles == 1, s.setting_columns - 1, 0) if hw.burst else 0
             nudges = command.dest[0] & ~command.spread

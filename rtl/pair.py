@@ -52,7 +52,7 @@ class Pair(wiring.Component):
     drain_a, drain_b, next_a, next_b : registered sums on their way out, even lane first, and those of the next pair;
         without the bits that are `Hardware.dropped`
     row_a, row_b : writes of operands, those of TRANSPOSED rounded
-    alarm, large, clipped, host_* : as of a `Lane`; two bits of enables
+    filled, alarm, large, clipped, host_* : as of a `Lane`; two bits of enables
     words : masters and gradients of both lanes, even lane first
     """
 
@@ -69,6 +69,7 @@ class Pair(wiring.Component):
             "high_a": Out(part), "high_b": Out(part), "low_a": Out(part), "low_b": Out(part),
             "drain_a": Out(acc), "drain_b": Out(acc), "next_a": In(acc), "next_b": In(acc),
             "row_a": In(row_write(hw)), "row_b": In(row_write(hw)),
+            **({} if hw.general or not hw.learn else {"filled": In(2)}),
             "alarm": Out(1), "large": Out(1), "clipped": Out(1),
             "host_w_en": In(2), "host_g_en": In(2), "host_data": In(2 * w),
             "words": Out(2 * (2 * w + arith.gradient_width(w))),
@@ -173,6 +174,7 @@ class Pair(wiring.Component):
         w, c, bits = self.hw.width, self.control, arith.gradient_width(self.hw.width)
         m.submodules.tail = tail = UpdateTail(width=w)
         contrast, total = Signal(bits, reset_less=True), Signal(bits, reset_less=True)
+        filled = Const(3) if self.hw.general else self.filled
         host_w, host_g, (pa, pb) = Signal(2), Signal(2), self._products
         words, masters = ([bank.r_data for bank in banks] for banks in (self._banks, self._weights))
         m.d.sync += [
@@ -181,7 +183,7 @@ class Pair(wiring.Component):
         ]
         for lane, (bank, weights) in enumerate(zip(self._banks, self._weights, strict=True)):
             m.d.comb += [
-                bank.w_en.eq(c.outer[lane] | c.decay[lane] | host_g[lane]),
+                bank.w_en.eq((c.outer[lane] & filled[lane]) | c.decay[lane] | host_g[lane]),
                 bank.w_data.eq(Mux(c.outer.any(), total, tail.change[:bits])),
                 weights.w_en.eq(c.apply[lane] | host_w[lane]), weights.w_data.eq(tail.master),
             ]

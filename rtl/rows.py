@@ -25,15 +25,16 @@ class RowUnit(wiring.Component):
     """One sum per cycle in, row operands, outputs and leading bits out.
 
     Sums come in order: slot a and b of lane 0, lane 1, ..., then the next tile. Both ends count, so that beside a sum
-    only two bits travel: ``valid``, and ``real`` if its row exists. With `Hardware.paired` another sweep's sums may
-    follow at once: then the command travels too.
+    only a few bits travel: ``valid``, ``real`` if its row exists, and whether a tile ends with it. With
+    `Hardware.paired` another sweep's sums may follow at once: then the command travels too.
 
     Members
     -------
     command, rows : In
         Of the sweep whose sums come, from the cycle after ``start`` on.
-    acc_next, acc, acc_b : In
-        The array's drain; `Hardware.paired`: sums of drives come with both slots at a time.
+    acc_next, acc, acc_b, acc_last : In
+        The array's drain; the last only where tiles may end early; `Hardware.paired`: sums of drives come with both
+        slots at a time.
     start : In(1)
         Its sums begin.
     next : In(1)
@@ -68,6 +69,7 @@ class RowUnit(wiring.Component):
         w = signed(hw.width)
         self.row_bits = (hw.depths.rows - 1).bit_length()
         self.output_bits = max(1, (hw.depths.outputs - 1).bit_length())
+        even = {} if hw.general else {"acc_last": In(1)}
         general = {"tile": In((hw.depths.tiles - 1).bit_length()), "drive": In(self.row_bits), "mapped_valid": In(1),
                    "mapped": In(w), "value_valid": Out(1), "value": Out(w)}
         paired = {"first": In(self.row_bits + 1), "older_a": Out(EXPONENT_BITS), "older_b": Out(EXPONENT_BITS)}
@@ -79,7 +81,7 @@ class RowUnit(wiring.Component):
             "row_a": Out(row_write(hw)), "row_b": Out(row_write(hw)), "result_valid": Out(1), "result": Out(w),
             "target_w_en": In(1), "target_w_addr": In(self.output_bits + 1), "target_w_data": In(hw.target_bits),
             "table_w_addr": In(hw.segments), "table_w_data": In(hw.width), "table_w_half": In(1),
-            "table_w_en": In(max(1, hw.tables)), **(general if hw.general else {}),
+            "table_w_en": In(max(1, hw.tables)), **(general if hw.general else even),
         })
 
     def elaborate(self, platform):
@@ -96,7 +98,10 @@ class RowUnit(wiring.Component):
             self._next_walk(m, row, slot)
         # Drives and targets are read in the cycle before the sum comes; behind an output register, the sum waits too.
         wait = fetched(self.hw)
-        now = delay(m, Cat(self.acc_next, self.acc_next & (row < self.rows)), wait, "now")
+        now = Cat(self.acc_next, self.acc_next & (row < self.rows))
+        if not self.hw.general:
+            now = Cat(now, self.acc_last)
+        now = delay(m, now, wait, "now")
         self._acc, self._commands = delay(m, self.acc, wait - 1, "acc"), [self.command]
         place = Signal(self.row_bits + 1)
         m.d.comb += place.eq(Cat(sample, row))
@@ -156,7 +161,7 @@ class RowUnit(wiring.Component):
     def _operands(self, m: Module, at, t) -> None:
         """Row operands without scaled twins."""
         hidden = self._command(m, self._done).dest == Dest.HIDDEN
-        at, t = self._results(m, Cat(at[0] & hidden, at[1]), at[1], t)
+        at, t = self._results(m, Cat(at[0] & hidden, at[1:]), at[1], t)
         self._write(m, at, t, 0, 0, stage=self._done)
 
     def _results(self, m: Module, at, real, t):
@@ -251,7 +256,7 @@ class RowUnit(wiring.Component):
             valid = at[0] & ((self.command.dest == Dest.HIDDEN) | costing)
         else:
             valid = at[0] & (c.dest != Dest.DRIVE)
-        at, t = self._results(m, Cat(valid, real), real, t)
+        at, t = self._results(m, Cat(valid, real, at[2:]), real, t)
         with m.If(self._begun(m, self._done)):
             m.d.sync += early.eq(0)
         with m.Elif(at[0]):
@@ -311,6 +316,7 @@ class RowUnit(wiring.Component):
             first = first | region(self.hw, self._command(m, stage - 1)) << len(tile) - 1
         if self.hw.general:
             start = delay(m, start, 1, "begin")
+        ends = lane == self.hw.lanes - 1 if self.hw.general else at[2]  # of a tile
         before = delay(m, other_on, 1, "other_on") if self.hw.paired and self.hw.learn and self.hw.cost else other_on
         with m.If(start):
             m.d.sync += [slot.eq(0), lane.eq(0), tile.eq(first)]
@@ -318,7 +324,7 @@ class RowUnit(wiring.Component):
             m.d.sync += slot.eq(~slot)
             with m.If(slot):
                 m.d.sync += lane.eq(lane + 1)
-                with m.If(lane == self.hw.lanes - 1):
+                with m.If(ends):
                     m.d.sync += [lane.eq(0), tile.eq(tile + 1)]
         kept = Mux(at[1], operand, 0)
         m.d.sync += [

@@ -45,7 +45,7 @@ class Scoreboard(wiring.Component):
     """
 
     def __init__(self, hw: Hardware, *, tail_bits: int, column_bits: int):
-        self.hw, self.tail_bits, self._settled = hw, tail_bits, tails(hw).settled
+        self.hw, self.tail_bits, self._settled = hw, tail_bits, tails(hw, hw.lanes).settled
         super().__init__({
             "starts": In(16), "walks": In(1), "opcode": In(4), "command": In(Command), "walking": In(1),
             "ended": In(1), "fed": In(1), "tail": In(tail_bits), "taken": In(1),
@@ -62,7 +62,7 @@ class Scoreboard(wiring.Component):
         if self.hw.overlap:
             waiting, going = self._kinds(m)
             everything = tuple(zip((alone, rows, units, lanes), going, strict=True))
-        fed = delay(m, self.fed, 1, "fed"), Const(tails(self.hw).fetch - 1)
+        fed = delay(m, self.fed, 1, "fed"), Const(tails(self.hw, self.hw.lanes).fetch - 1)
         feed, single = self._feed(m, fed)
         for left, chosen in everything:
             begins = ((self.ended & chosen, self.tail),)

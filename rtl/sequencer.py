@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.formats import field
-from echolith.compiler.isa import LOOP_BITS, VARIANT, Opcode, Setting
+from echolith.compiler.isa import LOOP_BITS, TILE_ROWS, VARIANT, Opcode, Setting
 from echolith.compiler.timing import fetched
 from echolith.rtl.command import Command, beside
 from echolith.rtl.memory import make_bank
@@ -29,7 +29,8 @@ def setting_bits(hw: Hardware) -> dict[Setting, int]:
     bits = {name: (count - 1).bit_length() + 1 for name, count in
             (("weights", d.weights), ("units", d.units), ("tiles", d.tiles), ("rows", d.rows))}
     sizes = {Setting.BASE: bits["weights"], Setting.COLUMNS: bits["units"], Setting.TILES: bits["tiles"],
-             Setting.ROWS: bits["rows"], Setting.LENGTH: max(bits["weights"], bits["units"]), Setting.RATE: 24}
+             Setting.ROWS: bits["rows"] if hw.general else TILE_ROWS + (hw.lanes - 1).bit_length(),
+             Setting.LENGTH: max(bits["weights"], bits["units"]), Setting.RATE: 24}
     if hw.overlap:
         sizes[Setting.STRIDE] = bits["weights"]
     if hw.paired:

@@ -46,11 +46,17 @@ class Array:
         for name in ("valid", "first", "last", "address", "tile", "x_a", "x_b", "mode", "coarse", "update", "row_a",
                      "row_b", "host_addr", "host_lane", "host_en", "host_w_en", "host_g_en", "host_data"):
             getattr(dut, name).value = 0
+        self.fill(self.lanes)
         dut.rst.value = 1
         Clock(dut.clk, 10, unit="ns").start()
         await RisingEdge(dut.clk)
         await RisingEdge(dut.clk)
         dut.rst.value = 0
+
+    def fill(self, rows):
+        """Tiles have so many rows."""
+        self.rows = rows
+        self.dut.last_lane.value = self.dut.last_leaving.value = rows - 1
 
     async def store(self, words, strobe):
         """(lanes, tiles, columns) words to the weights (``host_w_en``) or gradients (``host_g_en``)."""
@@ -117,7 +123,7 @@ class Array:
             clipped += int(dut.clipped.value)
             if now:
                 pair, slot = divmod(len(drained), 2)
-                drained[slot, pair % self.lanes, pair // self.lanes] = dut.drain.value.to_signed()
+                drained[slot, pair % self.rows, pair // self.rows] = dut.drain.value.to_signed()
             if dut.y_valid.value:
                 columns.append((dut.y_a.value.to_signed(), dut.y_b.value.to_signed()))
             await RisingEdge(dut.clk)
@@ -139,15 +145,17 @@ async def _started(dut):
 
 
 @cocotb.test()
-async def forward_sums_rows(dut):
+@cocotb.parametrize(idle=[0, 1])
+async def forward_sums_rows(dut, idle):
     array = await _started(dut)
+    array.fill(array.lanes - idle)
     masters, x = array.block(2 * array.width), array.words(array.width, 2, COLUMNS)
     await array.store(masters, "host_w_en")
-    room = [None] * max(0, 2 * array.lanes - COLUMNS)  # a tile's sums leave two per lane and cycle
+    room = [None] * max(0, 2 * array.rows - COLUMNS)  # a tile's sums leave two per lane and cycle
     elements = [e for t in range(TILES) for e in (*array.rows_first[t * COLUMNS:(t + 1) * COLUMNS], *room)]
     drained, *_ = await array.sweep(FORWARD, elements, x)
-    sums = np.einsum("ltc,sc->slt", masters >> array.width, x)
-    assert list(drained) == [(s, lane, t) for t in range(TILES) for lane in range(array.lanes) for s in range(2)]
+    sums = np.einsum("ltc,sc->slt", masters[:array.rows] >> array.width, x)
+    assert list(drained) == [(s, lane, t) for t in range(TILES) for lane in range(array.rows) for s in range(2)]
     assert drained == {place: int(value) for place, value in np.ndenumerate(sums)}
 
 
@@ -164,14 +172,16 @@ async def transposed_sums_columns(dut):
 
 
 @cocotb.test()
-async def outer_accumulates_the_contrast(dut):
+@cocotb.parametrize(idle=[0, 2])
+async def outer_accumulates_the_contrast(dut, idle):
     array = await _started(dut)
+    array.fill(array.lanes - idle)
     bits = gradient_width(array.width)
     before, ts = array.block(bits), array.words(array.width, 2, array.lanes, TILES)
     await array.store(before, "host_g_en")
     await array.operands(ts, "s")
     await array.operands(array.words(array.width, 2, array.lanes, TILES), "t")
-    total = before
+    total, ts = before, ts * (np.arange(array.lanes) < array.rows)[:, None]
     for _ in range(2):
         x = array.words(array.width, 2, COLUMNS)
         await array.sweep(OUTER, array.rows_first, x)

@@ -126,11 +126,11 @@ class Emulation:
         return bits.get(Bank(self.registers["bank"]), w)
 
     def _lanes(self, bank: Bank, words: dict[str, np.ndarray], store: bool) -> None:
-        """Blocks from the lanes' memory, or to it: row r is in lane r % lanes."""
+        """Blocks from the lanes' memory, or to it; see `Block`."""
         image = self.memory[bank].reshape(self.hw.lanes, -1)
         for block in self.design.blocks:
             for row in range(block.rows):
-                tile, lane = divmod(row, self.hw.lanes)
+                tile, lane = divmod(row, self.hw.tile_rows(block.rows))
                 start = block.base + tile * block.stride
                 here = image[lane, start:start + block.columns]
                 if store:

@@ -44,7 +44,7 @@ def passes(component, name, bench, work, count=1, **variables):
 def test_array(work, lanes, board):
     hw = design(lanes=lanes, board=board).hardware
     size = {"width": hw.width, "lanes": hw.lanes, "accumulator": hw.accumulator, "fetched": fetched(hw)}
-    passes(SynapseArray(hw), f"array_{lanes}", "array", work, 9, ARRAY=json.dumps(size))
+    passes(SynapseArray(hw), f"array_{lanes}", "array", work, 11, ARRAY=json.dumps(size))
 
 
 def vectors(small, pipeline, count=300):

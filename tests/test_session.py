@@ -89,7 +89,7 @@ def test_damaged_files_are_refused(design, tmp_path):
     with pytest.raises(el.FileError, match=r"is damaged: its program should be [0-9a-f]{8}, not [0-9a-f]{8}$"):
         el.load(tmp_path / "changed")
     chip = design.open()
-    with pytest.raises(el.FileError, match=r"must be a file of kind echolith-checkpoint-1, not 'echolith-design-1'$"):
+    with pytest.raises(el.FileError, match=r"must be a file of kind echolith-checkpoint-1, not 'echolith-design-2'$"):
         chip.restore(path)
 
 
