@@ -261,7 +261,7 @@ class _Walk:
             decode = max(decode, self.flight.quiet + 1)
         elif opcode in (Opcode.HALT, Opcode.NEXT) or (opcode == Opcode.GUARD and not word >> VARIANT & 1):
             decode = max(decode, self.flight.idle + 1)
-        elif opcode == Opcode.SET and self.hw.paired and word >> 24 & 15 == Setting.LENGTH:
+        elif opcode == Opcode.SET and self.hw.paired and word >> 24 & 15 != Setting.RATE:
             pass
         elif opcode == Opcode.SET or (opcode == Opcode.ROW and not self.hw.paired):
             decode = max(decode, self.flight.still + 1)

@@ -19,6 +19,7 @@ _ECHOES = (Context.ECHO_A, Context.ECHO_B)
 # made ready. Every FORWARD takes the region of row operands that the one before the last has left.
 _FILL = "."
 _ORDERS = ("FA OB . TB . FP OA . TA . FB TP", "FA OB . TB . FP OA TA . FB TP")
+_FIRST = ("FA OA FP . TA . FB TP", "FA OA . FP TA FB TP")  # the next pair's positions may come late in the first step
 _COPIES = {"P": Context.PAIR, "A": Context.ECHO_A, "B": Context.ECHO_B}
 _TURN: dict[int, int] = {Context.ECHO_A: 0, Context.PAIR: 1, Context.ECHO_B: 2}
 
@@ -47,12 +48,12 @@ def _region(step: int, context: int) -> int:
 class Paired(Phases):
     """Needs `Hardware.paired`, one coupling beside its drive, and no un-nudged copy."""
 
-    order = _ORDERS[0]
+    order = _ORDERS[0], _ORDERS[0]
 
     @property
-    def orders(self) -> tuple[str, ...]:
-        """Of the sweeps of a step."""
-        return _ORDERS if self.can_pair else ()
+    def orders(self) -> tuple[tuple[str, str], ...]:
+        """Of the sweeps of the first step, and of every other."""
+        return tuple((first, order) for order in _ORDERS for first in (order, *_FIRST)) if self.can_pair else ()
 
     @property
     def can_pair(self) -> bool:
@@ -148,9 +149,10 @@ class Paired(Phases):
 
     def _steps(self, rows: Rows, fills: list[Fill]) -> Iterator[tuple[int, ...]]:
         """Words of every step, in `order`; the second half of echo B's step is that of the step before."""
-        net, order = self._net(), self.order.split()
+        net = self._net()
         for step in range(rows.count + 1):
             found: list[int] = []
+            order = self.order[step > 0].split()
             for place, item in enumerate(order):
                 if item == _FILL:
                     # While echo B's outer products go on, the older pair's inputs of the step before are needed.

@@ -114,7 +114,8 @@ class Core(wiring.Component):
         """The sweep engine, what it tells the array, and what may start behind it."""
         s, e, a, b = self.sequencer, self.sweep, self.array, self.scoreboard
         decode_counts(m, self.hw, s, e)
-        twice, stride = int(self.hw.packed is not None), s.setting_stride if self.hw.overlap else s.setting_columns
+        twice = int(self.hw.packed is not None)
+        stride = self._held(m, Setting.STRIDE if self.hw.overlap else Setting.COLUMNS)
         if self.hw.paired:
             self.tiles = tiles = Tiles(m, self.hw, s, e)
             m.d.sync += e.base.eq(tiles.base)
@@ -149,7 +150,7 @@ class Core(wiring.Component):
             *([a.second.eq(e.inner_index[0])] if twice else []),
             a.coarse.eq(s.setting_rate[22:24]), a.update.eq(s.command.dest), a.region.eq(region(self.hw, s.command)),
             a.start.eq(s.starts[Opcode.FORWARD]),
-            *([] if self.hw.general else [a.last_lane.eq(s.setting_rows[TILE_ROWS:])]),
+            *([] if self.hw.general else [a.last_lane.eq(self._held(m, Setting.ROWS)[TILE_ROWS:])]),
             a.both.eq(self._both(s.command)),
         ]
 
@@ -190,6 +191,16 @@ class Core(wiring.Component):
             with m.Elif(e.again):
                 m.d.sync += offset.eq(offset + step)
         return found
+
+    def _held(self, m: Module, setting: Setting):
+        """As it was at the start of the sweep that goes over its addresses; others wait with theirs until it ends."""
+        now = self._setting(setting)
+        if not self.hw.paired:
+            return now
+        held = Signal.like(now, name=f"held_{setting.name.lower()}")
+        with m.If(self.sweep.start):
+            m.d.sync += held.eq(now)
+        return held
 
     def _setting(self, setting: Setting):
         return getattr(self.sequencer, f"setting_{setting.name.lower()}")
@@ -324,7 +335,7 @@ class Core(wiring.Component):
     def _inputs(self, m: Module, platform, write, host) -> None:
         """Buffers of inputs, beside the positions; an OUTER sweep comes to them behind its own columns."""
         s, w, bits = self.sequencer, self.window, self.units.bits
-        forward, columns = self._is(Opcode.FORWARD), s.setting_columns
+        forward, columns = self._is(Opcode.FORWARD), self._held(m, Setting.COLUMNS)
         self._from_inputs = s.command.source & (forward | (self._column() >= columns))
         index, place = self._column() - Mux(forward, 0, columns), w.host_index[1:1 + bits]
         self.inputs = [make_bank(platform, latency=fetched(self.hw), width=self.hw.width, depth=BUFFERS << bits)

@@ -205,11 +205,12 @@ class Sequencer(wiring.Component):
         return m
 
     def _needs(self, word):
-        """What a word that is no sweep waits for: idle, quiet, still. LENGTH is taken at the start of what has one."""
+        """What a word that is no sweep waits for: idle, quiet, still. With `Hardware.paired` all settings but RATE are
+        taken at the start of what needs them."""
         opcode, paired = word[28:], Const(int(self.hw.paired))
-        length = paired & (word[24:28] == Setting.LENGTH)
+        taken = paired & (word[24:28] != Setting.RATE)
         return Cat((opcode == Opcode.HALT) | ((opcode == Opcode.GUARD) & ~(paired & word[VARIANT])),
-                   opcode == Opcode.NEXT, ((opcode == Opcode.SET) & ~length) | ((opcode == Opcode.ROW) & ~paired))
+                   opcode == Opcode.NEXT, ((opcode == Opcode.SET) & ~taken) | ((opcode == Opcode.ROW) & ~paired))
 
     def _execute(self, m: Module, does, word):
         """What is not a sweep; returns whether it jumps."""
