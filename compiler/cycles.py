@@ -36,7 +36,7 @@ def _walk(word: int, s: list[int], hw: Hardware) -> int:
 
 def _rows(s: list[int], hw: Hardware) -> int:
     """Of a tile."""
-    return hw.lanes if hw.general else tile_rows(s[Setting.ROWS])
+    return tile_rows(s[Setting.ROWS]) if hw.paired else hw.lanes
 
 
 def _columns(word: int, s: list[int], hw: Hardware) -> int:

@@ -91,9 +91,9 @@ class Hardware:
         return self.overlap and not self.general
 
     def tile_rows(self, rows: int) -> int:
-        """Of a block: all its tiles have as many, so that the sums of none take longer to leave than they must; a last
-        row less or more of the last one. General hardware fills lanes."""
-        return self.lanes if self.general else -(-rows // -(-rows // self.lanes))
+        """Of a block. With `paired` all its tiles have as many, the last one a few less, so that the sums of none take
+        longer to leave than they must; else all lanes are filled."""
+        return -(-rows // -(-rows // self.lanes)) if self.paired else self.lanes
 
     @property
     def burst(self) -> bool:

@@ -18,7 +18,7 @@ __all__ = ["Phases", "moves"]
 class Phases(Assembler):
     """What every entry is made of."""
 
-    order = ""  # of the sweeps of a step, where there is a choice
+    order: tuple[str, str] = ("", "")  # of the sweeps of the first step and of others, where there is a choice
     counting = False  # whether un-nudged pairs accumulate gradients too
 
     def units(self, context: int, **options: bool) -> None:

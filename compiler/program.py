@@ -55,17 +55,17 @@ class _Echoes(PairedEvery, Updates):
 def build(schedule: Schedule) -> Program:
     """The entries, with the order of sweeps that takes the fewest cycles."""
     orders = (Counted if schedule.counted else _Echoes)(schedule).orders
-    found = [_program(schedule, order) for order in orders or (None,)]
+    found = [_program(schedule, order) for order in orders or (("", ""),)]
     return min(found, key=lambda p: cycles(p.words, p.entries["unchecked"], schedule.hardware, _PAIRS)
                if len(found) > 1 else 0)
 
 
-def _program(schedule: Schedule, order: tuple[str, str] | None) -> Program:
+def _program(schedule: Schedule, order: tuple[str, str]) -> Program:
     """Entries: ``predict``, ``echo`` (forward and back without nudges), and for learning ``learn`` (with the
     un-nudged copy), ``update``, ``clear`` and, where nothing but the check needs that copy, ``unchecked``, which
     learns the same without it."""
     asm = (Counted if schedule.counted else _Echoes)(schedule)
-    if order:
+    if any(order):
         asm.order = order
     with asm.entry("predict"), asm.loop(None):
         asm.forward(learn=False)

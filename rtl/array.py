@@ -35,8 +35,8 @@ class SynapseArray(wiring.Component):
     start : In(1)
         A FORWARD sweep begins with the next element.
     last_lane, last_leaving : In
-        Tiles of the block swept, and of that whose sums leave, end with this lane; but in general hardware, where they
-        end with the last one.
+        Tiles of the block swept, and of that whose sums leave, end with this lane; `Hardware.paired` only, as
+        ``drain_last``.
     both : In(1)
         The element is of a sweep whose sums leave two at a time, both slots of a lane.
     taken : Out(1)
@@ -47,7 +47,7 @@ class SynapseArray(wiring.Component):
         Sums of a forward sweep, one per cycle: slot a, slot b of lane 0, then of lane 1 ...; each is there in the cycle
         after its ``drain_next``. With ``both``, slot b's beside slot a's.
     drain_last : Out(1)
-        Beside ``drain_next``: a tile's last, where tiles may end early.
+        Beside ``drain_next``: a tile's last.
     y_valid, y_a, y_b : Out
         One column's sums of a transposed sweep.
     row_a, row_b : In
@@ -67,8 +67,8 @@ class SynapseArray(wiring.Component):
             "valid": In(1), "first": In(1), "last": In(1), "address": In(address), "tile": In(tile),
             "region": In(1), "start": In(1), "both": In(1), "taken": Out(1), "x_a": In(word), "x_b": In(word),
             **({"second": In(1)} if hw.packed else {}),
-            **({} if hw.general else {"last_lane": In(range(hw.lanes)), "last_leaving": In(range(hw.lanes)),
-                                      "drain_last": Out(1)}),
+            **({"last_lane": In(range(hw.lanes)), "last_leaving": In(range(hw.lanes)), "drain_last": Out(1)}
+               if hw.paired else {}),
             "drain_next": Out(1), "drain": Out(acc), "drain_b": Out(acc),
             "y_valid": Out(1), "y_a": Out(acc), "y_b": Out(acc),
             "row_a": In(row_write(hw)), "row_b": In(row_write(hw)),
@@ -118,8 +118,7 @@ class SynapseArray(wiring.Component):
         tile = Cat(self.tile, self.region) if self.hw.overlap else self.tile
         before = operands(self.hw) - 1
         given = {"x_a": self.x_a, "x_b": self.x_b, "row_a": self.row_a, "row_b": self.row_b}
-        ends = {} if self.hw.general else {
-            "last_lane": delay(m, self.last_lane, operands(self.hw) + 3, "last_lane")}
+        ends = {"last_lane": delay(m, self.last_lane, operands(self.hw) + 3, "last_lane")} if self.hw.paired else {}
         return ends | self._addresses(m) | (self._factors(m, stages) if self.hw.packed else given) | {
             "control": self._pair_control(m, stages) if self.hw.packed else self._control(m, stages),
             "host_data": data, "host_lane": self.host_lane, "host_w_en": self.host_w_en,
@@ -232,7 +231,7 @@ class SynapseArray(wiring.Component):
     def _group(self, m: Module, lanes: list, here: dict) -> None:
         for lane in lanes:
             chosen = Cat(here["host_lane"] == place for place in self._places(lane))
-            if self.hw.learn and not self.hw.general:
+            if self.hw.learn and self.hw.paired:
                 m.d.comb += lane.filled.eq(Cat(delay(m, here["last_lane"] >= place, 1 + odd, "filled")
                                                for odd, place in enumerate(self._places(lane))))
             m.d.comb += [getattr(lane, name).eq(value) for name, value in here.items()
@@ -268,8 +267,8 @@ class SynapseArray(wiring.Component):
         m.d.comb += self.taken.eq(_drains(element) & element[3])
         load, left = delay(m, _drains(element), 1, "load"), Signal(range(2 * self.hw.lanes))
         second, both = delay(m, self._second, self._far, "second"), delay(m, element[6], 1, "both")
-        low, last = self.hw.dropped, self.hw.lanes - 1 if self.hw.general else self.last_leaving
-        if not self.hw.general:
+        low, last = self.hw.dropped, self.last_leaving if self.hw.paired else self.hw.lanes - 1
+        if self.hw.paired:
             m.d.comb += self.drain_last.eq(left == 1)
         m.d.comb += [self.drain.eq(Mux(second, lanes[0].drain_b, lanes[0].drain_a) << low),
                      self.drain_b.eq(lanes[0].drain_b << low), self.drain_next.eq(load | (left != 0))]

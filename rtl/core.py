@@ -150,7 +150,7 @@ class Core(wiring.Component):
             *([a.second.eq(e.inner_index[0])] if twice else []),
             a.coarse.eq(s.setting_rate[22:24]), a.update.eq(s.command.dest), a.region.eq(region(self.hw, s.command)),
             a.start.eq(s.starts[Opcode.FORWARD]),
-            *([] if self.hw.general else [a.last_lane.eq(self._held(m, Setting.ROWS)[TILE_ROWS:])]),
+            *([a.last_lane.eq(self._held(m, Setting.ROWS)[TILE_ROWS:])] if self.hw.paired else []),
             a.both.eq(self._both(s.command)),
         ]
 
@@ -354,7 +354,7 @@ class Core(wiring.Component):
     def _commands(self, m: Module) -> None:
         """What the units behind the array work on: the sweep whose results reach them, and its settings."""
         s, r, u = self.sequencer, self.rows, self.units
-        mine = Cat(r.command, r.rows, *((r.drive, r.tile) if self.hw.general else (self.array.last_leaving,)))
+        mine = Cat(r.command, r.rows, *self._beside_rows())
         if not self.hw.overlap:
             m.d.comb += [mine.eq(self._given(s.opcode, s.command)), u.command.eq(s.command),
                          u.sweeping.eq(self._is(Opcode.TRANSPOSED)), r.start.eq(s.start), u.start.eq(s.start)]
@@ -401,10 +401,18 @@ class Core(wiring.Component):
     def _given(self, opcode, command):
         """What the row unit needs to know of a sweep."""
         s = self.sequencer
+        given = Cat(command, s.setting_rows[:len(self.rows.rows)])
+        if self.hw.paired:
+            return Cat(given, s.setting_rows[TILE_ROWS:])
         if not self.hw.general:
-            return Cat(command, s.setting_rows[:len(self.rows.rows)], s.setting_rows[TILE_ROWS:])
-        tile = Mux(opcode == Opcode.TRANSPOSED, s.setting_into, s.setting_tile)
-        return Cat(command, s.setting_rows, s.setting_drive, tile)
+            return given
+        return Cat(given, s.setting_drive, Mux(opcode == Opcode.TRANSPOSED, s.setting_into, s.setting_tile))
+
+    def _beside_rows(self) -> tuple:
+        """Where they go, beside the command and the rows."""
+        if self.hw.paired:
+            return (self.array.last_leaving,)
+        return (self.rows.drive, self.rows.tile) if self.hw.general else ()
 
     def _vectors(self, m: Module) -> None:
         """Neuron unit, row unit and array to each other; the vector parameters beside the unit path."""
@@ -412,7 +420,7 @@ class Core(wiring.Component):
         m.d.comb += [
             r.range.eq(w.range), r.gain.eq(w.gain),
             r.acc_next.eq(a.drain_next), r.acc.eq(a.drain), r.acc_b.eq(a.drain_b),
-            *([] if self.hw.general else [r.acc_last.eq(a.drain_last)]),
+            *([r.acc_last.eq(a.drain_last)] if self.hw.paired else []),
             a.row_a.eq(r.row_a), a.row_b.eq(r.row_b),
         ]
         y = a.y_valid, a.y_a, a.y_b

@@ -60,7 +60,7 @@ def _later(m: Module, hw: Hardware, value):
 
 def tile_rows(hw: Hardware, s: Sequencer):
     """Rows of each tile of the block that is set."""
-    return Const(hw.lanes) if hw.general else s.setting_rows[TILE_ROWS:] + 1
+    return s.setting_rows[TILE_ROWS:] + 1 if hw.paired else hw.lanes
 
 
 def _drained(hw: Hardware, s: Sequencer):
@@ -117,11 +117,11 @@ def decode_tail(m: Module, hw: Hardware, s: Sequencer, opcode, command, tail) ->
         with m.Case(Opcode.FORWARD):
             with m.Switch(command.dest):
                 value = ((Dest.VALUE, t.value),) if hw.general else ()
+                with m.Case(Dest.DRIVE):
+                    m.d.comb += tail.eq(_drive_tail(hw, tile_rows(hw, s)))
                 for dest, cycles in ((Dest.HIDDEN, t.hidden_taken), (Dest.COST, t.cost_taken), *value):
                     with m.Case(dest):
                         m.d.comb += tail.eq(cycles + leave)
-                with m.Case(Dest.DRIVE):
-                    m.d.comb += tail.eq(_drive_tail(hw, tile_rows(hw, s)))
         with m.Case(Opcode.TRANSPOSED):
             backlog = Mux(s.setting_tiles == 1, s.setting_columns - 1, 0) if hw.burst else 0
             nudges = command.dest[0] & ~command.spread

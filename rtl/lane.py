@@ -65,8 +65,8 @@ class Lane(wiring.Component):
     pa, pb : products, stage F + 2
     drain_a, drain_b, next_a, next_b : registered sums on their way out, and those of the next lane
     row_a, row_b : writes of operands
-    filled : this lane has a row of the block whose gradient is accumulated, beside `LaneControl.outer`; not in general
-        hardware, where all lanes' operands are written
+    filled : this lane has a row of the block whose gradient is accumulated, beside `LaneControl.outer`;
+        `Hardware.paired` only: else all lanes' operands are written
     alarm, large, clipped : a cycle behind `LaneControl.check` and ``apply``
     host_* : access while idle; a write happens one cycle after its enable, at the write address of that cycle
     """
@@ -83,7 +83,7 @@ class Lane(wiring.Component):
             "x_a": In(word), "x_b": In(word), "pa": Out(signed(2 * w)), "pb": Out(signed(2 * w)),
             "drain_a": Out(acc), "drain_b": Out(acc), "next_a": In(acc), "next_b": In(acc),
             "row_a": In(row_write(hw)), "row_b": In(row_write(hw)),
-            **({} if hw.general or not hw.learn else {"filled": In(1)}),
+            **({"filled": In(1)} if hw.paired and hw.learn else {}),
             "alarm": Out(1), "large": Out(1), "clipped": Out(1),
             "host_w_en": In(1), "host_g_en": In(1), "host_data": In(2 * w),
             "w_data": Out(2 * w), "g_data": Out(arith.gradient_width(w)),
@@ -149,7 +149,7 @@ class Lane(wiring.Component):
         word = gradients.r_data
         with m.If(c.mode == Mode.UPDATE):
             m.d.comb += [left[0].eq(word[w - 1:]), left[1].eq(word[:w - 1])]
-        filled = 1 if self.hw.general else self.filled
+        filled = self.filled if self.hw.paired else 1
         contrast, total = Signal(bits, reset_less=True), Signal(bits, reset_less=True)
         host_w, host_g = Signal(), Signal()
         m.d.sync += [contrast.eq((self.pa - self.pb)[:bits]), total.eq((word + contrast)[:bits]),

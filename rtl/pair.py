@@ -69,7 +69,7 @@ class Pair(wiring.Component):
             "high_a": Out(part), "high_b": Out(part), "low_a": Out(part), "low_b": Out(part),
             "drain_a": Out(acc), "drain_b": Out(acc), "next_a": In(acc), "next_b": In(acc),
             "row_a": In(row_write(hw)), "row_b": In(row_write(hw)),
-            **({} if hw.general or not hw.learn else {"filled": In(2)}),
+            **({"filled": In(2)} if hw.paired and hw.learn else {}),
             "alarm": Out(1), "large": Out(1), "clipped": Out(1),
             "host_w_en": In(2), "host_g_en": In(2), "host_data": In(2 * w),
             "words": Out(2 * (2 * w + arith.gradient_width(w))),
@@ -174,7 +174,7 @@ class Pair(wiring.Component):
         w, c, bits = self.hw.width, self.control, arith.gradient_width(self.hw.width)
         m.submodules.tail = tail = UpdateTail(width=w)
         contrast, total = Signal(bits, reset_less=True), Signal(bits, reset_less=True)
-        filled = Const(3) if self.hw.general else self.filled
+        filled = self.filled if self.hw.paired else Const(3)
         host_w, host_g, (pa, pb) = Signal(2), Signal(2), self._products
         words, masters = ([bank.r_data for bank in banks] for banks in (self._banks, self._weights))
         m.d.sync += [

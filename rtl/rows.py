@@ -33,8 +33,8 @@ class RowUnit(wiring.Component):
     command, rows : In
         Of the sweep whose sums come, from the cycle after ``start`` on.
     acc_next, acc, acc_b, acc_last : In
-        The array's drain; the last only where tiles may end early; `Hardware.paired`: sums of drives come with both
-        slots at a time.
+        The array's drain. `Hardware.paired`: sums of drives come with both slots at a time; the last of a tile is
+        told.
     start : In(1)
         Its sums begin.
     next : In(1)
@@ -69,7 +69,7 @@ class RowUnit(wiring.Component):
         w = signed(hw.width)
         self.row_bits = (hw.depths.rows - 1).bit_length()
         self.output_bits = max(1, (hw.depths.outputs - 1).bit_length())
-        even = {} if hw.general else {"acc_last": In(1)}
+        even = {"acc_last": In(1)} if hw.paired else {}
         general = {"tile": In((hw.depths.tiles - 1).bit_length()), "drive": In(self.row_bits), "mapped_valid": In(1),
                    "mapped": In(w), "value_valid": Out(1), "value": Out(w)}
         paired = {"first": In(self.row_bits + 1), "older_a": Out(EXPONENT_BITS), "older_b": Out(EXPONENT_BITS)}
@@ -99,7 +99,7 @@ class RowUnit(wiring.Component):
         # Drives and targets are read in the cycle before the sum comes; behind an output register, the sum waits too.
         wait = fetched(self.hw)
         now = Cat(self.acc_next, self.acc_next & (row < self.rows))
-        if not self.hw.general:
+        if self.hw.paired:
             now = Cat(now, self.acc_last)
         now = delay(m, now, wait, "now")
         self._acc, self._commands = delay(m, self.acc, wait - 1, "acc"), [self.command]
@@ -316,7 +316,7 @@ class RowUnit(wiring.Component):
             first = first | region(self.hw, self._command(m, stage - 1)) << len(tile) - 1
         if self.hw.general:
             start = delay(m, start, 1, "begin")
-        ends = lane == self.hw.lanes - 1 if self.hw.general else at[2]  # of a tile
+        ends = at[2] if self.hw.paired else lane == self.hw.lanes - 1  # of a tile
         before = delay(m, other_on, 1, "other_on") if self.hw.paired and self.hw.learn and self.hw.cost else other_on
         with m.If(start):
             m.d.sync += [slot.eq(0), lane.eq(0), tile.eq(first)]

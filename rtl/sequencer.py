@@ -29,7 +29,7 @@ def setting_bits(hw: Hardware) -> dict[Setting, int]:
     bits = {name: (count - 1).bit_length() + 1 for name, count in
             (("weights", d.weights), ("units", d.units), ("tiles", d.tiles), ("rows", d.rows))}
     sizes = {Setting.BASE: bits["weights"], Setting.COLUMNS: bits["units"], Setting.TILES: bits["tiles"],
-             Setting.ROWS: bits["rows"] if hw.general else TILE_ROWS + (hw.lanes - 1).bit_length(),
+             Setting.ROWS: TILE_ROWS + (hw.lanes - 1).bit_length() if hw.paired else bits["rows"],
              Setting.LENGTH: max(bits["weights"], bits["units"]), Setting.RATE: 24}
     if hw.overlap:
         sizes[Setting.STRIDE] = bits["weights"]

@@ -54,9 +54,10 @@ class Array:
         dut.rst.value = 0
 
     def fill(self, rows):
-        """Tiles have so many rows."""
-        self.rows = rows
-        self.dut.last_lane.value = self.dut.last_leaving.value = rows - 1
+        """Tiles have so many rows, where they may have less than there are lanes."""
+        self.rows = self.lanes
+        if hasattr(self.dut, "last_lane"):
+            self.rows, self.dut.last_lane.value, self.dut.last_leaving.value = rows, rows - 1, rows - 1
 
     async def store(self, words, strobe):
         """(lanes, tiles, columns) words to the weights (``host_w_en``) or gradients (``host_g_en``)."""
