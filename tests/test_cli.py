@@ -291,5 +291,5 @@ def test_a_simulated_chip_is_served_as_a_serial_port(model, tmp_path):
                 assert np.array_equal(chip.predict(x), twin.predict(x))
         finally:
             process.send_signal(signal.SIGINT)
-            _, stderr = process.communicate(timeout=20)
+            _, stderr = process.communicate(timeout=60)
         assert process.returncode == 130 and "Traceback" not in stderr
