@@ -256,6 +256,11 @@ class Session:
         RangeError
             A state wrapped, the echo did not return or a gradient word is about to wrap: the batch is discarded, the
             weights are those before it.
+
+        Warns
+        -----
+        UserWarning
+            What was learned leaves the words that the design was compiled for; see `host.clipping`.
         """
         self._learns()
         refused = unlearnable(self.design.derived, self.design.held, self.design.learned)
