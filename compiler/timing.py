@@ -12,7 +12,7 @@ from echolith.compiler.pipeline import latency
 
 __all__ = [
     "BURST", "GROUP", "LEADING", "Tails", "broadcast", "costed_stage", "drained", "fetched", "handed",
-    "host_read", "operand_stage", "operands", "picked", "reuse", "scaled", "second_column", "summed", "tails",
+    "host_read", "lined", "operand_stage", "operands", "picked", "reuse", "scaled", "second_column", "summed", "tails",
     "tree_levels", "updated",
 ]
 
@@ -59,9 +59,14 @@ def fetched(hw: Hardware) -> int:
     return 1 + hw.overlap
 
 
+def lined(hw: Hardware) -> int:
+    """Stage of a line of samples: its address has a register too where latency is hidden, for the memory is wide."""
+    return fetched(hw) + hw.overlap
+
+
 def picked(hw: Hardware) -> int:
     """Cycles from a sample's word being asked for until it is read and picked out of its line."""
-    return fetched(hw) + hw.overlap
+    return lined(hw) + hw.overlap
 
 
 def operands(hw: Hardware) -> int:

@@ -5,7 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
-from echolith.compiler.timing import fetched, picked
+from echolith.compiler.timing import fetched, lined, picked
 from echolith.rtl.command import Command, older
 from echolith.rtl.fetch import Fetch
 from echolith.rtl.memory import make_bank
@@ -60,7 +60,7 @@ class Feed(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.data = data = SampleMemory(
-            line=self.hw.data_width, depth=self.hw.depths.data, latency=fetched(self.hw))
+            line=self.hw.data_width, depth=self.hw.depths.data, latency=lined(self.hw))
         m.submodules.fetch = fetch = Fetch(self.hw, offset_bits=self.offset_bits)
         wiring.connect(m, fetch.port, data.port)
         m.submodules.words = words = Words(self.index_bits)

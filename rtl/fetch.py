@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.formats import field
-from echolith.compiler.timing import fetched
+from echolith.compiler.timing import lined
 from echolith.rtl.pipeline import delay
 from echolith.rtl.samples import SamplePort
 
@@ -100,7 +100,7 @@ class Fetch(wiring.Component):
             with m.Elif(self.taken):
                 m.d.sync += place.eq(place + step)
         words, ends = (self.inputs, self.targets), [place[grain:self._low] for grain in self._grains]
-        late, top = fetched(self.hw) - 1, self._low
+        late, far, top = lined(self.hw) - 1, int(self.hw.overlap), self._low
         found = Mux(self.streaming, delay(m, self.pushed.payload, late, "pushed"), lines.payload)
         there = delay(m, place, late, "place")
         for index, kind in enumerate(sorted(range(2), key=lambda k: -fields[k])):  # the narrower out of the wider
@@ -109,8 +109,8 @@ class Fetch(wiring.Component):
                 begin = Cat(Const(0, (fields[kind] - 1).bit_length()), number)
                 found = found.bit_select(begin, fields[kind])
             top = self._grains[kind]
-            m.d.comb += words[kind].eq(delay(m, found, 1 + late * (1 - index), "word")[:len(words[kind])])
-            found, there = delay(m, found, late, "field"), delay(m, there, late, "place_later")
+            m.d.comb += words[kind].eq(delay(m, found, 1 + far * (1 - index), "word")[:len(words[kind])])
+            found, there = delay(m, found, far, "field"), delay(m, there, far, "place_later")
         full = [end.all() if len(end) else Const(1) for end in ends]
         done, empty = Signal(), Mux(self.target, full[1], full[0])
         m.d.comb += [

@@ -9,6 +9,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.rtl.memory import make_bank
+from echolith.rtl.pipeline import delay
 
 __all__ = ["SampleMemory", "SamplePort"]
 
@@ -19,7 +20,7 @@ class SamplePort(wiring.Signature):
     Members
     -------
     request : Out, stream of addresses
-    lines : In, stream of lines; the payload comes `timing.fetched` - 1 cycles later
+    lines : In, stream of lines; the payload comes `timing.lined` - 1 cycles later
     drop : Out(1)
         Strobe, without a request: what has been asked for is not wanted any more, no line of it may come.
     """
@@ -30,8 +31,8 @@ class SamplePort(wiring.Signature):
 
 
 class SampleMemory(wiring.Component):
-    """``depth`` lines in block memory: a line a cycle, one cycle after its request, which must not come before the line
-    asked for last is taken, in the same cycle at the earliest.
+    """``depth`` lines in block memory: a line a cycle, told one cycle after its request, which must not come before the
+    line asked for last is taken, in the same cycle at the earliest.
 
     Members
     -------
@@ -46,11 +47,14 @@ class SampleMemory(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.words = words = make_bank(platform, latency=self.latency, width=self.line, depth=self.depth)
+        m.submodules.words = words = make_bank(
+            platform, latency=min(self.latency, 2), width=self.line, depth=self.depth)
         request, lines = self.port.request, self.port.lines
+        early = max(self.latency - 2, 0)  # registers from the request to the memory's enables, which are far apart
         m.d.comb += [
             request.ready.eq(1),
-            words.r_addr.eq(request.payload), words.r_en.eq(request.valid), lines.payload.eq(words.r_data),
+            words.r_addr.eq(delay(m, request.payload, early, "address")),
+            words.r_en.eq(delay(m, request.valid, early, "asked")), lines.payload.eq(words.r_data),
             words.w_addr.eq(self.w_addr), words.w_data.eq(self.w_data), words.w_en.eq(self.w_en),
         ]
         with m.If(request.valid):
