@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Design, Hardware
-from echolith.compiler.isa import BUFFERS, TILE_ROWS, Context, Dest, Opcode, Setting, UpdateMode
+from echolith.compiler.isa import TILE_ROWS, Context, Dest, Opcode, Setting, UpdateMode
 from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.registers import Bank as BankId
 from echolith.compiler.timing import fetched, host_read, tails
@@ -17,12 +17,16 @@ from echolith.rtl.burst import Burst
 from echolith.rtl.command import buffer, older, region
 from echolith.rtl.decode import Tiles, decode_counts, decode_mode, decode_tail, forward_room
 from echolith.rtl.feed import Feed
-from echolith.rtl.memory import Bank, make_bank
+from echolith.rtl.flags import Flags
+from echolith.rtl.inputs import InputBuffers
+from echolith.rtl.launched import Launched
 from echolith.rtl.pipeline import delay, one_of
+from echolith.rtl.results import Results
 from echolith.rtl.rows import RowUnit
 from echolith.rtl.scale import EXPONENT_BITS
 from echolith.rtl.scoreboard import Scoreboard
 from echolith.rtl.sequencer import Sequencer
+from echolith.rtl.state import State
 from echolith.rtl.sweep import Sweep
 from echolith.rtl.ticks import Ticks
 from echolith.rtl.units import UnitPath, mass
@@ -84,10 +88,9 @@ class Core(wiring.Component):
         self._samples(m)
         if hw.general:
             self._offsets(m)
-        self._state(m, platform)
+        self._state(m)
         self._commands(m)
         self._vectors(m)
-        self._results(m, platform)
         self._flags(m)
         self._host(m)
         return m
@@ -250,22 +253,40 @@ class Core(wiring.Component):
             with m.If(f.masked_en[index]):
                 m.d.sync += self.rows.masked[index].eq(f.masked)
 
-    def _state(self, m: Module, platform) -> None:
-        """Positions (and inputs), momenta; the array reads both slots, the neuron unit moves one element a cycle."""
-        hw, s, e, u, w = self.hw, self.sequencer, self.sweep, self.units, self.window
-        bits = u.bits
-        def make(contexts: int) -> Bank:
-            return make_bank(platform, latency=fetched(hw), width=hw.width, depth=contexts << bits)
+    def _state(self, m: Module) -> None:
+        """Positions and momenta, between the neuron unit, the array, the feed and the host."""
+        hw, s, u, w = self.hw, self.sequencer, self.units, self.window
+        m.submodules.state = self.state = x = State(hw, bits=u.bits, index_bits=len(w.host_index))
+        input_write = self.feed.found[0] & ~self.feed.fetch.target
+        host, context = self._banks[BankId.POSITIONS], w.host_index[1 + u.bits:4 + u.bits]
+        self.host_word = Signal(signed(2 * hw.width))
+        m.d.comb += self.host_word.eq(Mux(w.host_en, w.host_data, 0))
+        if hw.paired:
+            self._inputs(m, input_write, host & (context >= Context.INPUT))
+            host, input_write = host & (context < Context.INPUT), 0
+        self._operands(m)
+        moved, place, word = Cat(u.q_w_en & (u.q_w_slot == slot) for slot in range(2)), u.q_w_addr, u.q_w_data
+        if hw.general:
+            v = self.values
+            moved, place, word = moved | v.w_en, Mux(v.w_en.any(), v.w_addr, place), word | v.w_data
+        fed = self.feed.found[2:2 + u.bits] | Context.INPUT << u.bits
+        m.d.comb += [
+            x.busy.eq(s.busy), x.q_r_addr.eq(u.q_r_addr), x.q_r_en.eq(u.q_r_en), x.p_r_addr.eq(u.p_r_addr),
+            x.q_w_en.eq(moved | Cat(input_write & (self.feed.found[1] == slot) for slot in range(2))),
+            x.q_w_addr.eq(Mux(input_write, fed, place)),
+            # Only one of them is not zero.
+            x.q_w_data.eq(word | Mux(input_write, self.feed.inputs << hw.input_shift, 0)),
+            x.p_w_en.eq(u.p_w_en), x.p_w_addr.eq(u.p_w_addr), x.p_w_data.eq(u.p_w_data),
+            x.host_index.eq(w.host_index), x.host_word.eq(self.host_word), x.host_q_en.eq(w.host_w_en & host),
+            x.host_p_en.eq(w.host_w_en & self._banks[BankId.MOMENTA]),
+            u.q_a.eq(x.q_a), u.q_b.eq(x.q_b), u.p.eq(x.p),
+        ]
 
-        q = [make(4) for _ in range(2)]
-        m.submodules.q_a, m.submodules.q_b = x = q
-        if hw.overlap:
-            x = [make(4) for _ in range(2)]
-            m.submodules.x_a, m.submodules.x_b = x
-        m.submodules.p = p = make(8)
-        self.q, self.p = q, p
-        column = Mux(self._is(Opcode.TRANSPOSED), e.outer_index, self._column())[:bits]
-        column = self._moved(column, Setting.SOURCE)[:bits]
+    def _operands(self, m: Module) -> None:
+        """What the array multiplies by: words of the state or of the inputs, or the rate."""
+        hw, s, e, u, x = self.hw, self.sequencer, self.sweep, self.units, self.state
+        column = Mux(self._is(Opcode.TRANSPOSED), e.outer_index, self._column())[:u.bits]
+        column = self._moved(column, Setting.SOURCE)[:u.bits]
         if hw.repeat and hw.depths.index:
             first = self._offset[Setting.FIRST]
             m.d.comb += [
@@ -273,83 +294,44 @@ class Core(wiring.Component):
                 u.column.eq(Mux(e.again, first + s.setting_columns, first) + e.next_index),
             ]
             column = Mux(s.command.gather, u.column_place, column)
-        place_of = Mux(s.command.source, Context.INPUT, s.command.context)
-        swept = self._is(Opcode.FORWARD) | self._is(Opcode.OUTER)
-        input_write = self.feed.found[0] & ~self.feed.fetch.target
-        host = self._banks[BankId.POSITIONS]
-        self.host_word = Signal(signed(2 * hw.width))
-        m.d.comb += self.host_word.eq(Mux(w.host_en, w.host_data, 0))
-        if hw.paired:
-            context = w.host_index[1 + bits:4 + bits]
-            place_of = s.command.context
-            self._inputs(m, platform, input_write, host & (context >= Context.INPUT))
-            host, input_write = host & (context < Context.INPUT), 0
-        for slot in range(2):
-            moved, place, word = u.q_w_en & (u.q_w_slot == slot), u.q_w_addr, u.q_w_data
-            if hw.general:
-                v = self.values
-                moved, place, word = moved | v.w_en[slot], Mux(v.w_en.any(), v.w_addr, place), word | v.w_data
-            write = Mux(s.busy, moved | (input_write & (self.feed.found[1] == slot)),
-                        w.host_w_en & host & (w.host_index[0] == slot))
-            if hw.overlap:  # the neuron unit reads at the same time
-                m.d.comb += [x[slot].r_addr.eq(Cat(column, place_of)), x[slot].r_en.eq(1),
-                             x[slot].w_en.eq(q[slot].w_en), x[slot].w_addr.eq(q[slot].w_addr),
-                             x[slot].w_data.eq(q[slot].w_data)]
-                swept = 0
-            m.d.comb += [
-                q[slot].r_addr.eq(Mux(s.busy, Mux(swept, Cat(column, place_of), u.q_r_addr), w.host_index[1:])),
-                q[slot].r_en.eq(~s.busy | swept | u.q_r_en),
-                q[slot].w_en.eq(write),
-                q[slot].w_addr.eq(Mux(s.busy, Mux(input_write, self.feed.found[2:2 + bits] | Context.INPUT << bits,
-                                                  place), w.host_index[1:])),
-                # Only one of them is not zero.
-                q[slot].w_data.eq(word | Mux(input_write, self.feed.inputs << hw.input_shift, 0) | self.host_word),
-            ]
+        context = s.command.context if hw.paired else Mux(s.command.source, Context.INPUT, s.command.context)
+        m.d.comb += [x.x_addr.eq(Cat(column, context)),
+                     x.swept.eq(self._is(Opcode.FORWARD) | self._is(Opcode.OUTER))]
         source = self._from_inputs if hw.paired else s.command.source
         sample = [Mux(source, s.command.context == 2, 0), Mux(source & (s.command.context == 1), 0, 1)]
-        chosen = [delay(m, x, fetched(hw), "source") for x in sample]
+        chosen = [delay(m, second, fetched(hw), "source") for second in sample]
         source = delay(m, source, fetched(hw), "from_inputs")
         mantissa = s.setting_rate[:hw.width].as_signed()
         for slot, operand in enumerate((self.array.x_a, self.array.x_b)):
-            word = Mux(chosen[slot], x[1].r_data, x[0].r_data).as_signed()
+            word = Mux(chosen[slot], x.x_b, x.x_a)
             if hw.paired:
-                fed = Mux(chosen[slot], self.inputs[1].r_data, self.inputs[0].r_data)
-                word = Mux(source, fed, x[slot].r_data).as_signed()
+                fed = Mux(chosen[slot], self.inputs.r_b, self.inputs.r_a).as_signed()
+                word = Mux(source, fed, (x.x_a, x.x_b)[slot])
             rate = mantissa
             if hw.shrinks and slot == 0:  # a weight has no upper half
                 rate = Mux(s.command.dest == UpdateMode.SHRINK, 0, mantissa)
             m.d.comb += operand.eq(Mux(self._is(Opcode.UPDATE), rate, word))
-        m.d.comb += [
-            p.r_addr.eq(Mux(s.busy, u.p_r_addr, w.host_index)), p.r_en.eq(1), u.p.eq(p.r_data.as_signed()),
-            p.w_addr.eq(Mux(s.busy, u.p_w_addr, w.host_index)),
-            p.w_en.eq(Mux(s.busy, u.p_w_en, w.host_w_en & self._banks[BankId.MOMENTA])),
-            p.w_data.eq(Mux(s.busy, u.p_w_data, self.host_word)),
-            u.q_a.eq(q[0].r_data.as_signed()), u.q_b.eq(q[1].r_data.as_signed()),
-        ]
 
     def _column(self):
         """Of FORWARD and OUTER; packed products stay at one for both lanes of a pair in OUTER."""
         index = self.sweep.inner_index
         return Mux(self._is(Opcode.OUTER), index >> 1, index) if self.hw.packed else index
 
-    def _inputs(self, m: Module, platform, write, host) -> None:
+    def _inputs(self, m: Module, write, host) -> None:
         """Buffers of inputs, beside the positions; an OUTER sweep comes to them behind its own columns."""
         s, w, bits = self.sequencer, self.window, self.units.bits
         forward, columns = self._is(Opcode.FORWARD), self._held(m, Setting.COLUMNS)
         self._from_inputs = s.command.source & (forward | (self._column() >= columns))
         index, place = self._column() - Mux(forward, 0, columns), w.host_index[1:1 + bits]
-        self.inputs = [make_bank(platform, latency=fetched(self.hw), width=self.hw.width, depth=BUFFERS << bits)
-                       for _ in range(2)]
-        m.submodules.u_a, m.submodules.u_b = self.inputs
-        for slot, bank in enumerate(self.inputs):
-            m.d.comb += [
-                bank.r_addr.eq(Cat(index[:bits], buffer(s.command))), bank.r_en.eq(1),
-                bank.w_en.eq(Mux(s.busy, write & (self.feed.found[1] == slot),
-                                 w.host_w_en & host & (w.host_index[0] == slot))),
-                bank.w_addr.eq(Mux(s.busy, Cat(self.feed.found[2:2 + bits], buffer(self.feed.fetch)),
-                                   Cat(place, (w.host_index[1 + bits:3 + bits] + 1)[:2]))),
-                bank.w_data.eq(Mux(s.busy, self.feed.inputs << self.hw.input_shift, self.host_word)),
-            ]
+        m.submodules.inputs = self.inputs = x = InputBuffers(self.hw, bits=bits)
+        m.d.comb += [
+            x.busy.eq(s.busy), x.r_addr.eq(Cat(index[:bits], buffer(s.command))),
+            x.w_en.eq(write), x.w_slot.eq(self.feed.found[1]),
+            x.w_addr.eq(Cat(self.feed.found[2:2 + bits], buffer(self.feed.fetch))),
+            x.w_data.eq(self.feed.inputs << self.hw.input_shift),
+            x.host_w_en.eq(w.host_w_en & host), x.host_slot.eq(w.host_index[0]),
+            x.host_addr.eq(Cat(place, (w.host_index[1 + bits:3 + bits] + 1)[:2])), x.host_data.eq(self.host_word),
+        ]
 
     def _commands(self, m: Module) -> None:
         """What the units behind the array work on: the sweep whose results reach them, and its settings."""
@@ -369,34 +351,20 @@ class Core(wiring.Component):
         launched, begins = s.starts[Opcode.FORWARD], s.start & moves
         if self.hw.paired:  # the word still stands there
             launched, begins = delay(m, launched, 1, "launched"), delay(m, begins, 1, "begins")
-        launched = self._launched(m, launched, given)
-        m.d.comb += [mine.eq(working), r.start.eq(self.array.taken | directly), u.start.eq(begins)]
+            given = Cat(given, self.tiles.first)
+        m.submodules.launched = oldest = Launched(len(given), two=self.hw.paired)
+        m.d.comb += [
+            oldest.start.eq(launched), oldest.i.eq(given), oldest.taken.eq(self.array.taken),
+            mine.eq(working), r.start.eq(self.array.taken | directly), u.start.eq(begins),
+        ]
+        if self.hw.paired:
+            m.d.comb += r.first.eq(oldest.o[-len(r.first):])
         with m.If(self.array.taken):
-            m.d.sync += working.eq(launched)
+            m.d.sync += working.eq(oldest.o)
         with m.Elif(directly):
             m.d.sync += working.eq(given)
         with m.If(u.start):
             m.d.sync += [u.command.eq(s.next_command), u.sweeping.eq(sweeping)]
-
-    def _launched(self, m: Module, start, given):
-        """What the row unit needs to know of the sweep whose sums come next: one more may be under way behind it."""
-        first, taken = Signal(len(given), name="launched"), self.array.taken
-        if not self.hw.paired:
-            with m.If(start):
-                m.d.sync += first.eq(given)
-            return first
-        given = Cat(given, self.tiles.first)
-        first, second, count = Signal(len(given), name="launched"), Signal(len(given)), Signal(2)
-        m.d.sync += count.eq(count + start - taken)
-        with m.If(taken):
-            m.d.sync += first.eq(second)
-        with m.If(start):
-            with m.If(count == taken):
-                m.d.sync += first.eq(given)
-            with m.Else():
-                m.d.sync += second.eq(given)
-        m.d.comb += self.rows.first.eq(first[-len(self.tiles.first):])
-        return first
 
     def _given(self, opcode, command):
         """What the row unit needs to know of a sweep."""
@@ -466,48 +434,25 @@ class Core(wiring.Component):
                                f"exponent_{sample}"))
         return found
 
-    def _results(self, m: Module, platform) -> None:
-        hw, r, u, w = self.hw, self.rows, self.units, self.window
-        m.submodules.results = self.results = bank = make_bank(
-            platform, latency=fetched(hw), width=hw.width, depth=hw.depths.results)
-        place, valid = Signal(range(hw.depths.results + 1)), delay(m, r.result_valid | u.emit_valid, 1, "result_valid")
-        with m.If(w.go):
-            m.d.sync += place.eq(w.into if hw.overlap else 0)
-        with m.Elif(bank.w_en):
-            m.d.sync += place.eq(place + 1)
-        m.d.comb += [
-            bank.w_en.eq(valid & (place < hw.depths.results)), bank.w_addr.eq(place),
-            bank.w_data.eq(delay(m, Mux(u.emit_valid, u.emit, r.result), 1, "result")),
-            bank.r_addr.eq(w.host_index), bank.r_en.eq(1),
-        ]
-
     def _flags(self, m: Module) -> None:
-        """Sticky flags and counters of a run, cleared by go."""
-        hw, w, s, u, a = self.hw, self.window, self.sequencer, self.units, self.array
-        alarm = a.alarm | Cat(bank.alarm for bank in self.vectors).any()
-        words = hw.lanes * hw.depths.weights + len(hw.vectors) * hw.depths.units
-        response, leading = Signal(hw.width), Signal(hw.width)
-        saturated = Signal(range(words + 1))  # every word is clipped once at most
-        waiting = self.feed.waiting
-        m.d.comb += [w.status.eq(Cat(s.busy | w.go, waiting)), w.response.eq(response),
-                     w.leading.eq(leading), w.saturated.eq(saturated)]
-        with m.If(w.go):
-            m.d.sync += [response.eq(0), leading.eq(0), w.cycles.eq(0), w.stalls.eq(0), saturated.eq(0)]
-        with m.Elif(s.busy):
-            m.d.sync += [
-                response.eq(response | delay(m, u.response, int(hw.overlap), "response")),
-                leading.eq(leading | delay(m, self.rows.leading, int(hw.overlap), "leading")),
-                w.cycles.eq(w.cycles + 1), w.stalls.eq(w.stalls + waiting),
-                saturated.eq(saturated + a.clipped + sum(bank.clipped for bank in self.vectors)),
-            ]
-        large = a.large | Cat(bank.large for bank in self.vectors).any()
-        for flag, raised in ((Flag.WRAPPED, u.wrapped), (Flag.ECHO, u.moved), (Flag.GRADIENT, alarm),
-                             (Flag.LARGE, large)):
-            late = delay(m, raised, 1, flag.name.lower())
-            with m.If(w.go):
-                m.d.sync += w.flags[flag].eq(0)
-            with m.Elif(late):
-                m.d.sync += w.flags[flag].eq(1)
+        """Outputs, and what a run leaves in the registers."""
+        w, s, u, a, r = self.window, self.sequencer, self.units, self.array, self.rows
+        m.submodules.results = self.results = results = Results(self.hw, index_bits=len(w.host_index))
+        m.submodules.flags = flags = Flags(self.hw)
+        alarm, large = (getattr(a, name) | Cat(getattr(bank, name) for bank in self.vectors).any()
+                        for name in ("alarm", "large"))
+        raised = {Flag.WRAPPED: u.wrapped, Flag.ECHO: u.moved, Flag.GRADIENT: alarm, Flag.LARGE: large}
+        m.d.comb += [
+            results.go.eq(w.go), results.into.eq(w.into), results.r_addr.eq(w.host_index),
+            results.costed_valid.eq(r.result_valid), results.costed.eq(r.result),
+            results.emitted_valid.eq(u.emit_valid), results.emitted.eq(u.emit),
+            flags.go.eq(w.go), flags.busy.eq(s.busy), flags.raised.eq(Cat(raised[flag] for flag in Flag)),
+            flags.response_word.eq(u.response), flags.leading_word.eq(r.leading),
+            flags.clipped.eq(a.clipped + sum(bank.clipped for bank in self.vectors)),
+            flags.waiting.eq(self.feed.waiting), w.status.eq(Cat(s.busy | w.go, self.feed.waiting)),
+            *(getattr(w, name).eq(getattr(flags, name))
+              for name in ("flags", "response", "leading", "saturated", "cycles", "stalls")),
+        ]
 
     def _host(self, m: Module) -> None:
         """Memory banks behind the window, while idle; order, data and results at any time. Program, tables, order and
@@ -536,8 +481,8 @@ class Core(wiring.Component):
         ]
         read = {BankId.WEIGHTS: a.host_w_data, BankId.GRADIENTS: a.host_g_data,
                 BankId.RESULTS: self.results.r_data,
-                BankId.POSITIONS: Mux(w.host_index[0], self.q[1].r_data, self.q[0].r_data),
-                BankId.MOMENTA: self.p.r_data}
+                BankId.POSITIONS: Mux(w.host_index[0], self.state.q_b, self.state.q_a),
+                BankId.MOMENTA: self.state.p}
         for bank, port in ((BankId.VECTORS, "host_w_data"), (BankId.VECTOR_GRADIENTS, "host_g_data")):
             if self.vectors:
                 found = Array([getattr(vector, port) for vector in self.vectors])[w.host_index >> u.bits]
