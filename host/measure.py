@@ -83,8 +83,8 @@ class Measurement:
         return {name: np.sum([part[name] for part in (first, *rest)], axis=0) / len(x) for name in first}
 
     def at(self, x: np.ndarray, y: np.ndarray, weaker: int) -> Gradient:
-        """Mean gradient of a few data words from one nudge, 2^-weaker of the usual; empty if a state wraps. Settings
-        are restored."""
+        """Mean gradient of a few data words from one nudge, 2^-weaker of the usual; empty as `_at`. Settings are
+        restored."""
         x, y = self._entries(x, y)
         settings = self.ranging.text()
         try:
@@ -101,10 +101,11 @@ class Measurement:
     def _best(self, parts: list[_Part]) -> tuple[int, np.ndarray, Gradient]:
         """Halvings of the usual nudge and weights at which the estimate agrees best with the next weaker one's, and
         it."""
-        found = {w: self._at(w, parts) for w in range(_MOST + 1)}
-        apart = {0: _agreement(found, 0, _KINDS[0])}
+        found = self._some(parts)
+        start = min(found)
+        apart = {start: _agreement(found, start, _KINDS[0])} if len(found) > _MOST else {start: 0.0}
         for direction in (-1, 1):  # stronger first: where that helps, rounding is what hurts
-            weaker = direction
+            weaker = start + direction
             farthest = _FARTHEST if direction > 0 or not self.design.backs else _STRONGER
             while min(apart.values()) > _AGREE and abs(weaker) <= farthest:
                 new = weaker if direction < 0 else weaker + _MOST
@@ -118,11 +119,22 @@ class Measurement:
                 weaker += direction
         best = min(apart, key=apart.__getitem__)
         found = {w: g for w, g in found.items() if w >= best}  # no less linear: at a bend neighbours agree
-        weaker, kind = _closest(found)
-        if _agreement(found, weaker, kind) > _DISAGREE and self.design.hardware.packed is None:
+        weaker, kind, disagreement = _closest(found)
+        if disagreement > _DISAGREE and self.design.hardware.packed is None:
             found = self._averaged(found, parts)
-            weaker, kind = _closest(found)
+            weaker, kind, _ = _closest(found)
         return weaker, kind, _extrapolated(found, weaker, kind)
+
+    def _some(self, parts: list[_Part]) -> dict[int, Gradient]:
+        """The usual nudge and weaker ones; as many stronger ones instead as these are too few."""
+        found = {}
+        for weaker in range(_MOST + 1):
+            if not (gradient := self._at(weaker, parts)):
+                break
+            found[weaker] = gradient
+        while len(found) <= _MOST and (gradient := self._at(min(found) - 1, parts, True)):
+            found[min(found) - 1] = gradient
+        return found
 
     def _averaged(self, found: dict[int, Gradient], parts: list[_Part]) -> dict[int, Gradient]:
         """The mean with neighbouring weights' gradients, as far as no state leaves its range; weights are put back."""
@@ -138,17 +150,20 @@ class Measurement:
                 for w, gradients in sums.items()}
 
     def _estimate(self, weaker: int, kind: np.ndarray, parts: list[_Part]) -> Gradient:
-        """From this nudge and weaker ones, or from the first at which no state leaves its range."""
-        strongest = self._at(weaker, parts, weaker < 0)
-        if not strongest:
-            return self._estimate(weaker + 1, kind, parts)
-        found = {w: self._at(w, parts) for w in range(weaker + 1, weaker + len(kind))}
-        return _extrapolated({weaker: strongest, **found}, weaker, kind)
+        """From this nudge and weaker ones, as far as there are such; if not even this, from the next to the usual."""
+        found = {}
+        for w in range(weaker, weaker + len(kind)):
+            if not (gradient := self._at(w, parts, w < 0)):
+                break
+            found[w] = gradient
+        if not found:
+            return self._estimate(weaker + (1 if weaker < 0 else -1), kind, parts)
+        return _extrapolated(found, weaker, kind if len(found) == len(kind) else _weights(len(found), 0))
 
     def _at(self, weaker: int, parts: list[_Part], daring: bool = False) -> Gradient:
         """Summed gradient with a nudge 2^-weaker of the usual.
 
-        A ``daring`` nudge may drive a state out of its range: then the result is empty."""
+        Empty if a sample's nudge cannot be so weak, or if a ``daring`` one drives a state out of its range."""
         sums = [self._one(weaker, part, daring) for part in parts]
         return {name: np.sum([g[name] for g in sums], axis=0) for name in sums[0]} if all(sums) else {}
 
@@ -172,6 +187,8 @@ class Measurement:
             words = self.device.read_gradients()
             if not self.ranging.settle(run, words, response):
                 break
+        if weaker > 0 and self.ranging.least(run):
+            return {}
         part.response = self.device.response if response is None else part.response
         if self.ranging.crowded(words):
             raise RangeError("gradient words wrap even for few samples: calibrate with data like these")
@@ -184,12 +201,14 @@ def _extrapolated(found: dict[int, Gradient], weaker: int, kind: np.ndarray) -> 
     return {name: np.sum([c * found[weaker + i][name] for i, c in enumerate(kind)], axis=0) for name in found[weaker]}
 
 
-def _closest(found: dict[int, Gradient]) -> tuple[int, np.ndarray]:
-    """The estimate that agrees best with the next weaker one."""
+def _closest(found: dict[int, Gradient]) -> tuple[int, np.ndarray, float]:
+    """The estimate that agrees best with the next weaker one, and how far they are apart."""
     every = {(w, k): _agreement(found, w, kind)
              for k, kind in enumerate(_KINDS) for w in found if w + len(kind) in found}
+    if not every:
+        return min(found), _weights(len(found), 0), np.inf
     weaker, k = min(every, key=every.__getitem__)
-    return weaker, _KINDS[k]
+    return weaker, _KINDS[k], every[weaker, k]
 
 
 def _agreement(found: dict[int, Gradient], weaker: int, kind: np.ndarray) -> float:

@@ -66,9 +66,16 @@ class Ranging:
         leading, hw = max(run.leading.bit_length() - 1, 0), self.design.hardware
         return max(0, min(self.device.response, hw.readout_shift + hw.width - 3) - leading)
 
-    def next_gain(self, run: Run) -> tuple[int, int]:
-        """The gain in force and its change after this batch."""
+    def least(self, run: Run) -> bool:
+        """Whether the sample with the largest error would have a weaker nudge than there is."""
+        return run.leading.bit_length() - 1 > self.device.response
+
+    def next_gain(self, run: Run, following: float = 1.0) -> tuple[int, int]:
+        """The gain in force and its change after this batch. What stays as momentum has to be ``following`` times
+        larger for the next one; words become coarser by as much, in whole bits."""
         gain, highest = self.device.gain, self._highest(run)
+        if following >= 2:
+            return gain, -min(gain, int(following).bit_length() - 1)
         if gain and (self._large or gain > highest):
             return gain, -1
         wanted = _CALM if self.design.errors else 0

@@ -10,7 +10,7 @@ from echolith.compiler.errors import RangeError
 from echolith.compiler.isa import shrunk
 from echolith.sim.arith import rate_shift
 
-__all__ = ["SCHEDULES", "Shrinking", "batched", "encode", "rates", "shuffled"]
+__all__ = ["SCHEDULES", "Shrinking", "batched", "encode", "rates", "shuffled", "sizes"]
 
 Rate = tuple[int, int]
 
@@ -38,7 +38,8 @@ def rates(design: Design, learning_rate: float, momentum: float, samples: int, g
           ) -> dict[str, Rate]:
     """Rates of all updates for gradients summed over ``samples``: parameter -= learning_rate * mean gradient.
 
-    The words are 2^gain times finer than `Design` says; what stays as momentum is rescaled for ``gain + change``."""
+    The words are 2^gain times finer than `Design` says; what stays as ``momentum`` is rescaled for ``gain + change``.
+    It stays as a sum: a caller whose next update has other samples makes it as many times larger."""
     width, step = design.hardware.width, learning_rate / samples * 2.0**-gain
     found = {p.key: encode(-step * p.gradient_scale * p.scale * sum(p.learned) * 2.0**p.fraction, width)
              for p in design.placements if any(p.learned)}
@@ -66,22 +67,39 @@ def batched(count: int, seed: int, epoch: int, size: int) -> list[np.ndarray]:
     return [order[start:start + size] for start in range(0, count, size)]
 
 
+def sizes(count: int, batch: int, accumulate: int) -> list[int]:
+    """Samples of every update of an epoch; the last has what is left."""
+    step = batch * accumulate
+    return [min(step, count - start) for start in range(0, count, step)]
+
+
 class Shrinking:
-    """Weight decay: rates by which all words shrink, by what their gradients' momentum would have gathered of it, had
-    they been of this size all the time."""
+    """Weight decay, as torch.optim.SGD's: v' = m v + g + d w, w' = w - r v', of which the chip's words keep no d w.
+
+    They keep u = v - a w, with a = 0 at first. With c = m a + d and s = m u + g that is
+
+        w' = (1 - r c) w - r s        u' = s / (1 - r c)        a' = c / (1 - r c)
+
+    so that parameters shrink by r c, and what stays as momentum grows. Where decay and momentum would make parameters
+    swing (r d > (1 - sqrt(m))^2), a has no limit; there it stops at that of the largest d for which they do not."""
 
     def __init__(self, design: Design, weight_decay: float):
-        self.width, self.weight_decay, self._gathered = design.hardware.width, weight_decay, 0.0
+        self.width, self.weight_decay, self._held = design.hardware.width, weight_decay, 0.0
+        self.growth = 1.0  # of the momentum, by the last update
         learned = {p.key: any(p.learned) for p in design.placements}
         learned |= {f"vector{i}": v.learned for i, v in enumerate(design.vectors)}
         self._names = [shrunk(name) for name, learns in learned.items() if learns and shrunk(name) in design.rates]
 
     def rates(self, learning_rate: float, momentum: float) -> dict[str, Rate]:
         """Of the next update."""
-        self._gathered = momentum * self._gathered + self.weight_decay
-        share = learning_rate * self._gathered
+        gathered = momentum * self._held + self.weight_decay
+        share = learning_rate * gathered
         if share >= _DIVERGES:
             raise RangeError(f"weight_decay is too large: an update would take {share:.3g} times a parameter from "
                              f"itself, and parameters grow from {_DIVERGES} on; make it or the learning rate smaller, "
                              f"not {self.weight_decay:g}")
+        if momentum:
+            least = max(1.0 - share, math.sqrt(momentum))
+            self.growth = 1.0 / least
+            self._held = gathered / least if least == 1.0 - share else (self.growth - 1.0) / learning_rate
         return dict.fromkeys(self._names, encode(-share * 2.0**self.width, self.width))

@@ -20,7 +20,7 @@ from echolith.host.device import Device, Run
 from echolith.host.diagnose import diagnose
 from echolith.host.measure import Measurement
 from echolith.host.ranging import Ranging
-from echolith.host.rates import SCHEDULES, Shrinking, batched, rates
+from echolith.host.rates import SCHEDULES, Shrinking, batched, rates, sizes
 from echolith.host.settings import check_settings
 from echolith.host.weights import Weights, merged
 from echolith.sim.data import outputs, words
@@ -241,9 +241,8 @@ class Session:
         accumulate : int
             Batches whose gradients add up on the chip before an update; an epoch's last update may have fewer.
         weight_decay : float
-            Of all that is learned: by learning_rate * weight_decay * parameter less in every update, and with momentum
-            as much more as torch.optim.SGD's would gather of it, for which the parameter counts as it is now.
-            Needs a design compiled with a rule that has weight_decay=True.
+            Of all that is learned, as torch.optim.SGD's: v = momentum * v + g + weight_decay * parameter; see
+            `rates.Shrinking`. Needs a design compiled with a rule that has weight_decay=True.
         checkpoint : path, optional
             Written after every epoch.
         progress : callable, optional
@@ -273,7 +272,8 @@ class Session:
         x, y = self._words(X, Y, mask)
         self.device.clear()
         held = self.device.hold(x, y)
-        history, total = History(), epochs * -(-len(x) // (batch_size * accumulate))
+        history, counts = History(), sizes(len(x), batch_size, accumulate)
+        total = epochs * len(counts)
         shrinking = Shrinking(self.design, weight_decay)
         losses, waiting, runs = np.zeros(epochs), [], self.design.rule.runs
         for epoch in range(epochs):
@@ -286,7 +286,8 @@ class Session:
                 learned.append((run, len(batch)))
                 if len(learned) == accumulate or index + 1 == len(batches):
                     factor = SCHEDULES[schedule](history.updates / total)
-                    self._update(learned, learning_rate * factor, momentum, shrinking, history)
+                    now, later = (counts[(history.updates + ahead) % len(counts)] for ahead in range(2))
+                    self._update(learned, learning_rate * factor, momentum, later / now, shrinking, history)
                     learned = []
                 for number, seen in waiting:  # a batch later, when its outputs have come
                     losses[number] += seen()
@@ -312,16 +313,18 @@ class Session:
         _count(run, history)
         return run
 
-    def _update(self, runs: list[tuple[Run, int]], learning_rate: float, momentum: float, shrinking: Shrinking,
-                history: History) -> None:
-        """From gradients that these runs, of so many samples each, have added up."""
+    def _update(self, runs: list[tuple[Run, int]], learning_rate: float, momentum: float, following: float,
+                shrinking: Shrinking, history: History) -> None:
+        """From gradients that these runs, of so many samples each, have added up; the next update has ``following``
+        times as many."""
         last = runs[-1][0]
         seen = replace(last, leading=functools.reduce(or_, (run.leading for run, _ in runs)),
                        response=functools.reduce(or_, (run.response for run, _ in runs)))
-        gain, change = self._ranging.next_gain(seen)
+        gain, change = self._ranging.next_gain(seen, following if momentum else 1.0)
         samples = sum(count for _, count in runs)
-        updated = self.device.update(rates(self.design, learning_rate, momentum, samples, gain, change)
-                                     | shrinking.rates(learning_rate, momentum))
+        shrinks = shrinking.rates(learning_rate, momentum)
+        stays = momentum * shrinking.growth * following
+        updated = self.device.update(rates(self.design, learning_rate, stays, samples, gain, change) | shrinks)
         none = np.zeros((0, 0, 0), np.int64)
         self._good(updated, none, none, "update")
         self._ranging.move(seen, updated, change)

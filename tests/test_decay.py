@@ -33,7 +33,7 @@ def expected(design, x, y, updates, settings):
     return {name: v.detach().numpy() for name, v in net.state_dict().items()}
 
 
-@pytest.mark.parametrize("momentum, times", [(0.0, 10), (0.5, 4)])
+@pytest.mark.parametrize("momentum, times", [(0.0, 10), (0.5, 10)])
 @pytest.mark.parametrize("rule", RULES)
 def test_it_is_that_of_sgd(rule, momentum, times):
     design, x, y = small(rule=rule)
@@ -61,16 +61,33 @@ def test_rtl_equals_the_integer_model(rule):
     assert twin.words and twin.predicted_cycles == twin.measured_cycles
 
 
-def test_rates_are_those_of_a_parameter_that_stays():
-    design = small(rule=RULES[0])[0]
-    shrinking, width, gathered = Shrinking(design, 1e-6), design.hardware.width, 0.0
-    for step in range(5):
-        gathered = 0.9 * gathered + 1e-6
-        found = shrinking.rates(0.1 / (step + 1), 0.9)
-        assert found.keys() == {name for name in design.rates if name.startswith("shrink:")}
-        for mantissa, coarse in found.values():
-            assert mantissa * 2.0 ** -rate_shift(coarse) / 2**width == pytest.approx(
-                -0.1 / (step + 1) * gathered, rel=1e-3)
+@pytest.mark.parametrize("momentum, weight_decay", [
+    (0.0, 0.5), (0.5, 1e-4), (0.5, 0.5), (0.9, 1e-4), (0.9, 0.02), (0.99, 1e-4)])
+def test_words_that_hold_no_decay_move_parameters_as_sgd_does(momentum, weight_decay):
+    """In float, with a learning rate that falls: what the rates do is exactly what torch's optimiser does."""
+    shrinking = Shrinking(small(rule=RULES[0])[0], weight_decay)
+    theirs = torch.ones((), dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.SGD([theirs], lr=1.0, momentum=momentum, weight_decay=weight_decay)
+    parameter, word = 1.0, 0.0
+    for step, g in enumerate(np.random.default_rng(0).normal(size=100)):
+        rate = 0.1 * (1 - step / 100)
+        optimiser.param_groups[0]["lr"] = rate
+        theirs.grad = torch.as_tensor(g)
+        optimiser.step()
+        shares = shrinking.rates(rate, momentum).values()
+        share, = {mantissa * 2.0 ** -rate_shift(coarse) / 2**18 for mantissa, coarse in shares}
+        word += g
+        parameter = (1 + share) * parameter - rate * word
+        word *= momentum * shrinking.growth
+    assert parameter == pytest.approx(theirs.item(), rel=1e-3)
+
+
+def test_a_decay_by_which_parameters_would_swing_stays_bounded():
+    shrinking = Shrinking(small(rule=RULES[0])[0], 0.5)
+    for _ in range(100):
+        shares = shrinking.rates(0.1, 0.9).values()
+    share, = {mantissa * 2.0 ** -rate_shift(coarse) / 2**18 for mantissa, coarse in shares}
+    assert -share == pytest.approx(0.9**0.5 - 0.9 + 0.05, rel=1e-3) and shrinking.growth == pytest.approx(0.9**-0.5)
 
 
 def test_frozen_parameters_keep_their_size():

@@ -13,7 +13,7 @@ from echolith.compiler.boundaries import boundary_reference
 from echolith.compiler.reference import bptt
 from echolith.examples.stack import Layer
 from echolith.host.chip import ChipDevice
-from echolith.host.rates import SCHEDULES
+from echolith.host.rates import SCHEDULES, batched
 from echolith.host.session import Session
 from echolith.sim.device import IntegerDevice
 from echolith.sim.twin import Twin
@@ -57,6 +57,7 @@ SETTINGS = {
     "cosine": {"momentum": 0.6, "schedule": "cosine"},
     "linear": {"schedule": "linear"},
     "all": {"momentum": 0.6, "weight_decay": 0.02, "schedule": "linear", "accumulate": 3, "batch_size": 8},
+    "ragged": {"momentum": 0.6, "weight_decay": 0.05, "schedule": "cosine", "accumulate": 2, "batch_size": 11},
 }
 
 
@@ -76,23 +77,24 @@ def gradient(net, rule, x, y):
     return bptt(net, x, y, DYNAMICS.dt, DYNAMICS.substeps, rule.cost_at)[0]
 
 
-def expected(name, updates, rate, momentum=0.0, weight_decay=0.0, schedule="constant", **_):
-    """torch.optim.SGD on float64 gradients of all samples; they come in one batch, or add up to one update."""
+def expected(name, epochs, rate, batch_size, accumulate=1, momentum=0.0, weight_decay=0.0, schedule="constant"):
+    """torch.optim.SGD on float64 gradients, means over the samples of an update."""
     model, rule = RULES[name]
     _, design, x, y = case(name)
     net = model().double()
     net.load_state_dict({n: torch.as_tensor(design.values[n]) for n in net.state_dict()})
     optimiser = torch.optim.SGD(net.parameters(), lr=rate, momentum=momentum, weight_decay=weight_decay)
-    for update in range(updates):
-        optimiser.param_groups[0]["lr"] = rate * SCHEDULES[schedule](update / updates)
-        for parameter, g in gradient(net, rule, x, y).items():
+    batches = [b for epoch in range(epochs) for b in batched(SAMPLES, 0, epoch, batch_size * accumulate)]
+    for update, batch in enumerate(batches):
+        optimiser.param_groups[0]["lr"] = rate * SCHEDULES[schedule](update / len(batches))
+        for parameter, g in gradient(net, rule, x[batch], y[batch]).items():
             net.get_parameter(parameter).grad = torch.from_numpy(g)
         optimiser.step()
     return {n: v.detach().numpy() for n, v in net.state_dict().items()}
 
 
 @pytest.mark.parametrize("name, kind", [
-    pytest.param(name, kind, marks=[] if kind == "all" or name == "last" else [pytest.mark.slow])
+    pytest.param(name, kind, marks=[] if kind in ("all", "ragged") or name == "last" else [pytest.mark.slow])
     for name in RULES for kind in SETTINGS])
 def test_every_rule_has_the_same_optimiser(name, kind):
     _, design, x, y = case(name)
@@ -101,7 +103,7 @@ def test_every_rule_has_the_same_optimiser(name, kind):
         before = chip.state_dict()
         history = chip.fit(x, y, epochs=6, learning_rate=rate, **settings)
         found = chip.state_dict()
-    assert history.updates == 6
+    assert history.updates == 6 * -(-SAMPLES // (settings["batch_size"] * settings.get("accumulate", 1)))
     wanted = expected(name, 6, rate, **settings)
     moved = max(np.abs(wanted[n] - before[n]).max() for n in wanted)
     close = 0.025 if name == "one sign" else 0.01  # even orders of its nudge cancel over samples alone
