@@ -5,6 +5,7 @@ import json
 import os
 import types
 import typing
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from echolith.compiler.errors import FileError
 __all__ = ["load", "read_tensors", "save", "typed", "write_tensors"]
 
 _KIND = "echolith-design-2"
+_SUM = "crc32"
 
 
 def save(design: Design, path: str | os.PathLike) -> None:
@@ -57,8 +59,9 @@ def write_tensors(path: str | os.PathLike, kind: str, tensors: dict[str, np.ndar
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    tensors, text = {n: np.asarray(t, order="C") for n, t in tensors.items()}, {**text, "kind": kind}
     try:
-        save_file({n: np.asarray(t, order="C") for n, t in tensors.items()}, part, {**text, "kind": kind})
+        save_file(tensors, part, {**text, _SUM: _checksum(tensors, text)})
         os.replace(part, target)
     except OSError as error:
         raise FileError(f"cannot write {target}: {error}") from error
@@ -74,11 +77,24 @@ def read_tensors(path: str | os.PathLike, kind: str) -> tuple[dict[str, np.ndarr
             found = text.get("kind")
             if found != kind:
                 raise FileError(f"{path} must be a file of kind {kind}, not {found!r}")
-            return {name: file.get_tensor(name) for name in file.keys()}, text  # noqa: SIM118 - not a dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except FileNotFoundError as error:
         raise FileError(f"there is no file {path}") from error
     except (OSError, SafetensorError) as error:
         raise FileError(f"{path} is truncated, damaged or not an echolith file: {error}") from error
+    told = text.pop(_SUM, "none")
+    if told != (made := _checksum(tensors, text)):
+        raise FileError(f"{path} is damaged: the checksum of what it holds is {made}, not {told}")
+    return tensors, text
+
+
+def _checksum(tensors: dict[str, np.ndarray], text: dict[str, str]) -> str:
+    """CRC-32 of every word and text, with their names, formats and shapes."""
+    found = zlib.crc32(json.dumps(text, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        found = zlib.crc32(f"{name} {tensor.dtype} {tensor.shape}".encode(), found)
+        found = zlib.crc32(np.ascontiguousarray(tensor).tobytes(), found)
+    return f"{found:08x}"
 
 
 def _plain(value: object) -> object:

@@ -119,6 +119,33 @@ def test_signs_that_alternate_agree_too_at_half_the_work():
     assert both == pytest.approx(2 * one, abs=1)
 
 
+class Quartic(torch.nn.Module):
+    """Steep and far from linear over long rows: its errors are so large that few nudges are weaker."""
+
+    states, inputs, outputs = {"q": 6}, 1, 3
+
+    def __init__(self):
+        super().__init__()
+        self.W, self.B, self.C = torch.nn.Linear(6, 10), torch.nn.Linear(1, 10, bias=False), torch.nn.Linear(6, 3)
+
+    def energy(self, q, u):
+        return 0.1 * (q**2).sum() + torch.sqrt(1 + (self.W(q) + self.B(u)) ** 2).sum() + 0.1 * (q**4).sum()
+
+    def cost(self, q, y):
+        return torch.nn.functional.cross_entropy(self.C(q), y.long())
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_nudges_that_cannot_be_weaker_are_not_taken_for_agreement(seed):
+    torch.manual_seed(seed)
+    net, generator = Quartic().double(), np.random.default_rng(40 + seed)
+    x, y = 2 * generator.normal(size=(8, 20, 1)), generator.integers(0, 3, 8)
+    design = el.compile(net, dynamics=el.Leapfrog(0.35, 2), rule=el.EchoBackpropagation(), calibrate=(x, y))
+    with design.open("int:") as chip:
+        found = chip.gradient(x, y)
+    assert cosine(found, bptt(net, x, y, 0.35, 2)[0]) > 0.9995
+
+
 def test_xor_is_learned_by_momenta_alone():
     for averaged in (True, False):
         outputs, losses, exact = xor.learned(epochs=250, averaged=averaged)

@@ -8,6 +8,7 @@ import torch
 from networks import Oscillators
 
 import echolith as el
+from echolith.compiler.files import read_tensors, write_tensors
 from echolith.host.rates import encode, rates, shuffled
 
 OPTIONS = dict(epochs=1, batch_size=8, learning_rate=0.1, momentum=0.5)
@@ -84,13 +85,32 @@ def test_damaged_files_are_refused(design, tmp_path):
             el.load(tmp_path / name)
     with pytest.raises(el.FileError, match=f"^there is no file {re.escape(str(tmp_path / 'absent'))}$"):
         el.load(tmp_path / "absent")
-    spot = whole.index(b'\\"drive_shift\\": ') + len(b'\\"drive_shift\\": ')
-    (tmp_path / "changed").write_bytes(whole[:spot] + b"9" + whole[spot + 1:])
+    tensors, text = read_tensors(path, "echolith-design-2")
+    other = re.sub('"drive_shift": ([0-9]+)', '"drive_shift": 9', text["design"])
+    write_tensors(tmp_path / "changed", "echolith-design-2", tensors, text | {"design": other})
     with pytest.raises(el.FileError, match=r"is damaged: its program should be [0-9a-f]{8}, not [0-9a-f]{8}$"):
         el.load(tmp_path / "changed")
     chip = design.open()
     with pytest.raises(el.FileError, match=r"must be a file of kind echolith-checkpoint-1, not 'echolith-design-2'$"):
         chip.restore(path)
+
+
+def test_a_flipped_bit_is_found_wherever_it_is(design, tmp_path):
+    with design.open() as chip:
+        chip.fit(*problem(), **OPTIONS, checkpoint=tmp_path / "one.ckpt")
+        before, whole = chip.state_dict(), (tmp_path / "one.ckpt").read_bytes()
+        places = np.random.default_rng(0).integers(0, 8 * len(whole), 100)
+        for place in [*places, 8 * len(whole) - 1]:
+            damaged = bytearray(whole)
+            damaged[place // 8] ^= 1 << place % 8
+            (tmp_path / "two.ckpt").write_bytes(damaged)
+            with pytest.raises(el.FileError):
+                chip.restore(tmp_path / "two.ckpt")
+        for name, value in chip.state_dict().items():
+            np.testing.assert_array_equal(value, before[name])
+    with pytest.raises(el.FileError, match=r"two.ckpt is damaged: the checksum of what it holds is [0-9a-f]{8}, not "
+                                           r"[0-9a-f]{8}$"):
+        design.open().restore(tmp_path / "two.ckpt")
 
 
 def test_a_checkpoint_of_another_design_is_refused(design, tmp_path):
