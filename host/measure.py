@@ -171,7 +171,8 @@ class Measurement:
         """`_at` for one part."""
         if weaker and part.response is None:
             self._one(0, part)
-        x, y, words, response = part.x, part.y, {}, None if part.response is None else part.response - weaker
+        x, y, response = part.x, part.y, None if part.response is None else part.response - weaker
+        words, least = {}, False
         if response is not None:
             self.ranging.aim(response)  # what the last run had may be far too strong
         for tries in range(1, _TRIES + 1):
@@ -184,10 +185,11 @@ class Measurement:
                 self.device.response -= _MUCH  # may have been its nudges
                 continue
             self.good(run, x, y, "learn")
+            least = self.ranging.least(run)
             words = self.device.read_gradients()
             if not self.ranging.settle(run, words, response):
                 break
-        if weaker > 0 and self.ranging.least(run):
+        if weaker > 0 and least:
             return {}
         part.response = self.device.response if response is None else part.response
         if self.ranging.crowded(words):

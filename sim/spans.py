@@ -6,8 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from echolith.compiler.design import Design
+from echolith.compiler.differentiate import derivative
 from echolith.compiler.formats import Format
+from echolith.compiler.ir import Expr
 from echolith.compiler.isa import Opcode
+from echolith.compiler.ops import mul
 from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.resolution import Output, inaccuracy
 from echolith.sim import adjoint
@@ -97,8 +100,8 @@ def trajectory(design: Design, values: Values, x: np.ndarray) -> dict[str, np.nd
 def reach(design: Design, values: Values, x: np.ndarray) -> dict[str, float]:
     """Times the range seen up to which each element-wise circuit computes its function; beyond, it clips.
 
-    By the vector that it makes or the state that it kicks; infinite where nothing clips within eight times, 0 where
-    it does in the range seen."""
+    By the vector that it makes, the state that it kicks or moves, or the mass whose gradient it makes; infinite where
+    nothing clips within eight times, 0 where it does in the range seen."""
     env, found = trajectory(design, values, x), {}
     for made, sweep in zip(design.passes, design.sweeps, strict=True):
         if made.opcode == Opcode.OUTER or made.expr is None or made.contrast or not (made.result or made.state):
@@ -107,7 +110,7 @@ def reach(design: Design, values: Values, x: np.ndarray) -> dict[str, float]:
         held = _held(design, made, sweep.block, units[sweep.kind], env)
         name = made.result or f"kick of {made.state}"
         found[name] = min(found.get(name, np.inf), held)
-    return found
+    return found | _drifts(design, values, x)
 
 
 def _held(design: Design, made, block: str, pipeline: Pipeline, env: Values) -> float:
@@ -122,8 +125,49 @@ def _held(design: Design, made, block: str, pipeline: Pipeline, env: Values) -> 
     wanted = {pipeline.outputs[0][0]: Output((made.expr,), frac, 2.0**-frac)}
     for factor in _FACTORS:
         scaled = {name: v * factor if name in moved else v for name, v in env.items()}
-        fits = all(np.abs(scaled[v]).max(initial=0.0) * 2.0**frac < 2.0 ** (hw.width - 1)
-                   for name, (v, frac) in operands.items() if name in ("q", "r"))
-        if not fits or inaccuracy(pipeline, wanted, design.tables, operands, scaled, hw.width, hw.segments) > _CLIPPED:
+        words = {name: place for name, place in operands.items() if name != "acc"}
+        error = np.inf if not _fit(words, scaled, hw.width) else inaccuracy(
+            pipeline, wanted, design.tables, operands, scaled, hw.width, hw.segments)
+        if error > _CLIPPED:
             return (0.0, *_FACTORS)[_FACTORS.index(factor)]
     return np.inf
+
+
+def _fit(operands: Mapping[str, tuple[str, int]], values: Values, width: int) -> bool:
+    return all(np.abs(values[name]).max(initial=0.0) * 2.0**frac < 2.0 ** (width - 1)
+               for name, frac in operands.values())
+
+
+def _drifts(design: Design, values: Values, x: np.ndarray) -> dict[str, float]:
+    """`reach` of the circuits that move states by their momenta."""
+    p, found, first = np.concatenate(adjoint.forward(design, values, x).p[-_STEPS:]), {}, 0
+    env = {name: np.asarray(v).reshape(-1) for name, v in values.items()}
+    for state, units in design.states.items():
+        kind = next(place.kind for place in design.drifts if place.first <= first < place.first + place.length)
+        mine = {**env, "p": p[:, first:first + units]}
+        found |= _drift(design, state, design.hardware.drift[kind], mine)
+        first += units
+    return found
+
+
+def _drift(design: Design, state: str, pipeline: Pipeline, env: Values) -> dict[str, float]:
+    f, hw, expr, found = design.fractions, design.hardware, design.kinetic[state], {}
+    operands = {name: ("p", f["state"]) if name == "p" else (design.vectors[int(name[1:])].parameter,
+                                                             f[f"vector{name[1:]}"]) for name, _ in pipeline.inputs}
+
+    def error(name: str, made: Expr, frac: int, factor: float) -> float:
+        scaled = {**env, "p": factor * env["p"]}
+        if not _fit(operands, scaled, hw.width):
+            return np.inf
+        wanted = {name: Output((made,), frac, 2.0**-frac)}
+        return inaccuracy(pipeline, wanted, design.tables, operands, scaled, hw.width, hw.segments)
+
+    for name, _ in pipeline.outputs:
+        parameter = None if name == "d" else design.vectors[int(name[1:])].parameter
+        made = derivative(expr, parameter) if parameter else mul(design.dynamics.dt, derivative(expr, "p"))
+        # Only its own circuit knows where a gradient's point is.
+        frac = min(range(2 * hw.width), key=lambda n: error(name, made, n, 1.0)) if parameter else f["state"]
+        held = [factor for factor in _FACTORS if error(name, made, frac, factor) > _CLIPPED]
+        key = f"the gradient of {parameter}" if parameter else f"drift of {state}"
+        found[key] = (0.0, *_FACTORS)[_FACTORS.index(held[0])] if held else np.inf
+    return found

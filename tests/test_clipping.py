@@ -6,7 +6,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from energies import INPUTS, OUTPUTS, STEPS, Masses
 from networks import Oscillators
+from test_machine import data
 from torch import nn
 
 import echolith as el
@@ -66,6 +68,14 @@ def test_outputs_beyond_their_words():
     with pytest.warns(UserWarning, match="^" + re.escape(SAID + "output reaches ") + r"2\.\d+ and its words \(Q1\.16\) "
                                          r"end at 2$"):
         learn(Oscillators(6, 4, 2, 2, mse=True), 16, "B.weight", "C.weight")
+
+
+@pytest.mark.parametrize("times, text", [(1.0, []), (0.5, ["the circuit of the gradient of m clips"])])
+def test_masses_that_shrank(times, text):
+    torch.manual_seed(0)
+    x, y = data(np.random.default_rng(0), 16, STEPS, INPUTS, OUTPUTS, "last")
+    design = el.compile(Masses(), dynamics=el.Leapfrog(0.25, 2), rule=el.HamiltonianEcho(), lanes=4, calibrate=(x, y))
+    assert clipped(design, {**design.values, "m": times * design.values["m"]}, x, y[:, None]) == text
 
 
 @pytest.mark.parametrize("mse", [False, True])
