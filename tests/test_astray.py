@@ -45,7 +45,7 @@ def test_a_single_upset_is_named(name, back, step, unit, word, bit, monkeypatch)
     _, design, x, y = case(name)
     with design.open("int:") as chip:
         before = chip.state_dict()
-        flipped = upset(monkeypatch, back, step, 1, unit, word, bit)
+        flipped = upset(monkeypatch, back, step, design.rule.runs, unit, word, bit)
         with pytest.raises(el.RangeError) as error:
             chip.fit(x[:3], y[:3], batch_size=3)
         assert flipped
@@ -114,8 +114,9 @@ def test_an_input_that_is_wrong_once_on_the_way_back_is_named(rule, later, simul
             yield piece
 
     monkeypatch.setattr("echolith.host.chip.streamed", broken)
-    found = re.match(r"the un-nudged copy did not return to its initial state \(return, step (\d+), sample 2, copy 0: "
-                     r"momentum of q\[\d\]: expected -?\d+, got -?\d+(, and \d words beside it)?; not when it is run "
+    which = 2 // design.rule.runs  # the second pair begins with it
+    found = re.match(rf"the un-nudged copy did not return to its initial state \(return, step (\d+), sample {which}, "
+                     r"copy 0: momentum of q\[\d\]: expected -?\d+, got -?\d+(, and \d words beside it)?; not when it is run "
                      r"again\): the chip is faulty or ", refused(session, x[:6], y[:6]))
     assert found and int(found[1]) == 101 and record.reads and len(sent) >= 2
 
