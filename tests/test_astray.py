@@ -116,8 +116,8 @@ def test_an_input_that_is_wrong_once_on_the_way_back_is_named(rule, later, simul
     monkeypatch.setattr("echolith.host.chip.streamed", broken)
     which = 2 // design.rule.runs  # the second pair begins with it
     found = re.match(rf"the un-nudged copy did not return to its initial state \(return, step (\d+), sample {which}, "
-                     r"copy 0: momentum of q\[\d\]: expected -?\d+, got -?\d+(, and \d words beside it)?; not when it is run "
-                     r"again\): the chip is faulty or ", refused(session, x[:6], y[:6]))
+                     r"copy 0: momentum of q\[\d\]: expected -?\d+, got -?\d+(, and \d words beside it)?; not when it "
+                     r"is run again\): the chip is faulty or ", refused(session, x[:6], y[:6]))
     assert found and int(found[1]) == 101 and record.reads and len(sent) >= 2
 
 
