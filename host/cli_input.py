@@ -1,8 +1,6 @@
 """What the command line is given: a model file or a saved design, and data."""
 
-import importlib.util
 import json
-import sys
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +11,9 @@ from zipfile import BadZipFile
 import numpy as np
 import typer
 
-from echolith.compiler.errors import CompileError, EcholithError, FileError
+from echolith.compiler.errors import CompileError, FileError
 from echolith.compiler.files import load
+from echolith.host.cli_model import call, execute
 from echolith.host.cli_output import spin
 from echolith.host.weights import read
 
@@ -78,7 +77,12 @@ class Job:
 
     @cached_property
     def _file(self) -> ModuleType | None:
-        return None if self.model.endswith(".echolith") else _execute(self.model)
+        if self.model.endswith(".echolith"):
+            return None
+        path, colon, name = self.model.rpartition(":")
+        if not colon or not path.endswith(".py") or not name.isidentifier():
+            raise CompileError(f"a model is named file.py:factory or by a saved file.echolith, not {self.model!r}")
+        return execute(path)
 
     @cached_property
     def samples(self) -> Given | None:
@@ -88,13 +92,13 @@ class Job:
         function = getattr(self._file, "data", None)
         if function is None:
             return None
+        path = self.model.rpartition(":")[0]
+        given = call(function, path, "data")
         try:
-            found = tuple(function())
+            found = tuple(given)
             x, y = found[:2]
-        except EcholithError:
-            raise
         except (TypeError, ValueError) as error:
-            raise CompileError(f"data() of {self.model.rpartition(':')[0]} must return X, Y: {error}") from error
+            raise CompileError(f"data() of {path} must return X, Y: {error}") from error
         return (x, y, *found[2:3])
 
     @property
@@ -158,14 +162,11 @@ class Job:
         return Wanted(**figures) if figures else _formats(self.precision)
 
     def _model(self, file: ModuleType):
-        name = self.model.rpartition(":")[2]
+        path, _, name = self.model.rpartition(":")
         factory = getattr(file, name, None)
         if not callable(factory):
             raise CompileError(f"{file.__file__} must define a function {name}() that returns the model")
-        try:
-            model = factory()
-        except TypeError as error:
-            raise CompileError(f"{name} of {file.__file__} must work without arguments: {error}") from error
+        model = call(factory, path, name)
         if not hasattr(model, "named_parameters"):
             raise CompileError(f"{name} of {file.__file__} must return a torch.nn.Module, not a "
                                f"{type(model).__name__}")
@@ -196,41 +197,6 @@ def _formats(path: Path | None) -> dict[str, str] | str:
         raise FileError(f"{path} is not JSON: {error}") from error
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
         raise FileError(f'{path} must hold an object of formats by name, like {{"state": "Q5.12"}}, not {found!r:.60}')
-    return found
-
-
-def _execute(model: str) -> ModuleType:
-    """The user's file, run."""
-    path, colon, name = model.rpartition(":")
-    if not colon or not path.endswith(".py") or not name.isidentifier():
-        raise CompileError(f"a model is named file.py:factory or by a saved file.echolith, not {model!r}")
-    target = Path(path).resolve()
-    if not target.is_file():
-        raise FileError(f"there is no file {path}")
-    spec = importlib.util.spec_from_file_location(target.stem, target)
-    if spec is None or spec.loader is None:
-        raise FileError(f"{path} cannot be run as Python")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(target.parent))
-    try:
-        spec.loader.exec_module(module)
-    except (EcholithError, ModuleNotFoundError):
-        raise
-    except Exception as error:
-        line = error.lineno if isinstance(error, SyntaxError) else _line(error, str(target))
-        raise CompileError(f"{path}, line {line}, does not run: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(target.parent))
-    return module
-
-
-def _line(error: Exception, path: str) -> int | None:
-    """The innermost line of the user's file in a traceback."""
-    found, trace = None, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == path:
-            found = trace.tb_lineno
-        trace = trace.tb_next
     return found
 
 

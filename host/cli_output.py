@@ -22,7 +22,7 @@ from rich.progress import (
 
 from echolith.compiler.errors import EcholithError
 
-__all__ = ["Result", "bar", "note", "spin", "speak"]
+__all__ = ["Result", "bar", "note", "remedy", "spin", "speak"]
 
 # What brings a package that a command wants and an installation may lack.
 _EXTRAS = {
@@ -110,11 +110,13 @@ def _fail(error: Exception, as_json: bool) -> int:
 def _message(error: Exception) -> str:
     if isinstance(error, EcholithError):
         return str(error)
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        package = error.name.split(".")[0]
-        if package in _EXTRAS:
-            return f"this needs the package {package}: pip install 'echolith[{_EXTRAS[package]}]'"
-    return f"{type(error).__name__}: {error} (unexpected; ECHOLITH_TRACEBACK=1 shows where)"
+    return remedy(error) or f"{type(error).__name__}: {error} (unexpected; ECHOLITH_TRACEBACK=1 shows where)"
+
+
+def remedy(error: BaseException) -> str:
+    """What brings a package of ours that is missing; empty for all other errors."""
+    package = error.name.split(".")[0] if isinstance(error, ModuleNotFoundError) and error.name else ""
+    return f"this needs the package {package}: pip install 'echolith[{_EXTRAS[package]}]'" if package in _EXTRAS else ""
 
 
 def _plain(value: object) -> object:

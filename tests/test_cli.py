@@ -190,6 +190,67 @@ def test_a_model_file_that_does_not_run_is_quoted_with_its_line(tmp_path):
     assert refusal("explain", f"{path}:net").startswith(f"{path}, line 2, does not run: SyntaxError")
 
 
+FAILING = """\
+import sys
+
+def deep(kind):
+    raise kind("boom\\nof two lines")
+
+def value():
+    deep(ValueError)
+
+def key():
+    return {}["x"]
+
+def absent():
+    import notthere
+
+def leaves():
+    sys.exit(5)
+
+def needs(n):
+    return n
+
+def data():
+    return open("nofile.csv")
+"""
+
+
+@pytest.mark.parametrize("name, text", [
+    ("value", ", line 4, value() does not run: ValueError: boom of two lines"),
+    ("key", ", line 10, key() does not run: KeyError: 'x'"),
+    ("absent", ", line 13, absent() does not run: ModuleNotFoundError: No module named 'notthere'"),
+    ("leaves", ", line 16, leaves() does not run: SystemExit: 5"),
+])
+def test_what_a_factory_raises_is_told_with_its_line(tmp_path, name, text):
+    path = tmp_path / "bad.py"
+    path.write_text(FAILING)
+    assert refusal("explain", f"{path}:{name}") == f"{path}{text}"
+    assert refusal("explain", f"{path}:needs") == (
+        f"needs() of {path} must work without arguments: needs() missing 1 required positional argument: 'n'")
+
+
+def test_what_data_or_an_import_raises_is_told_with_its_line(tmp_path):
+    path = tmp_path / "bad.py"
+    path.write_text(FAILING)
+    assert refusal("fit", f"{path}:value") == (
+        f"{path}, line 22, data() does not run: FileNotFoundError: [Errno 2] No such file or directory: 'nofile.csv'")
+    path.write_text("import torch, notthere\n")
+    assert refusal("explain", f"{path}:net") == (
+        f"{path}, line 1, does not run: ModuleNotFoundError: No module named 'notthere'")
+    path.write_text("raise ModuleNotFoundError('', name='sklearn.datasets')\n")
+    assert refusal("explain", f"{path}:net") == "this needs the package sklearn: pip install 'echolith[demo]'"
+    path.write_text("def data(): return 3\n")
+    assert refusal("fit", f"{path}:net") == f"data() of {path} must return X, Y: 'int' object is not iterable"
+
+
+def test_what_a_factory_of_another_file_raises_is_told_where_it_is(tmp_path):
+    (tmp_path / "other.py").write_text("def make():\n    return 1 / 0\n")
+    (tmp_path / "mine.py").write_text("from other import make\n")
+    assert refusal("explain", f"{tmp_path / 'mine.py'}:make") == (
+        f"{tmp_path / 'other.py'}, line 2, make() does not run: ZeroDivisionError: division by zero")
+
+
 def test_data_that_cannot_be_used_are_refused(model, tmp_path):
     path = tmp_path / "data.npz"
     np.savez(path, X=np.array([{}], dtype=object))
