@@ -22,6 +22,7 @@ from echolith.boards.top import BAUD, Top
 from echolith.compiler.design import Design
 from echolith.compiler.errors import ResourceError
 from echolith.compiler.inventory import multipliers
+from echolith.compiler.paths import folder, named
 from echolith.sim.simulator import cache
 
 __all__ = ["Build", "Survey", "build"]
@@ -85,11 +86,14 @@ def build(design: Design, out_dir: str | Path, *, seed: int = 1, baud: int = BAU
     ------
     ResourceError
         If the design does not fit, misses the clock, or a tool is missing or fails.
+    FileError
+        If ``out_dir`` is no directory and cannot be made.
     """
-    say, out = progress or (lambda text: None), Path(out_dir)
+    say, out = progress or (lambda text: None), named(out_dir)
     target = find_board(design.report["board"])
     if warning := fit.check(design, target):
         say(warning)
+    folder(out)
     seeds = tuple(range(seed, seed + _SEEDS))
     if clock is not None:
         return _made(design, target, out, find(target.family, target.oscillator, clock), baud, seeds, say)
@@ -111,7 +115,6 @@ def _made(design: Design, target: Board, out: Path, pll: Pll | None, baud: int, 
     kept = cache() / "bitstreams" / _key(plan, tools, seeds)
     if (kept / _MISSED).exists():
         raise fit.TooSlow.load(kept / _MISSED)
-    out.mkdir(parents=True, exist_ok=True)
     if (kept / "build.json").exists():
         say("the bitstream is in the cache")
         shutil.copytree(kept, out, dirs_exist_ok=True)

@@ -7,6 +7,7 @@ from amaranth.lib import io
 from amaranth.lib.cdc import ResetSynchronizer
 
 from echolith.compiler.errors import ResourceError
+from echolith.compiler.scalars import real
 
 __all__ = ["Pll", "clock_domain", "find"]
 
@@ -43,8 +44,10 @@ def find(family: str, oscillator: float, clock: float) -> Pll | None:
     Raises
     ------
     ResourceError
-        If the PLL reaches no clock that is so slow.
+        If the PLL reaches no clock that is so slow, or ``clock`` is no number.
     """
+    if real(clock) is None:
+        raise ResourceError(f"clock must be a number of Hz, not {clock!r}")
     if clock == oscillator:
         return None
     settings = [p for p in (_ecp5 if family == "ecp5" else _ice40)(oscillator) if p.output <= clock * (1 + 1e-9)]

@@ -6,7 +6,6 @@ import os
 import types
 import typing
 import zlib
-from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -14,6 +13,7 @@ from safetensors.numpy import save_file
 
 from echolith.compiler.design import Design
 from echolith.compiler.errors import FileError
+from echolith.compiler.paths import named, unfinished, writable
 
 __all__ = ["load", "read_tensors", "save", "typed", "write_tensors"]
 
@@ -56,14 +56,13 @@ def load(path: str | os.PathLike) -> Design:
 
 def write_tensors(path: str | os.PathLike, kind: str, tensors: dict[str, np.ndarray], text: dict[str, str]) -> None:
     """Write arrays and texts to a file of the given kind, atomically."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    target = writable(path)
+    part = unfinished(target)
     tensors, text = {n: np.asarray(t, order="C") for n, t in tensors.items()}, {**text, "kind": kind}
     try:
         save_file(tensors, part, {**text, _SUM: _checksum(tensors, text)})
         os.replace(part, target)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise FileError(f"cannot write {target}: {error}") from error
     finally:
         part.unlink(missing_ok=True)
@@ -72,7 +71,7 @@ def write_tensors(path: str | os.PathLike, kind: str, tensors: dict[str, np.ndar
 def read_tensors(path: str | os.PathLike, kind: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Arrays and texts of a file that `write_tensors` made with the same kind."""
     try:
-        with safe_open(path, "numpy") as file:
+        with safe_open(named(path), "numpy") as file:
             text = file.metadata() or {}
             found = text.get("kind")
             if found != kind:

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 import echolith as el
 from echolith.compiler.design import Design
+from echolith.compiler.paths import folder
 from echolith.compiler.utilisation import utilisation
 from echolith.examples import digits
 from echolith.examples.bitstreams import Builds
@@ -80,7 +81,7 @@ def run(out: Path, *, epochs: int | None = None, bitstreams: bool = True) -> dic
     bitstreams : bool
         Build both; takes most of the time.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    folder(out)
     torch.set_num_threads(1)  # small matrices: a second thread only takes time from the builds
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     console = Console(stderr=True)

