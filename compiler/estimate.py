@@ -5,8 +5,10 @@ from dataclasses import asdict, dataclass
 from echolith.boards.catalog import board
 from echolith.compiler.cycles import cycles
 from echolith.compiler.design import Design
+from echolith.compiler.errors import RangeError
 from echolith.compiler.inventory import multipliers
 from echolith.compiler.resources import resources
+from echolith.compiler.scalars import real
 from echolith.compiler.utilisation import utilisation
 from echolith.host.pace import paces
 from echolith.sim.arith import gradient_width
@@ -76,9 +78,17 @@ def estimate(design: Design, *, baud: int = _BAUD, clock: float | None = None) -
         with every sample sent. A host that takes time of its own is slower.
         ``resources`` are cells by kind, used and available; ``error`` is the relative error of those that are fitted,
         not counted (see `compiler.resources`).
+
+    Raises
+    ------
+    RangeError
+        ``baud`` or ``clock`` is no positive number.
     """
     hw, target = design.hardware, board(design.report["board"])
     clock = target.clock if clock is None else clock
+    for name, value, text in (("baud", baud, "bits per second"), ("clock", clock, "Hz")):
+        if (number := real(value)) is None or number <= 0:
+            raise RangeError(f"{name} must be a positive number of {text}, not {value!r}")
     spent = {"predict_sample": cycles(design.program, design.entries["predict"], hw) / 2}
     if hw.learn:
         entry, pairs = design.entries[design.learning(1)], design.rule.runs * BATCH // 2

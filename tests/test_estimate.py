@@ -35,6 +35,20 @@ def compiled(model, inputs, outputs, *, learn=True, steps=STEPS, **options):
                       rule=el.HamiltonianEcho() if learn else None, **options)
 
 
+@pytest.mark.parametrize("rates, text", [
+    (dict(baud=0), "baud must be a positive number of bits per second, not 0"),
+    (dict(baud="a"), "baud must be a positive number of bits per second, not 'a'"),
+    (dict(baud=None), "baud must be a positive number of bits per second, not None"),
+    (dict(clock=0), "clock must be a positive number of Hz, not 0"),
+    (dict(clock=-1), "clock must be a positive number of Hz, not -1"),
+    (dict(clock=float("nan")), "clock must be a positive number of Hz, not nan"),
+])
+def test_rates_that_are_none_are_refused(rates, text):
+    design = oscillators(4, 4)
+    with pytest.raises(el.RangeError, match=f"^{re.escape(text)}$"):
+        design.estimate(**rates)
+
+
 def oscillators(units, rows, **options):
     torch.manual_seed(0)
     return compiled(Oscillators(units, rows, 3, 4, quartic=0.0, mse=True), 3, 4, **options)
