@@ -1,6 +1,7 @@
 """What the command line is given: a model file or a saved design, and data."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 
 from echolith.compiler.errors import CompileError, FileError
 from echolith.compiler.files import load
+from echolith.compiler.plain import plain
 from echolith.host.cli_model import call, execute
 from echolith.host.cli_output import spin
 from echolith.host.weights import read
@@ -125,23 +127,36 @@ class Job:
     def design(self) -> "Design":
         """Compiled or loaded."""
         if self._file is None:
-            given = [f.name.replace("_", "-") for f in fields(self)
-                     if f.name not in ("model", "data", "weights") and getattr(self, f.name) not in (None, False)]
+            given = self._given(lambda name: name not in ("model", "data", "weights"))
             if given:
-                raise CompileError(f"a saved design is compiled already: leave out --{', --'.join(given)}, or name the "
-                                   f"model file instead of {self.model}")
+                raise CompileError(f"a saved design is compiled already: leave out {given}, or name the model file "
+                                   f"instead of {self.model}")
             design = load(self.model)
             return design if self.weights is None else design.with_weights(self.weights)
         return self._compile(self._file)
+
+    def _given(self, wanted: Callable[[str], bool]) -> str:
+        """Options that were given, as they are written."""
+        return ", ".join(f"--{f.name.replace('_', '-')}" for f in fields(self)
+                         if wanted(f.name) and not any(getattr(self, f.name) is absent for absent in (None, False)))
+
+    def _check_steps(self) -> None:
+        """--steps is of samples that there are none of; beside data it may say the same."""
+        if self.steps is None or self.samples is None:
+            return
+        shape = plain("X", self.samples[0], CompileError).shape
+        if len(shape) == 3 and shape[1] != self.steps:
+            raise CompileError(f"--steps is for models without data, and the data have {shape[1]} rows per sample: "
+                               f"leave it out, not {self.steps}")
 
     def _compile(self, file: ModuleType) -> "Design":
         from echolith.compiler.build import compile
         from echolith.compiler.dynamics import Leapfrog
         from echolith.compiler.learning import named
 
-        if self.inference and self.dissipation is not None:
-            raise CompileError("--inference compiles no rule, and momenta decay by a rule alone: leave out one of "
-                               f"--inference and --dissipation, not {self.dissipation:g}")
+        if self.inference and (given := self._given(lambda name: name in ("cost_at", "rule", "dissipation", "decays"))):
+            raise CompileError(f"--inference compiles no rule: leave it out, or all that a rule is told, not {given}")
+        self._check_steps()
         dynamics = Leapfrog(0.25 if self.dt is None else self.dt, 1 if self.substeps is None else self.substeps)
         rule = None if self.inference else named(self.rule or "HamiltonianEcho", self.cost_at, self.dissipation,
                                                       self.decays)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from echolith.compiler.cycles import cycles
-from echolith.compiler.errors import LinkError
+from echolith.compiler.errors import LinkError, RangeError
 from echolith.compiler.paths import writable
+from echolith.compiler.plain import plain
+from echolith.host.arrays import inputs
 from echolith.host.cli_input import Job
 from echolith.host.cli_output import Result, bar, spin
 from echolith.host.cli_report import table
@@ -26,7 +28,8 @@ __all__ = ["build", "fit", "precision", "serve", "simulate", "verify"]
 def simulate(job: Job, samples: int) -> Result:
     """Predict on the RTL."""
     x, y = job.need()
-    design, x = job.design, np.asarray(x)[:samples]
+    design, x = job.design, plain("X", x, RangeError)[:_some(samples)]
+    inputs(design, x)
     with spin("building the simulator"):
         chip = design.open("sim:")
     with chip, bar("simulating") as progress:
@@ -44,6 +47,12 @@ def simulate(job: Job, samples: int) -> Result:
         data["agreement"] = float(np.mean(right)) if right.size else None
     shown = {k: v for k, v in data.items() if k != "outputs" and v is not None}
     return Result(data, table((k.replace("_", " "), f"{v:,.6g}") for k, v in shown.items()))
+
+
+def _some(samples: int) -> int:
+    if samples < 1:
+        raise RangeError(f"--samples must be a whole number, at least 1, not {samples}")
+    return samples
 
 
 def serve(job: Job) -> Result:
@@ -117,6 +126,7 @@ def verify(job: Job, url: str, samples: int) -> Result:
     """Compare float64, integer model and chip."""
     from echolith.sim.verify import verify as run
 
+    _some(samples)
     x, y = job.need()
     with bar(f"verifying {url}") as progress:
         found = run(job.design, x[:samples], None if y is None else y[:samples], url=url, progress=progress,

@@ -99,6 +99,14 @@ def test_a_model_is_explained_and_estimated(model):
     assert "cycles, learn a sample" in text and re.search(r"logic cells +[\d,]+ of 83,640, within \d+ %", text)
 
 
+def test_rates_of_an_estimate_are_positive(model):
+    text = "{} must be a positive number of {}, not {}"
+    for option, value, message in (("--baud", 0, text.format("baud", "bits per second", 0)),
+                                   ("--clock", 0, text.format("clock", "Hz", 0.0)),
+                                   ("--clock", -3, text.format("clock", "Hz", -3e6))):
+        assert refusal("estimate", model, option, value) == message
+
+
 def test_options_reach_the_compiler(model):
     text = found("explain", model, "--dt", 0.5, "--substeps", 3, "--cost-at", "last", "--board", "icebreaker",
                  "--lanes", 1)["text"]
@@ -109,9 +117,29 @@ def test_options_reach_the_compiler(model):
     assert refusal("explain", model, "--dissipation", 0.5) == (
         "HamiltonianEcho runs back what it ran, and what dissipation takes from momenta does not come back; take "
         "LagrangianEcho(dissipation=...), whose coordinates keep it, not dissipation=0.5")
-    assert refusal("explain", model, "--inference", "--dissipation", 0.5) == (
-        "--inference compiles no rule, and momenta decay by a rule alone: leave out one of --inference and "
-        "--dissipation, not 0.5")
+
+
+def test_options_that_would_be_ignored_are_refused(model):
+    text = "--inference compiles no rule: leave it out, or all that a rule is told, not "
+    assert refusal("explain", model, "--inference", "--dissipation", 0) == f"{text}--dissipation"
+    assert refusal("explain", model, "--inference", "--rule", "EchoBackpropagation", "--cost-at", "every",
+                   "--decays") == f"{text}--cost-at, --rule, --decays"
+    assert refusal("explain", model, "--steps", 5) == (
+        "--steps is for models without data, and the data have 3 rows per sample: leave it out, not 5")
+    assert "3 input rows" in found("explain", model, "--steps", 3)["text"]
+
+
+def test_samples_are_counted_from_one(model):
+    for verb, samples in (("simulate", 0), ("simulate", -5), ("verify", -2), ("verify", 0)):
+        assert refusal(verb, model, "--samples", samples) == (
+            f"--samples must be a whole number, at least 1, not {samples}")
+
+
+def test_data_are_checked_before_a_simulator_is_built(model, tmp_path):
+    echolith("compile", model, "-o", tmp_path / "a.echolith")
+    np.savez(tmp_path / "data.npz", X=np.zeros((0, 3, 2)))
+    assert refusal("simulate", tmp_path / "a.echolith", "--data", tmp_path / "data.npz") == (
+        "X must hold at least one sample and one step, not shape (0, 3, 2)")
 
 
 def test_a_core_that_knows_weight_decay_is_asked_for(model):
@@ -283,6 +311,7 @@ def test_a_saved_design_takes_no_compile_options(model, tmp_path):
     echolith("compile", model, "-o", design)
     assert refusal("explain", design, "--dt", 0.5, "--lanes", 4) == (
         f"a saved design is compiled already: leave out --dt, --lanes, or name the model file instead of {design}")
+    assert "leave out --dissipation, or name the model" in refusal("explain", design, "--dissipation", 0)
     assert "this command needs samples" in refusal("fit", design)
 
 
