@@ -10,15 +10,15 @@ import numpy as np
 
 from echolith.compiler.derived import chained, completed
 from echolith.compiler.design import Design
-from echolith.compiler.errors import FileError, RangeError
+from echolith.compiler.errors import FileError
 from echolith.compiler.isa import Opcode
 from echolith.compiler.paths import named, writable
 from echolith.compiler.pipeline import Op, Pipeline
-from echolith.compiler.plain import plain
 from echolith.host.arrays import inputs, targets
 from echolith.host.figures import cosine, gradient_cosine, prediction_loss
 from echolith.host.measure import Measurement
 from echolith.host.ranging import Ranging
+from echolith.host.weights import checked
 from echolith.sim import adjoint
 from echolith.sim.data import words
 from echolith.sim.device import IntegerDevice
@@ -126,10 +126,10 @@ def precision_report(design: Design, X, Y=None, mask=None, values: Mapping[str, 
     mask : array-like, optional
         As for `Session.fit`.
     values : mapping, optional
-        Parameters, e.g. a session's ``state_dict()``; those of the design if None.
+        Parameters, e.g. a session's ``state_dict()``; those of the design if None, or not named.
     """
-    x, held = inputs(design, X), {n: plain(n, v, RangeError) for n, v in (values or design.values).items()}
-    held = completed(design.derived, {**design.values, **held})
+    x, held = inputs(design, X), design.values if values is None else checked(design, design.values, values)
+    held = completed(design.derived, held)
     y = None if Y is None else targets(design, Y, len(x), mask)
     nudged = y if design.hardware.learn else None
     most = affordable(design, _SAMPLES)

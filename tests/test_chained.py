@@ -149,7 +149,11 @@ def test_without_a_rule_they_are_loaded_like_others(problem):
     with compiled(net, x, None, rule=False).open() as fixed, design.open() as chip:
         np.testing.assert_allclose(fixed.predict(x), chip.predict(x), atol=0.01)
         before = fixed.predict(x)
-        fixed.load_state_dict({"k": np.full(5, 3.0)})
+        with pytest.raises(el.RangeError, match=r"^softplus\(k\) must be from -2 to 2, as far as the words of this "
+                                                r"design go; compile the model with these weights, not 3\.04859$"):
+            fixed.load_state_dict({"k": np.full(5, 3.0)})
+        np.testing.assert_array_equal(fixed.predict(x), before)
+        fixed.load_state_dict({"k": np.full(5, 1.5)})
         assert np.abs(fixed.predict(x) - before).max() > 0.01
 
 

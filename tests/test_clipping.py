@@ -41,14 +41,15 @@ class Encoded(el.Stack):
 
 
 def learn(net: nn.Module, times: float, *names: str, **precision: str) -> PrecisionReport:
-    """With some parameters so many times larger than they were calibrated; what all words hold then."""
+    """With some parameters so many times larger than they were calibrated, clipped as in training;
+    what all words hold then."""
     draws = np.random.default_rng(0)
     x, y = draws.uniform(-1, 1, (20, 6, 2)), draws.uniform(-0.5, 0.5, (20, 2))
     design = el.compile(net, dynamics=el.Leapfrog(0.25, 1), rule=el.HamiltonianEcho("last"), lanes=4,
                         calibrate=(x, y), precision=precision)
     with design.open("int:") as chip:
-        values = chip.state_dict()
-        chip.load_state_dict({**values, **{name: times * values[name] for name in names}})
+        values = chip.values()
+        chip.set_values({**values, **{name: times * values[name] for name in names}})
         chip.fit(x, y, epochs=1, batch_size=10, learning_rate=1e-4)
         return design.precision_report(x, y, values=chip.state_dict())
 
