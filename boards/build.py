@@ -93,7 +93,6 @@ def build(design: Design, out_dir: str | Path, *, seed: int = 1, baud: int = BAU
     target = find_board(design.report["board"])
     if warning := fit.check(design, target):
         say(warning)
-    folder(out)
     seeds = tuple(range(seed, seed + _SEEDS))
     if clock is not None:
         return _made(design, target, out, find(target.family, target.oscillator, clock), baud, seeds, say)
@@ -109,6 +108,7 @@ def _made(design: Design, target: Board, out: Path, pll: Pll | None, baud: int, 
           say: Callable[[str], None]) -> Build:
     """Built at one clock, or fetched from the cache."""
     began = time.monotonic()
+    folder(out)
     plan = _plan(design, target, baud, pll)
     commands = json.loads(plan.files["build_top.json"])["commands"]
     tools = find_tools([command[0] for command in commands])

@@ -1,7 +1,6 @@
 """How parameters learn: what the user chooses besides energy, cost and dynamics."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from echolith.compiler.design import Rule
 from echolith.compiler.errors import CompileError
@@ -74,7 +73,7 @@ class LagrangianEcho(HamiltonianEcho):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.boundary in _BOUNDARIES:
+        if isinstance(self.boundary, str) and self.boundary in _BOUNDARIES:
             raise CompileError(f'boundary must be "final" on a chip: {_BOUNDARIES[self.boundary]}; '
                                f"boundary_gradient(...) computes it in float64, not {self.boundary!r}")
         if self.boundary != "final":
@@ -108,17 +107,22 @@ class EchoBackpropagation:
         An un-nudged run of its own checks the exact return in the first of so many batches.
     weight_decay, dissipation
         As of `HamiltonianEcho`.
+    cost_at : str
+        ``"last"``.
     """
 
     averaged: bool = True
     check: int = 16
     weight_decay: bool = False
     dissipation: float = 0.0
-    cost_at: ClassVar[str] = "last"
+    cost_at: str = "last"
 
     def __post_init__(self) -> None:
         if not isinstance(self.averaged, bool):
             raise CompileError(f"averaged must be True or False, not {self.averaged!r}")
+        if self.cost_at != "last":
+            raise CompileError('EchoBackpropagation has its cost at the last step: cost_at must be "last", not '
+                               f"{self.cost_at!r}")
         _checked(self.check, self.weight_decay)
         _lossless(self)
 
@@ -141,9 +145,7 @@ def named(name: str, cost_at: str | None = None, dissipation: float | None = Non
         return LagrangianEcho(cost_at or "last", weight_decay=weight_decay, dissipation=dissipation or 0.0)
     if name == "HamiltonianEcho":
         return HamiltonianEcho(cost_at or "last", weight_decay=weight_decay, dissipation=dissipation or 0.0)
-    if cost_at not in (None, "last"):
-        raise CompileError(f'{name} has its cost at the last step: cost_at must be "last", not {cost_at!r}')
-    return EchoBackpropagation(weight_decay=weight_decay, dissipation=dissipation or 0.0)
+    return EchoBackpropagation(cost_at=cost_at or "last", weight_decay=weight_decay, dissipation=dissipation or 0.0)
 
 
 def _lossless(rule: AnyRule) -> None:

@@ -26,7 +26,11 @@ def plain(name: str, value: Any, error: type[EcholithError]) -> np.ndarray:
         raise error(f"{name} must be an array of real numbers, not {_kind(array)}")
     if np.ma.is_masked(value):
         raise error(f"{name} must be a plain array; give the mask apart, (X, Y, mask), not a masked array")
-    return array.astype(np.float64)
+    try:
+        return array.astype(np.float64)
+    except OverflowError as cause:  # whole numbers of hundreds of digits
+        raise error(f"{name} must stay within {_LARGEST:g}; divide it by a power of two, not a number beyond float64"
+                    ) from cause
 
 
 def _kind(array: np.ndarray) -> str:

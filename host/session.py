@@ -90,6 +90,9 @@ class Session:
         LinkError
             The link broke before all was loaded. It is closed, and `kept` has the parameters, for `load_state_dict`.
         """
+        if not isinstance(design, Design):
+            raise DesignMismatch("switch takes a compiled Design, of a file echolith.load(path), not "
+                                 f"{design!r:.60}")
         self.kept, values = self.state_dict(), self.values()
         try:
             device = self.device.switched(design)
@@ -136,7 +139,7 @@ class Session:
 
     def load_state_dict(self, weights: Weights) -> None:
         """Set parameters by name, from arrays, tensors or a ``.safetensors`` file; those not named keep their values.
-        Clears momentum."""
+        Clears momentum. Raises RangeError for values that the words of the chip cannot hold."""
         known = restored(self.design.derived, to_values(self.design, self.device.read(), self._base))
         self.set_values(merged(self.design, known, weights))
 
@@ -268,7 +271,8 @@ class Session:
         refused = unlearnable(self.design.derived, self.design.held, self.design.learned)
         if refused is not None:
             raise refused
-        check_settings(epochs, batch_size, learning_rate, momentum, schedule, seed, accumulate, weight_decay)
+        check_settings(epochs, batch_size, learning_rate, momentum, schedule, seed, accumulate, weight_decay,
+                       progress)
         if weight_decay and not self.design.hardware.shrinks:
             raise RangeError("this hardware cannot shrink weights: compile with a rule that has "
                              f"weight_decay=True (--decays), or leave it at 0, not {weight_decay:g}")

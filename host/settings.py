@@ -8,7 +8,7 @@ __all__ = ["check_settings"]
 
 
 def check_settings(epochs: object, batch_size: object, learning_rate: object, momentum: object, schedule: object,
-                   seed: object, accumulate: object, weight_decay: object) -> None:
+                   seed: object, accumulate: object, weight_decay: object, progress: object) -> None:
     """Raises RangeError for settings that are none."""
     if whole(epochs, 1) is None or whole(batch_size, 1) is None:
         raise RangeError(f"epochs and batch_size must be whole numbers, at least 1, not {epochs!r} and {batch_size!r}")
@@ -24,3 +24,6 @@ def check_settings(epochs: object, batch_size: object, learning_rate: object, mo
         raise RangeError(f"schedule must be one of {', '.join(SCHEDULES)}, not {schedule!r}")
     if whole(seed, 0) is None:
         raise RangeError(f"seed must be a whole number, not negative, not {seed!r}")
+    if progress is not None and not callable(progress):
+        raise RangeError(f"progress must be a function of updates done, updates in all and loss, or None, not "
+                         f"{progress!r:.60}")

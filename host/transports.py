@@ -177,7 +177,7 @@ def open_transport(url: str) -> Transport:
     LinkError
         If it cannot be opened, or there is no such kind of link.
     """
-    parts = urlsplit(url)
+    parts = urlsplit(url if isinstance(url, str) else "")
     if parts.scheme == "pcie":
         raise LinkError(f"pcie links are not built yet; use serial: or sim: instead of {url!r}")
     if parts.scheme != "serial" or not parts.netloc + parts.path:

@@ -82,6 +82,8 @@ ARGUMENTS = {
     "nan": (dict(calibrate=(X * np.nan, Y)), "X must be finite; X[0, 0, 0] is nan"),
     "huge": (dict(calibrate=(np.full_like(X, 1e30), Y)), "X must stay within 1e+09; divide it by a power of two, not "
                                                          "1e+30"),
+    "whole numbers": (dict(calibrate=([[[10**400] * 3]] * 8, Y)), "X must stay within 1e+09; divide it by a power of "
+                                                                  "two, not a number beyond float64"),
     "masked": (dict(calibrate=(np.ma.masked_less(X, 0), Y)), "X must be a plain array; give the mask apart, (X, Y, "
                                                             "mask), not a masked array"),
     "empty": (dict(calibrate=(X[:0], Y[:0])), "X must hold at least one sample and one step, not shape (0, 4, 3)"),
@@ -115,6 +117,9 @@ def test_compile(name):
                                  "not 1e-30"),
     (lambda: el.Leapfrog(0.1, 10**7), "substeps must be a whole number from 1 to 65535, not 10000000"),
     (lambda: el.HamiltonianEcho(["last"]), 'cost_at must be "last", "every" or "mean", not [\'last\']'),
+    (lambda: el.EchoBackpropagation(cost_at="every"), "EchoBackpropagation has its cost at the last step: cost_at must "
+                                                      "be \"last\", not 'every'"),
+    (lambda: el.LagrangianEcho(boundary=[]), 'boundary must be "final", "initial", "both" or "periodic", not []'),
     (lambda: el.Wanted("0.9"), "Wanted: cosine must be a number between 0 and 1, not '0.9'"),
     (lambda: el.Wanted(0.9, True), "Wanted: loss must be a number of points, not negative, not True"),
 ])
@@ -144,6 +149,7 @@ def test_what_holds_numbers_is_taken(calibrate):
     (dict(momentum="a"), "momentum must be in [0, 1), not 'a'"),
     (dict(schedule=["cosine"]), "schedule must be one of constant, cosine, linear, not ['cosine']"),
     (dict(seed=-1), "seed must be a whole number, not negative, not -1"),
+    (dict(progress=3), "progress must be a function of updates done, updates in all and loss, or None, not 3"),
     (dict(mask="a"), "mask must be an array of real numbers, not texts"),
 ])
 def test_fit(settings, message):
@@ -157,7 +163,41 @@ def test_fit(settings, message):
                                 "for one sample, not (4, 3)"),
     (lambda c: c.gradient(X, None), "Y must be an array of real numbers, not None"),
     (lambda c: c.load_state_dict(3), "weights must be a state_dict or the path of a .safetensors file, not 3"),
+    (lambda c: c.load_state_dict({"C.bias": [1e6, 0]}), "C.bias must be from -4 to 4, as far as the words of this "
+                                                        "design go; compile the model with these weights, not 1e+06"),
+    (lambda c: c.design.with_weights({"W.bias": [0, -1e300, 0, 0]}), "B.bias + W.bias must be from -4 to 4, as far as "
+     "the words of this design go; compile the model with these weights, not -1e+300"),
+    (lambda c: c.design.precision_report(X, Y, values={"C.bias": [1]}), "C.bias must have shape (2,), not (1,)"),
+    (lambda c: c.design.precision_report(X, Y, values={"c": 1}), "parameter names are B.bias, B.weight, C.bias, "
+                                                                 "C.weight, W.bias, W.weight, not 'c'"),
 ])
 def test_sessions(call, message):
     with compiled().open() as chip, refused(message, el.RangeError):
         call(chip)
+
+
+def test_links_and_other_designs(tmp_path):
+    with compiled().open() as chip:
+        for value in (None, "a.echolith"):
+            with refused("switch takes a compiled Design, of a file echolith.load(path), not "
+                         f"{value!r}", el.DesignMismatch):
+                chip.switch(value)
+            assert chip.predict(X).shape == (8, 2)
+        for value in (None, 3):
+            with refused(f"a link must be serial://<port>?baud=<rate>, not {value!r}", el.LinkError):
+                chip.design.open(value)
+        with refused("clock must be a number of Hz, not 'a'", el.ResourceError):
+            chip.design.build(tmp_path / "never", clock="a")
+    assert not (tmp_path / "never").exists()
+
+
+def test_the_ends_of_the_words_are_loaded():
+    """float32 makes the highest word the end of the range."""
+    design = compiled()
+    with design.open() as chip:
+        chip.load_state_dict({"C.bias": [4.0, -4.0]})
+        highest = chip.state_dict()["C.bias"]
+        assert highest[0] == 4 - 2.0**-33 and highest[1] == -4
+        chip.load_state_dict({"C.bias": highest.astype(np.float32)})
+        np.testing.assert_array_equal(chip.state_dict()["C.bias"], highest)
+        np.testing.assert_array_equal(design.with_weights(chip.state_dict()).values["C.bias"], highest)
