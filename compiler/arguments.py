@@ -29,7 +29,7 @@ def check_arguments(model: object, dynamics: object, rule: object, calibrate: ob
         _given(calibrate)
     if steps is not None and whole(steps, 1, ROWS) is None:
         raise CompileError(f"steps must be a whole number of input rows, from 1 to {ROWS}, not {steps!r}")
-    if not (isinstance(lanes, str) and lanes == "auto") and whole(lanes, 1, MOST) is None:
+    if lanes is not None and not (isinstance(lanes, str) and lanes == "auto") and whole(lanes, 1, MOST) is None:
         raise CompileError(f'lanes must be a whole number from 1 to {MOST} or "auto", not {lanes!r}')
     _precision(precision)
     if samples is not None and whole(samples, 0) is None:

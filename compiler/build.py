@@ -23,6 +23,7 @@ from echolith.compiler.hardware import hardware as find_hardware
 from echolith.compiler.lanes import fullest
 from echolith.compiler.layout import size
 from echolith.compiler.learning import AnyRule, LagrangianEcho
+from echolith.compiler.like import check_agreement, check_form
 from echolith.compiler.located import located
 from echolith.compiler.own import owned
 from echolith.compiler.packed import worded
@@ -36,10 +37,11 @@ from echolith.compiler.steps import DELTA
 __all__ = ["compile"]
 
 _GUESSES = 4
+_LANES = 8
 
 
 def compile(model, *, dynamics: Leapfrog, rule: AnyRule | None, calibrate=None, steps: int | None = None,
-            board: str = "ulx3s-85f", lanes: int | Literal["auto"] = 8,
+            board: str = "ulx3s-85f", lanes: int | Literal["auto"] | None = None,
             precision: Mapping[str, str] | Wanted | str = "auto",
             samples: int | None = None, like: Design | None = None) -> Design:
     """Lower a PyTorch module to a `Design`.
@@ -58,9 +60,9 @@ def compile(model, *, dynamics: Leapfrog, rule: AnyRule | None, calibrate=None, 
         [-1, 1] and states are Q5.12 or its like.
     board : str
         A name of `boards.catalog`.
-    lanes : int or "auto"
-        Lanes of two multipliers each. "auto" fills the board: of the numbers that make a sample faster, the largest
-        that fits by the estimate of `compiler.resources`.
+    lanes : int, "auto" or None
+        Lanes of two multipliers each; 8, or those of ``like``, if None. "auto" fills the board: of the numbers that
+        make a sample faster, the largest that fits by the estimate of `compiler.resources`.
     precision : "auto", "packed", Wanted or mapping
         "auto" takes the formats that the calibrated ranges ask for and measures nothing; `Wanted` figures are measured
         on the calibration data and finer formats tried until they are met. A mapping replaces calibrated formats, by
@@ -72,7 +74,8 @@ def compile(model, *, dynamics: Leapfrog, rule: AnyRule | None, calibrate=None, 
         Samples that the data memory holds; as many as were given to calibrate, as far as the board has room, if
         None. Samples that do not fit are streamed, 0 streams all.
     like : Design, optional
-        Compile for this design's hardware, so that its bitstream serves the new network too.
+        Compile for this design's hardware, so that its bitstream serves the new network too. Lanes and formats are
+        its own; others cannot be asked for.
 
     Raises
     ------
@@ -90,20 +93,24 @@ def compile(model, *, dynamics: Leapfrog, rule: AnyRule | None, calibrate=None, 
 
 
 def _compiled(model, dynamics: Leapfrog, rule: AnyRule | None, calibrate, steps: int | None, board: str,
-              lanes: int | Literal["auto"], precision: Mapping[str, str] | Wanted | str, samples: int | None,
+              lanes: int | Literal["auto"] | None, precision: Mapping[str, str] | Wanted | str, samples: int | None,
               like: Design | None) -> Design:
     check_arguments(model, dynamics, rule, calibrate, steps, lanes, precision, samples, like)
+    if like is not None:
+        check_agreement(like, lanes, precision)
     if isinstance(rule, LagrangianEcho) and rule.dissipation:
         model, dynamics, calibrate, damping = damped(model, dynamics, rule, calibrate)
         still = dataclasses.replace(rule, dissipation=0.0)
         found = _compiled(model, dynamics, still, calibrate, None, board, lanes, precision, samples, like)
         return dataclasses.replace(found, damping=damping)
     case = find_case(model, dynamics, rule, calibrate, steps, worded(find_board(board), precision, like),
-                     1 if lanes == "auto" else int(lanes), samples, like)
+                     1 if lanes == "auto" else int(lanes or _LANES), samples, like)
     given = "auto" if isinstance(precision, Wanted) else precision
     if isinstance(precision, Wanted) and (calibrate is None or like is not None):
         raise CompileError("precision: wanted figures are measured on calibrate=(X, Y) and choose the hardware; they "
                            f"need data and no like=, not {precision}")
+    if like is not None:
+        check_form(case, like)
 
     def formats(spread: Case) -> Formats:
         return chosen(spread, given, like, calibrate is None)

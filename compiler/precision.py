@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 from echolith.compiler.case import Case
 from echolith.compiler.design import Design
-from echolith.compiler.errors import CompileError, DesignMismatch
+from echolith.compiler.errors import CompileError
 from echolith.compiler.formats import Format
-from echolith.compiler.isa import Opcode
 from echolith.compiler.packed import PRODUCT, WORD, packed
 from echolith.compiler.quantise import Formats, choose_formats
 
@@ -24,11 +23,6 @@ def chosen(case: Case, precision: Mapping[str, str] | str, like: Design | None, 
     nothing."""
     if like is not None:
         hw = like.hardware
-        unknown = sorted({p.acc for p in case.everything if p.opcode == Opcode.FORWARD and not p.kept}
-                         - like.fractions.keys())
-        if unknown:
-            raise DesignMismatch("the network does not fit this hardware: its energy must have the form of that one's, "
-                                 f"whose formats know no {', '.join(unknown)}")
         return Formats(dict(like.fractions), hw.input_bits, hw.target_bits, hw.accumulator, hw.segments,
                        {k: tuple(v) for k, v in like.lowered.items()}, hw.packed)
     two = packed(case, precision)

@@ -62,7 +62,7 @@ ARGUMENTS = {
     "rule": (dict(rule="echo"), "rule must be el.HamiltonianEcho(), another rule, or None, not 'echo'"),
     "board": (dict(board=["icebreaker"]), "board must be one of icebreaker, ulx3s-85f, not ['icebreaker']"),
     "lanes": (dict(lanes=2.0), 'lanes must be a whole number from 1 to 128 or "auto", not 2.0'),
-    "no lanes": (dict(lanes=None), 'lanes must be a whole number from 1 to 128 or "auto", not None'),
+    "no lanes": (dict(lanes=0), 'lanes must be a whole number from 1 to 128 or "auto", not 0'),
     "steps": (dict(steps=2.5), "steps must be a whole number of input rows, from 1 to 65535, not 2.5"),
     "samples": (dict(samples=-1), "samples must be a whole number, not negative, not -1"),
     "like": (dict(like="a.echolith"), "like must be a compiled Design, not 'a.echolith'"),
@@ -201,3 +201,54 @@ def test_the_ends_of_the_words_are_loaded():
         chip.load_state_dict({"C.bias": highest.astype(np.float32)})
         np.testing.assert_array_equal(chip.state_dict()["C.bias"], highest)
         np.testing.assert_array_equal(design.with_weights(chip.state_dict()).values["C.bias"], highest)
+
+
+class Own(Net):
+    """A vector parameter of its own, and as many states as it is told."""
+
+    def __init__(self, *names):
+        super().__init__()
+        self.states, self.k = dict.fromkeys(names, 6), nn.Parameter(torch.ones(6))
+
+    def energy(self, *given):
+        return super().energy(given[0], given[-1]) + sum((self.k * q * q).sum() for q in given[:-1])
+
+    def cost(self, *given):
+        return super().cost(given[0], given[-1])
+
+
+FITS = "the network does not fit this hardware: "
+FORMS = {
+    "lanes": (dict(lanes=4), el.CompileError, "lanes: the hardware of like= has 2; leave lanes out, or compile without "
+                                              "like=, not 4"),
+    "packed": (dict(precision="packed"), el.CompileError, "precision: the hardware of like= has no product; leave "
+                                                          "product out, or compile without like=, not '4 x 11 bits'"),
+    "word": (dict(precision={"word": "12 bits"}), el.CompileError, "precision: the hardware of like= has 18 bits for "
+             "word; leave word out, or compile without like=, not '12 bits'"),
+    "state": (dict(precision={"state": "Q2.15"}), el.CompileError, "precision: the hardware of like= has Q3.14 for "
+              "state; leave state out, or compile without like=, not 'Q2.15'"),
+    "vector": (dict(model=Own("q")), el.DesignMismatch, FITS + "vector parameters must be at most 0, not k"),
+    "states": (dict(model=Own("q", "r")), el.DesignMismatch,
+               FITS + "states must be q, not q, r; vector parameters must be at most 0, not k"),
+    "name": (dict(model=type("N", (Net,), {"states": {"r": 6}})()), el.DesignMismatch,
+             FITS + "states must be q, not r"),
+    "inference": (dict(rule=None), el.DesignMismatch, FITS + "learn must be False, not True"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_given_hardware_is_not_asked_for_what_it_has_not(name):
+    changed, error, message = FORMS[name]
+    with refused(message, error):
+        compiled(like=compiled(), **changed)
+
+
+def test_a_rule_needs_hardware_that_learns():
+    with refused(FITS + "learn must be True, not False", el.DesignMismatch):
+        compiled(like=compiled(rule=None))
+
+
+def test_given_hardware_may_be_asked_for_what_it_has():
+    design = compiled()
+    for asked in (dict(precision=design.precision), dict(precision={"state": "ap_fixed<18,4>"}), dict(lanes=None)):
+        assert compiled(like=design, **asked).hardware == design.hardware
