@@ -54,8 +54,8 @@ def compile(model, *, dynamics: Leapfrog, rule: AnyRule | None, calibrate=None, 
     rule : HamiltonianEcho, EchoBackpropagation, LagrangianEcho or None
         None compiles inference only, without gradient memory.
     calibrate : (X, Y), (X, Y, mask) or None
-        X (batch, steps, inputs); Y (batch, outputs), or (batch, steps, outputs) with the cost at every step; Y may be
-        None without a rule. A mask, 0 where there is no target, makes hardware for masks, see `Session.fit`. Formats,
+        X (batch, steps, inputs); Y (batch, outputs), or (batch, steps, outputs) with the cost at every step; without a
+        rule, either or None. A mask, 0 where there is no target, makes hardware for masks, see `Session.fit`. Formats,
         response and the room for samples come from these. Without them, ``steps`` must be given, inputs are taken from
         [-1, 1] and states are Q5.12 or its like.
     board : str

@@ -282,13 +282,23 @@ def _data(network: Graph, cost: Cost | None, given, steps: int | None, cost_at: 
         if cost_at is not None:
             raise CompileError("calibrate=(X, Y) needs Y for a rule, not None")
         return x, np.zeros((len(x), 1, network.outputs))
-    every = cost_at == "every"
+    every, kind = cost_at == "every", "values" if cost is None else cost.targets
+    if cost_at is None:
+        every, kind = _form(network, plain("Y", given[1], CompileError).shape, x.shape[:2])
     sizes, text = [len(x)], "batch"
     if every:
         sizes, text = [len(x), x.shape[1]], "batch, steps"
-    kind = "values" if cost is None else cost.targets
     if kind != "classes":
         sizes, text = [*sizes, network.outputs], f"{text}, outputs"
     y = shaped("Y", given[1], sizes, f"({text})", CompileError,
                lambda found: target_hint(found, kind, network.outputs, every))
-    return x, encoded(kind, y if every else y[:, None], network.outputs, CompileError)
+    y = y if every else y[:, None]
+    return x, encoded(kind, y if cost_at else y[:, -1:], network.outputs, CompileError)
+
+
+def _form(network: Graph, shape: tuple[int, ...], rows: tuple[int, ...]) -> tuple[bool, str]:
+    """Of targets that nothing learns from, such as any rule would take: whether every row has one, and what they are.
+    Outputs are read at the last row."""
+    if network.classes and (len(shape) == 1 or shape == rows):
+        return len(shape) == 2, "classes"
+    return len(shape) == 3, "values"

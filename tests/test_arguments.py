@@ -142,6 +142,22 @@ def test_what_holds_numbers_is_taken(calibrate):
     assert design.program_id == expected.program_id and design.report == expected.report
 
 
+@pytest.mark.parametrize("model, targets, last", [
+    (Classes, CLASSES, np.eye(3)[CLASSES]),
+    (Classes, np.stack([CLASSES * 0] * 3 + [CLASSES], 1), np.eye(3)[CLASSES]),
+    (Net, np.stack([Y * 0] * 3 + [Y], 1), Y),
+], ids=["classes", "classes of every row", "every row"])
+def test_inference_takes_the_targets_of_any_rule(model, targets, last):
+    for precision in ("auto", el.Wanted(loss=20)):
+        found, expected = (compiled(model(), rule=None, calibrate=(X, y), precision=precision) for y in (targets, last))
+        assert found.program_id == expected.program_id and found.report == expected.report
+
+
+def test_inference_has_classes_that_are_there():
+    with refused("Y must hold class numbers from 0 to 2, not 3"):
+        compiled(Classes(), rule=None, calibrate=(X, CLASSES + 1))
+
+
 @pytest.mark.parametrize("settings, message", [
     (dict(epochs=1.5), "epochs and batch_size must be whole numbers, at least 1, not 1.5 and 32"),
     (dict(batch_size="a"), "epochs and batch_size must be whole numbers, at least 1, not 1 and 'a'"),
