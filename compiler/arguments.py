@@ -14,6 +14,7 @@ from echolith.compiler.lanes import MOST
 from echolith.compiler.learning import AnyRule
 from echolith.compiler.scalars import whole
 from echolith.compiler.search import Wanted
+from echolith.compiler.stack import Stack
 
 __all__ = ["check_arguments"]
 
@@ -22,6 +23,7 @@ def check_arguments(model: object, dynamics: object, rule: object, calibrate: ob
                     precision: object, samples: object, like: object) -> None:
     """Raises CompileError for arguments of other types and values than `compile` describes."""
     _instance("model", model, torch.nn.Module, "a torch.nn.Module")
+    _initialised(model)
     _instance("dynamics", dynamics, Leapfrog, "el.Leapfrog(dt=0.25)")
     if rule is not None:
         _instance("rule", rule, AnyRule, "el.HamiltonianEcho(), another rule, or None")
@@ -46,6 +48,13 @@ def _instance(name: str, value: object, kind: type | UnionType, text: str) -> No
     found = value.__name__ if inspect.isclass(value) else type(value).__name__
     raise CompileError(f"{name} must be {text}, not {value!r}" if isinstance(value, str | int | float | None)
                        else f"{name} must be {text}, not {found}")
+
+
+def _initialised(model: Any) -> None:
+    """A module whose own __init__ called that of its class."""
+    if ("output" if isinstance(model, Stack) else "_parameters") not in vars(model):
+        name = type(model).__name__
+        raise CompileError(f"{name}.__init__ must call super().__init__() before all else, not {name} without it")
 
 
 def _given(calibrate: Any) -> None:

@@ -16,6 +16,7 @@ from echolith.compiler.motion import Motion, Path, Values, motion
 from echolith.compiler.orbits import CONDITIONS, ends, jacobian, orbit
 from echolith.compiler.plain import plain, shaped
 from echolith.compiler.scalars import real
+from echolith.compiler.stack import Stack
 from echolith.compiler.trace import float64
 
 __all__ = ["BOUNDARIES", "boundary_gradient", "boundary_reference"]
@@ -136,6 +137,9 @@ def _given(model: torch.nn.Module, X: np.ndarray, Y: np.ndarray, dt: float, subs
         raise CompileError(f'dissipation needs boundary="final", the only one that undoes it, not {boundary!r}')
     if cost_at not in ("last", "every", "mean"):
         raise CompileError(f'cost_at must be "last", "every" or "mean", not {cost_at!r}')
+    if isinstance(model, Stack):
+        raise CompileError("boundary conditions are built for a model with one energy(self, q, u); take one layer, not "
+                           f"the stack {type(model).__name__}")
     if not callable(getattr(model, "cost", None)):
         name = type(model).__name__
         raise CompileError(f"{name} must define cost(self, q, y) to have a gradient, not {name} without it")

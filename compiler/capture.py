@@ -1,6 +1,5 @@
 """From the user's module to a `Graph`: trace the methods, read them, make them canonical, check against autograd."""
 
-import re
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,12 +23,12 @@ from echolith.compiler.read import read
 from echolith.compiler.readout import Readout, find_readout, predicted
 from echolith.compiler.scalars import whole
 from echolith.compiler.site import Site
+from echolith.compiler.taken import ARGUMENTS
 from echolith.compiler.trace import double, parameters, trace
 from echolith.compiler.values import Array, Classes, Fixed, Nodes, Store, Value
 
 __all__ = ["capture"]
 
-_RESERVED = re.compile(r"u|y|p|target|[zc]\d+")
 _UNITS = 1 << 16
 _METHODS = "energy(self, q, u), a scalar in PyTorch"
 
@@ -100,7 +99,7 @@ def _states(model: str, states: object) -> dict[str, tuple[int, ...]]:
         raise CompileError(f'{model}.states must map names to units or shapes, e.g. {{"q": 40}}, not {states!r}')
     found = {}
     for name, shape in states.items():
-        if not isinstance(name, str) or not name.isidentifier() or _RESERVED.fullmatch(name):
+        if not isinstance(name, str) or not name.isidentifier() or ARGUMENTS.fullmatch(name):
             raise CompileError(
                 f"{model}.states must have names of their own (u, y, p, target, z0 and c0 are taken), not {name!r}"
             )
@@ -124,7 +123,7 @@ class _Reader:
         self.model, self.sizes = model, sizes
         values = parameters(model)
         for name in values:
-            if name in sizes.states or _RESERVED.fullmatch(name):
+            if name in sizes.states or ARGUMENTS.fullmatch(name):
                 raise CompileError(
                     f"{name} must not be the name of a parameter: it is a variable of the energy, not {name!r}"
                 )

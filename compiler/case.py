@@ -1,7 +1,6 @@
 """What the later passes read of a compile: the network, its passes, its calibrated samples, the board."""
 
 import math
-import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,11 +34,11 @@ from echolith.compiler.reads import Reading, joined, laned, parted, reading, ren
 from echolith.compiler.select import Pass, select
 from echolith.compiler.stack import Stack
 from echolith.compiler.steps import DELTA, LANES, ONE, OUTPUT, Flow, fed
+from echolith.compiler.taken import FORMATS
 
 __all__ = ["Case", "case"]
 
 _SAMPLES = 32  # made up where none are given
-_TAKEN = r"(hidden|drive|vector)\d*|readout|state|input|nudge|target|output|delta|z"  # names of formats and blocks
 
 
 @dataclass(frozen=True)
@@ -247,7 +246,7 @@ def _prepared(graph: Graph) -> tuple[Graph, Graph | None]:
 
 def _names(graph: Graph) -> None:
     for state in graph.states:
-        if re.fullmatch(_TAKEN, state):
+        if FORMATS.fullmatch(state):
             raise CompileError("states: a name of a format or a block cannot be a state's; rename it, e.g. to "
                                f"{state}_, not {state!r}")
 

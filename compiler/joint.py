@@ -34,9 +34,13 @@ def fed_layers(stack: Stack) -> dict[str, int]:
 def joined_layers(stack: Stack) -> torch.nn.Module:
     """The layers: every one with its own energy, none that feels another."""
     widths = fed_layers(stack)
-    methods: dict[str, object] = {"energy": _energy, "cost": _cost}
-    if callable(getattr(stack, "predict", None)):
-        methods["predict"] = _predict
+    methods = {"cost": _cost, "predict": _predict}
+    methods = {name: method for name, method in methods.items() if callable(getattr(stack, name, None))}
+    if not methods:
+        name = type(stack).__name__
+        raise CompileError(f"{name} must define cost(self, q, y) or, for inference alone, predict(self, q), not {name} "
+                           "without them")
+    methods["energy"] = _energy
     if any(callable(getattr(stack.get_submodule(name), "kinetic", None)) for name in stack.layers):
         methods["kinetic"] = _kinetic
     return _model(stack, methods, {**_sizes(stack), **{fed(name): n for name, n in widths.items()}})
@@ -57,8 +61,8 @@ def _sizes(stack: Stack) -> dict[str, tuple[int, ...]]:
 
 def _model(stack: Stack, methods: Mapping[str, object], states: Mapping[str, object]) -> torch.nn.Module:
     model = copy.copy(stack)
-    kept = {} if "cost" in methods else {"cost": None, "predict": None}
-    model.__class__ = type(type(stack).__name__, (type(stack),), {**kept, **methods, "stack_class": type(stack)})
+    own = {"cost": None, "predict": None, **methods, "stack_class": type(stack)}
+    model.__class__ = type(type(stack).__name__, (type(stack),), own)
     model.__dict__["states"] = dict(states)
     return model
 

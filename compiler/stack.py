@@ -1,11 +1,13 @@
 """Stacks: Hamiltonian layers that feed each other, directly or through feed-forward blocks."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from echolith.compiler.errors import CompileError
 from echolith.compiler.scalars import whole
+from echolith.compiler.taken import ARGUMENTS, FORMATS
 from echolith.compiler.trace import double, float64, shapes
 from echolith.compiler.wires import INPUT, Wires, ordered, sources
 
@@ -56,12 +58,14 @@ class Stack(torch.nn.Module):
 
     def __init__(self, parts: Mapping[str, torch.nn.Module], wires: Wires | None = None, *, inputs: int):
         super().__init__()
+        if not isinstance(parts, Mapping | torch.nn.ModuleDict):
+            raise CompileError(f'parts must map names to modules, e.g. {{"layer": Layer()}}, not {type(parts).__name__}')
         for name, part in parts.items():
             _check_part(name, part)
         if (width := whole(inputs, 1)) is None:
             raise CompileError(f"inputs must be a whole number from 1 on, not {inputs!r}")
         self.inputs = width
-        self.wires = sources(tuple(parts), wires or {})
+        self.wires = sources(tuple(parts), {} if wires is None else wires)
         self.order = ordered(self.wires)
         self.layers = tuple(name for name in self.order if callable(getattr(parts[name], "energy", None)))
         if not self.layers:
@@ -74,6 +78,12 @@ class Stack(torch.nn.Module):
             if hasattr(self, name) or name in _RESERVED:
                 raise CompileError(f"parts: names must not be attributes of {type(self).__name__}, not {name!r}")
             self.add_module(name, part)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__.get("wires", ()) and name in self._modules:
+            raise CompileError(f"{type(self).__name__}: {name} is a part, which keeps its name; give the new attribute "
+                               f"another, not {name!r}")
+        super().__setattr__(name, value)
 
     def values(self, positions: Mapping[str, torch.Tensor], u: torch.Tensor) -> Values:
         """What every source is worth, ``"u"`` among them; of one sample.
@@ -104,6 +114,9 @@ def _check_part(name: object, part: object) -> None:
 
 
 def _check_layer(name: str, part: torch.nn.Module, given: tuple[str, ...]) -> None:
+    if ARGUMENTS.fullmatch(name) or FORMATS.fullmatch(name):
+        raise CompileError("parts: layers must not have the names of formats, blocks or arguments; rename it, e.g. to "
+                           f"{name}_, not {name!r}")
     if len(given) != 1:
         raise CompileError(f"wires: layer {name} must have one source; join several in a block, not {given}")
     states = getattr(part, "states", None)

@@ -16,12 +16,17 @@ def sources(parts: Sequence[str], wires: Wires) -> dict[str, tuple[str, ...]]:
 
     Raises CompileError for parts and sources that do not exist, and for parts but the last that nothing uses.
     """
+    if not isinstance(wires, Mapping):
+        raise CompileError(f'wires must map parts to their sources, e.g. {{"layer": "u"}}, not {type(wires).__name__}')
     for name in wires:
         if name not in parts:
             raise CompileError(f"wires: keys must be parts, {', '.join(parts)}, not {name!r}")
     found = {}
     for name, before in zip(parts, (INPUT, *parts), strict=False):
         given = wires.get(name, before)
+        if not isinstance(given, Sequence):
+            raise CompileError(f"wires: {name} must have the name of a source or a tuple of names, not "
+                               f"{type(given).__name__}")
         found[name] = (given,) if isinstance(given, str) else tuple(given)
         if not found[name]:
             raise CompileError(f"wires: {name} must have a source, not ()")

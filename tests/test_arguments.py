@@ -98,6 +98,10 @@ ARGUMENTS = {
     "no method": (dict(model=type("N", (Net,), {"predict": 3})()), "N.predict must be a method, not 3"),
     "units": (dict(model=type("N", (Net,), {"states": {"q": 1 << 20}})()),
               "N.states must have at most 65536 units in all, not {'q': (1048576,)}"),
+    "not initialised": (dict(model=type("N", (Net,), {"__init__": lambda self: None})()),
+                        "N.__init__ must call super().__init__() before all else, not N without it"),
+    "no stack": (dict(model=type("S", (el.Stack,), {"__init__": nn.Module.__init__})()),
+                 "S.__init__ must call super().__init__() before all else, not S without it"),
     "meta": (dict(model=Net().to("meta")), "W.weight must hold numbers; initialise the model before it is compiled, "
                                            "not a tensor without them"),
 }  # fmt: skip

@@ -350,6 +350,27 @@ REFUSED = {
     "a function": (
         lambda: Read({"low": low(), "mix": torch.tanh}),
         "parts: mix must be a torch.nn.Module, not builtin_function_or_method"),
+    "parts in a list": (
+        lambda: Read([]), 'parts must map names to modules, e.g. {"layer": Layer()}, not list'),
+    "no parts": (lambda: Read(None), 'parts must map names to modules, e.g. {"layer": Layer()}, not NoneType'),
+    "no wires": (
+        lambda: Read({"low": low()}, 3), 'wires must map parts to their sources, e.g. {"layer": "u"}, not int'),
+    "a source of nothing": (
+        lambda: Read({"low": low()}, {"low": None}),
+        "wires: low must have the name of a source or a tuple of names, not NoneType"),
+    "a part's name again": (
+        lambda: Read({"C": low()}),
+        "Read: C is a part, which keeps its name; give the new attribute another, not 'C'"),
+    "an argument's name": (
+        lambda: Read({"z0": low()}),
+        "parts: layers must not have the names of formats, blocks or arguments; rename it, e.g. to z0_, not 'z0'"),
+    "a format's name": (
+        lambda: Read({"hidden": low()}),
+        "parts: layers must not have the names of formats, blocks or arguments; rename it, e.g. to hidden_, not "
+        "'hidden'"),
+    "boundary conditions": (
+        lambda: el.boundary_gradient(chain(Linear), *data(), DT, boundary="both"),
+        "boundary conditions are built for a model with one energy(self, q, u); take one layer, not the stack Read"),
     "another size": (
         lambda: value_shapes(Read({"low": low(), "high": Linear(4, 6)})),
         "wires: layer high must be fed as many values as it has inputs, 4, not the 5 of low"),

@@ -300,7 +300,24 @@ def test_inference_needs_no_echoes():
         np.testing.assert_allclose(chip.predict(x), bptt(net, *data(), DYNAMICS.dt, DYNAMICS.substeps)[1], atol=5e-3)
 
 
+def without(net, *methods):
+    """The network, of a class in which these methods are not."""
+    net.__class__ = type(type(net).__name__, (type(net),), dict.fromkeys(methods))
+    return net
+
+
+def test_inference_needs_no_cost():
+    torch.manual_seed(0)
+    net, (x, _) = NETS["fork"](), data()
+    how = {"dynamics": DYNAMICS, "rule": None, "calibrate": (x, None)}
+    assert el.compile(net, **how).program == el.compile(without(net, "cost"), **how).program
+
+
 REFUSED = {
+    "no cost": (lambda: without(NETS["fork"](), "cost"), {},
+                "a rule needs a cost: give the model a method cost(q, y), or compile with rule=None"),
+    "no outputs": (lambda: without(NETS["fork"](), "cost", "predict"), {},
+                   "Net must define cost(self, q, y) or, for inference alone, predict(self, q), not Net without them"),
     "board": (lambda: NETS["blocks"](), dict(board="icebreaker", lanes=2),
               "a stack learns on boards where two echoes have row operands of their own; compile for ulx3s-85f, or "
               "with rule=None, not for icebreaker"),
