@@ -43,6 +43,10 @@ def double(model: torch.nn.Module) -> torch.nn.Module:
     except RuntimeError as error:
         what = "a module that can be copied; compute weights with torch.nn.utils.parametrizations"
         raise CompileError(f"{type(model).__name__} must be {what}, not {str(error).partition('.')[0]}") from error
+    except Exception as error:  # what holds locks, files and generators cannot be copied, in many ways
+        place, found = _uncopied(model) or (type(model).__name__, str(error).partition("\n")[0])
+        raise CompileError(f"{place} must be something that can be copied, as the model is for compiling; keep it "
+                           f"outside the model, not {found}") from error
     for name, value in parameters(duplicate).items():
         if value.is_meta or torch.nn.parameter.is_lazy(value):
             raise CompileError(f"{name} must hold numbers; initialise the model before it is compiled, not a tensor "
@@ -57,6 +61,17 @@ def double(model: torch.nn.Module) -> torch.nn.Module:
             if isinstance(value, torch.Tensor) and value.is_floating_point():
                 setattr(module, name, value.double())
     return duplicate.double()
+
+
+def _uncopied(model: torch.nn.Module) -> tuple[str, str] | None:
+    """The attribute that has no copy, and its type."""
+    for path, module in model.named_modules(prefix=type(model).__name__):
+        for name, value in vars(module).items():
+            try:
+                copy.deepcopy(value if name != "_modules" else None)
+            except Exception:  # as above
+                return f"{path}.{name}", type(value).__name__
+    return None
 
 
 def parameters(model: torch.nn.Module) -> dict[str, torch.Tensor]:

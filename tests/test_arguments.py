@@ -1,6 +1,7 @@
 """Wrong arguments, data and declarations: one typed error each, with the whole text."""
 
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -51,6 +52,15 @@ def refused(message, error=el.CompileError):
     return pytest.raises(error, match=f"^{re.escape(message)}$")
 
 
+def holding(value):
+    """A network that keeps something in a module of its own."""
+    net = Net()
+    net.W.kept = value
+    return net
+
+
+COPIED = ("Net.W.kept must be something that can be copied, as the model is for compiling; keep it outside the model, "
+          "not ")
 PAIR = "calibrate must be (X, Y) or (X, Y, mask), with (X, None) for inference alone, not a "
 SHAPE = "X must have shape (batch, steps, inputs) = (any, any, 3)"
 ARGUMENTS = {
@@ -98,6 +108,8 @@ ARGUMENTS = {
     "no method": (dict(model=type("N", (Net,), {"predict": 3})()), "N.predict must be a method, not 3"),
     "units": (dict(model=type("N", (Net,), {"states": {"q": 1 << 20}})()),
               "N.states must have at most 65536 units in all, not {'q': (1048576,)}"),
+    "lock": (dict(model=holding(threading.Lock())), COPIED + "lock"),
+    "generator": (dict(model=holding(i for i in range(3))), COPIED + "generator"),
     "not initialised": (dict(model=type("N", (Net,), {"__init__": lambda self: None})()),
                         "N.__init__ must call super().__init__() before all else, not N without it"),
     "no stack": (dict(model=type("S", (el.Stack,), {"__init__": nn.Module.__init__})()),
