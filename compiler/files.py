@@ -41,6 +41,8 @@ def load(path: str | os.PathLike) -> Design:
     tensors, text = read_tensors(path, _KIND)
     try:
         fields = json.loads(text["design"])
+        if not isinstance(fields, dict):
+            raise TypeError(f"an object is needed, not {fields!r}")
         hints = typing.get_type_hints(Design)
         arguments: dict[str, typing.Any] = {name: typed(hints[name], value) for name, value in fields.items()}
         tables = tuple(tensors[f"table{i}"] for i in range(sum(n.startswith("table") for n in tensors)))

@@ -59,7 +59,8 @@ class Stack(torch.nn.Module):
     def __init__(self, parts: Mapping[str, torch.nn.Module], wires: Wires | None = None, *, inputs: int):
         super().__init__()
         if not isinstance(parts, Mapping | torch.nn.ModuleDict):
-            raise CompileError(f'parts must map names to modules, e.g. {{"layer": Layer()}}, not {type(parts).__name__}')
+            raise CompileError(f'parts must map names to modules, e.g. {{"layer": Layer()}}, not '
+                               f"{type(parts).__name__}")
         for name, part in parts.items():
             _check_part(name, part)
         if (width := whole(inputs, 1)) is None:

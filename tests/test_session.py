@@ -90,6 +90,13 @@ def test_damaged_files_are_refused(design, tmp_path):
     write_tensors(tmp_path / "changed", "echolith-design-2", tensors, text | {"design": other})
     with pytest.raises(el.FileError, match=r"is damaged: its program should be [0-9a-f]{8}, not [0-9a-f]{8}$"):
         el.load(tmp_path / "changed")
+    tensors, text = read_tensors(path, "echolith-design-2")
+    for value, shown in (("null", "None"), ("0", "0"), ("[]", "[]")):
+        write_tensors(path, text["kind"], tensors, {**text, "design": value})
+        with pytest.raises(el.FileError) as error:
+            el.load(path)
+        assert str(error.value) == (f"{path} is not a design of this version: TypeError('an object is needed, not "
+                                    f"{shown}')")
     chip = design.open()
     with pytest.raises(el.FileError, match=r"must be a file of kind echolith-checkpoint-1, not 'echolith-design-2'$"):
         chip.restore(path)
