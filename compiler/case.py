@@ -21,7 +21,7 @@ from echolith.compiler.flow import derive
 from echolith.compiler.fold import biased
 from echolith.compiler.graph import Graph
 from echolith.compiler.hints import input_hint, target_hint
-from echolith.compiler.inlets import inlets
+from echolith.compiler.inlets import inlets, single
 from echolith.compiler.joins import Joins, joins, strengthened
 from echolith.compiler.joint import fed_layers, joined_layers
 from echolith.compiler.joint import joins as between
@@ -218,7 +218,8 @@ def _captured(model) -> tuple[Graph, Graph | None, Graph | None]:
     graph = replace(graph, states=layers, kinetic=kinetic, fed=widths)
     if not widths:
         return graph, None, None
-    graph, above = inlets(graph, replace(renamed(prepared(biased(capture(between(model))))), fed=widths))
+    above = prepared(single(biased(capture(between(model))), widths))
+    graph, above = inlets(graph, replace(renamed(above), fed=widths))
     return replace(graph, values=graph.values | above.values, learned=graph.learned | above.learned,
                    derived=tuple(dict.fromkeys((*graph.derived, *above.derived)))), None, above
 

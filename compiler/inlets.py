@@ -5,18 +5,36 @@
 
 The contrast of a layer's echoes is then that of dV/d(B x + b), a function of single elements, and all products of B,
 there and back and outer ones, are of the pair: once a step, where every copy would have had its own.
+
+    joins:  e f(q_1) + e f(q_2) + ..    becomes    e s, s the sum, where a layer is fed one number
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import reduce
 
 from echolith.compiler.differentiate import derivative, names, substitute
-from echolith.compiler.graph import Affine, Dense, Graph, Sum, Term
+from echolith.compiler.graph import Affine, Dense, Graph, Reduce, Sum, Term
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.ops import add, mul
 from echolith.compiler.steps import error
 
-__all__ = ["inlets"]
+__all__ = ["inlets", "single"]
+
+
+def single(joins: Graph, fed: Iterable[str]) -> Graph:
+    """What lies between layers, with the error of a layer that is fed one number times one sum: capture has it in every
+    summand, of which none is what the layer is fed."""
+    errors = {name for name in map(error, fed) if joins.states[name] == 1}
+    nodes, energy = dict(joins.nodes), []
+    for term in joins.energy:
+        for name in sorted(errors & names(term.expr)) if term.length > 1 else ():
+            made = f"z{len(nodes)}"  # capture counts them
+            nodes[made] = Reduce("sum", derivative(term.expr, name), term.length)
+            energy.append(Sum(mul(var(name), var(made)), 1))
+            term = replace(term, expr=substitute(term.expr, {name: const(0)}))
+        energy += [term] if term.expr != const(0) else []
+    return replace(joins, nodes=nodes, energy=tuple(energy))
 
 
 def inlets(layers: Graph, joins: Graph) -> tuple[Graph, Graph]:

@@ -300,6 +300,37 @@ def test_inference_needs_no_echoes():
         np.testing.assert_allclose(chip.predict(x), bptt(net, *data(), DYNAMICS.dt, DYNAMICS.substeps)[1], atol=5e-3)
 
 
+class One(nn.Module):
+    """A function whose value is one number."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.w = kind, nn.Parameter(torch.rand(UNITS) + 0.5)
+
+    def forward(self, q):
+        return {
+            "mean": q.mean(0, keepdim=True), "norm": torch.sqrt((q**2).sum() + 0.1)[None],
+            "weighted": (self.w * q).sum()[None] + q[2:3] + 0.5,
+        }[self.kind]
+
+
+@pytest.mark.filterwarnings("ignore:.*neither energy nor cost depends")
+@pytest.mark.parametrize("kind", ["mean", "norm", "weighted"])
+def test_a_layer_may_be_fed_one_number(kind):
+    torch.manual_seed(0)
+    net, (x, y) = Net({"low": Rows(INPUTS), "one": One(kind), "high": Rows(1)}), data()
+    design = el.compile(net, dynamics=DYNAMICS, rule=el.HamiltonianEcho(), calibrate=(x, y), lanes=4)
+    expected, outputs = bptt(net, x, y, DYNAMICS.dt, DYNAMICS.substeps)
+    with design.open("int:") as chip:
+        found = chip.gradient(x, y)
+        np.testing.assert_allclose(chip.predict(x), outputs, atol=5e-3)
+    for name in expected:
+        if np.any(expected[name]):
+            np.testing.assert_allclose(found[name], expected[name], atol=0.01 * np.abs(expected[name]).max())
+    if kind == "weighted":
+        assert design.verify(x[:1], y[:1])
+
+
 def without(net, *methods):
     """The network, of a class in which these methods are not."""
     net.__class__ = type(type(net).__name__, (type(net),), dict.fromkeys(methods))
