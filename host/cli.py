@@ -51,7 +51,7 @@ def _verb(function: Callable[..., Result]) -> Callable[..., Result]:
 
 @_verb
 def demo(out: Annotated[Path, typer.Option(help="where report and pictures go")] = Path("build/demo"),
-         epochs: Annotated[int | None, typer.Option(help="epochs of the long run")] = None,
+         epochs: Annotated[int | None, typer.Option(min=1, help="epochs of the long run")] = None,
          bitstreams: Annotated[bool, typer.Option(help="build both bitstreams")] = True) -> Result:
     """Learn handwritten digits: integer model, BPTT, one epoch on the RTL, both bitstreams, a report."""
     from echolith.examples.demo import run, summary

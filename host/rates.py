@@ -27,9 +27,9 @@ def encode(factor: float, width: int) -> Rate:
     """Mantissa and coarse shift with mantissa * 2^-rate_shift(coarse) nearest to ``factor``."""
     limit = 1 << (width - 1)
     for coarse in (3, 2, 1, 0):
-        mantissa = round(factor * 2.0 ** rate_shift(coarse))
-        if abs(mantissa) < limit:
-            return mantissa, coarse
+        scaled = factor * 2.0 ** rate_shift(coarse)
+        if abs(scaled) < limit - 0.5:
+            return round(scaled), coarse
     raise RangeError("the learning rate is too large for the gradient's format; divide it by at least "
                      f"{abs(factor) * 2.0 ** rate_shift(0) / limit:.3g}")
 

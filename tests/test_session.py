@@ -139,6 +139,7 @@ def test_a_checkpoint_of_another_design_is_refused(design, tmp_path):
     (lambda c, x, y: c.fit(x, y, momentum=1.0), r"^momentum must be in \[0, 1\), not 1.0$"),
     (lambda c, x, y: c.fit(x, y, schedule="step"), r"^schedule must be one of constant, cosine, linear, not 'step'$"),
     (lambda c, x, y: c.fit(x, y, learning_rate=1e9), r"^the learning rate is too large for the gradient's format; "),
+    (lambda c, x, y: c.fit(x, y, learning_rate=1e300), r"^the learning rate is too large for the gradient's format; "),
     (lambda c, x, y: c.load_state_dict({"V": x}), r"^parameter names are .*, not 'V'$"),
     (lambda c, x, y: c.load_state_dict({"k": np.zeros(3)}), r"^k must have shape \(8,\), not \(3,\)$"),
     (lambda c, x, y: c.load_state_dict({"k": np.full(8, np.inf)}), r"^k must be finite, not inf$"),
