@@ -13,7 +13,7 @@ test: $(VENV)/ready
 	$(PYTEST)
 
 slow: $(VENV)/ready
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow -x
 
 # pyright looks through .ns, where every package has its import name.
 lint: $(VENV)/ready

@@ -17,9 +17,8 @@ from echolith.compiler.errors import CompileError
 from echolith.compiler.graph import Dense, Graph
 from echolith.compiler.isa import Opcode
 from echolith.compiler.joins import Joins
-from echolith.compiler.layout import part
 from echolith.compiler.select import Pass
-from echolith.compiler.steps import DELTA, ERROR, OUTPUT, SLOPE, Flow, error, window
+from echolith.compiler.steps import DELTA, ERROR, OUTPUT, SLOPE, Flow, added, error
 
 __all__ = ["agree", "agree_joins", "agree_reading", "updates"]
 
@@ -96,7 +95,8 @@ def updates(flow: Flow | Design, passes: Sequence[Pass], env: Mapping[str, np.nd
             _drive(flow, made, env, found)
         elif made.opcode == Opcode.OUTER:
             t, x = (env[n].reshape(len(env[n]) * made.positions, -1) for n in (made.t, made.x))
-            _add(found, flow.matrices[made.matrix], t.T @ x, 1.0)
+            matrix = flow.matrices[made.matrix]
+            added(found[matrix.parameter], matrix, t.T @ x)
         for name, expr in made.learn:
             g = dt * np.broadcast_to(evaluate(expr, env), (len(env["u"]), made.length))
             found[name] += (g.sum(0) if np.size(found[name]) == made.length else g.sum()).reshape(found[name].shape)
@@ -107,14 +107,9 @@ def _drive(flow: Flow | Design, made: Pass, env: Mapping[str, np.ndarray], found
     t, drive = env[made.t], flow.drives[made.matrix]
     for term in drive.terms:
         assert isinstance(term.matrix, Dense)
-        _add(found, term.matrix, t.T @ env["u"], term.scale)
+        added(found[term.matrix.parameter], term.matrix, term.scale * (t.T @ env["u"]))
     for bias in drive.biases:
         found[bias.parameter] += bias.scale * t.sum(0).reshape(found[bias.parameter].shape)
-
-
-def _add(found: dict[str, np.ndarray], matrix, gradient: np.ndarray, scale: float) -> None:
-    place = part(found[matrix.parameter], window(matrix, found[matrix.parameter].shape))
-    place += scale * (gradient.T if matrix.transposed else gradient).reshape(place.shape)
 
 
 def _same(what: str, found: np.ndarray, expected: np.ndarray) -> None:

@@ -5,7 +5,7 @@ from functools import reduce
 from echolith.compiler.costs import LEVEL, Cost, slope
 from echolith.compiler.differentiate import derivative, names, substitute
 from echolith.compiler.flow import derive
-from echolith.compiler.graph import Affine, Dense, Graph, Index, Reduce
+from echolith.compiler.graph import Affine, Dense, Graph, Index, Reduce, Term
 from echolith.compiler.ir import Expr, var
 from echolith.compiler.ops import add, mul, power
 from echolith.compiler.prune import parameters
@@ -85,7 +85,7 @@ def _read(text: str) -> str:
 
 
 def _affine(form: Affine | Drive) -> str:
-    parts = [_scaled(t.scale, f"{_matrix(t.matrix)} {t.source}".strip()) for t in form.terms]
+    parts = [_scaled(t.scale, f"{_matrix(t.matrix)} {_source(t)}".strip()) for t in form.terms]
     return " + ".join(parts + [_scaled(b.scale, b.parameter) for b in form.biases])
 
 
@@ -93,6 +93,11 @@ def _matrix(matrix: object) -> str:
     if isinstance(matrix, Dense):
         return matrix.parameter + window_text(matrix) + "'" * matrix.transposed
     return "gather" if isinstance(matrix, Index) else getattr(matrix, "parameter", "?")
+
+
+def _source(term: Term) -> str:
+    piece = term.matrix.within if isinstance(term.matrix, Dense) else None
+    return f"{term.source}[{piece[0]}:{piece[1]}]" if piece else str(term.source)
 
 
 def _scaled(scale: float, text: str) -> str:
@@ -166,7 +171,7 @@ def _update(graph: Graph, flow: Flow, step: Outer) -> Lines:
     signal = f"contrast of {_name(step.rows)}"
     if step.matrix in flow.drives:
         drive = flow.drives[step.matrix]
-        found = [[f"d{t.matrix.parameter}", _scaled(t.scale, f"{signal} u'")] for t in drive.terms
+        found = [[f"d{t.matrix.parameter}", _scaled(t.scale, f"{signal} {_source(t)}'")] for t in drive.terms
                  if isinstance(t.matrix, Dense) and t.matrix.parameter in graph.learned]
         return found + [[f"d{b.parameter}", _scaled(b.scale, signal)] for b in drive.biases
                         if b.parameter in graph.learned]

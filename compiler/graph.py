@@ -24,12 +24,14 @@ __all__ = ["Affine", "Bias", "Convolution", "Dense", "Graph", "Index", "Matrix",
 class Dense:
     """A parameter with two axes, or a block of it: ``parameter[rows, columns]``, then transposed if so marked.
 
-    ``rows`` and ``columns`` are (start, stop) in the stored array; None is all of the axis."""
+    ``rows`` and ``columns`` are (start, stop) in the stored array; None is all of the axis. ``within`` is (first,
+    stop, count): the block stands in these columns of a matrix that has ``count``, whose others are 0."""
 
     parameter: str
     transposed: bool = False
     rows: tuple[int, int] | None = None
     columns: tuple[int, int] | None = None
+    within: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)

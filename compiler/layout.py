@@ -10,9 +10,9 @@ from echolith.compiler.errors import CompileError
 from echolith.compiler.graph import Affine, Dense, Graph
 from echolith.compiler.ir import var
 from echolith.compiler.select import Pass
-from echolith.compiler.steps import LANES, OUTPUT, Drive, Flow, Matrix, dense, window
+from echolith.compiler.steps import LANES, OUTPUT, Drive, Flow, Matrix, dense, part, window
 
-__all__ = ["Column", "Plan", "masters", "overlap", "part", "plan", "size"]
+__all__ = ["Column", "Plan", "masters", "overlap", "plan", "size"]
 
 
 def size(count: int) -> int:
@@ -106,15 +106,19 @@ def _parameter(matrix: Dense | Matrix, flow: Flow) -> tuple[str, bool, tuple[int
 
 
 def _affine(block: str, form: Affine | Drive, inputs: int, flow: Flow) -> list[Column]:
-    """Terms over one vector of ``inputs`` elements, then the biases."""
+    """Terms over one vector of ``inputs`` elements, or pieces of it that lie apart, then the biases."""
+    pieces: dict[tuple[int, int], list] = {}
+    for t in form.terms:
+        if isinstance(t.matrix, Dense):
+            first, stop, _ = t.matrix.within or (0, inputs, inputs)
+            pieces.setdefault((first, stop - first), []).append((t.matrix, t.scale))
+    if form.biases:
+        pieces[inputs, 1] = [(b, b.scale) for b in form.biases]
     found = []
-    dense = [(t.matrix, t.scale) for t in form.terms if isinstance(t.matrix, Dense)]
-    for start, count, parts in ((0, inputs, dense),
-                                (inputs, 1, [(b, b.scale) for b in form.biases])):
-        if parts:
-            parameters = tuple(_parameter(x, flow) if isinstance(x, Dense) else (x.parameter, False, ())
-                               for x, _ in parts)
-            found.append(Column(block, start, count, parameters, _scale(parts)))
+    for (start, count), parts in pieces.items():
+        parameters = tuple(_parameter(x, flow) if isinstance(x, Dense) else (x.parameter, False, ())
+                           for x, _ in parts)
+        found.append(Column(block, start, count, parameters, _scale(parts)))
     return found
 
 
@@ -157,12 +161,6 @@ def _check_once(columns: list[Column], vectors: frozenset[str], learned: frozens
 
 def overlap(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return not a or not b or (a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3])
-
-
-def part(array: np.ndarray, window: tuple[int, ...]) -> np.ndarray:
-    """The block of an array, a view; () is all of it. A kernel has its rows along its first axis."""
-    array = array.reshape(len(array), -1) if array.ndim > 2 else array
-    return array[window[0]:window[1], window[2]:window[3]] if window else array
 
 
 def masters(placement: Placement, values: dict[str, np.ndarray], rows: int, width: int) -> np.ndarray:

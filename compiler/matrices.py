@@ -116,7 +116,6 @@ def _dense(site: Site, part: Part) -> Dense | None:
             continue
         block = torch.arange(stored[0] * stored[1]).reshape(stored)[slice(*rows), slice(*columns)]
         if torch.equal(probe, block):
-            return Dense(part.name, transposed, *(
-                None if span == (0, size) else span for span, size in zip((rows, columns), stored, strict=True)
-            ))  # fmt: skip
+            whole = rows == (0, stored[0]), columns == (0, stored[1])
+            return Dense(part.name, transposed, None if whole[0] else rows, None if whole[1] else columns)
     return None

@@ -14,6 +14,7 @@ from echolith.compiler import convolve
 from echolith.compiler.differentiate import derivative, evaluate, names
 from echolith.compiler.graph import Affine, Convolution, Dense, Graph, Index, Matrix, Reduce, Sum, Term
 from echolith.compiler.ir import Expr
+from echolith.compiler.steps import added, dense
 
 __all__ = ["Force", "States", "cost", "cost_gradient", "energy", "gradient", "kinetic", "kinetic_gradient",
            "nodes", "readout", "split"]
@@ -107,7 +108,7 @@ class _Walk:
     def columns(self, term: Term, env: Mapping[str, _Number]) -> int:
         """Elements of the vector that a term's matrix is applied to."""
         if isinstance(term.matrix, Dense):
-            return _block(term.matrix, self.graph.values).shape[1]
+            return dense(term.matrix, self.graph.values).shape[1]
         if isinstance(term.matrix, Convolution):
             return int(np.prod(term.matrix.source_shape))
         vectors = [env[n] if n in env else self.flat[n] for n in names(term.source)]
@@ -222,16 +223,10 @@ def _full(x: Any, shape: tuple[int, ...]) -> np.ndarray:
     return np.broadcast_to(x, shape).copy()
 
 
-def _block(matrix: Dense, values: Mapping[str, np.ndarray]) -> np.ndarray:
-    rows, columns = (slice(*span) if span else slice(None) for span in (matrix.rows, matrix.columns))
-    block = values[matrix.parameter][rows, columns]
-    return block.T if matrix.transposed else block
-
-
 def _apply(matrix: Matrix, values: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     """matrix @ x, (batch, rows) from (batch, columns)."""
     if isinstance(matrix, Dense):
-        return x @ _block(matrix, values).T
+        return x @ dense(matrix, values).T
     if isinstance(matrix, Convolution):
         return convolve.apply(matrix, values[matrix.parameter], x)
     of = np.asarray(matrix.of)
@@ -241,7 +236,7 @@ def _apply(matrix: Matrix, values: Mapping[str, np.ndarray], x: np.ndarray) -> n
 def _transpose(matrix: Matrix, values: Mapping[str, np.ndarray], y: np.ndarray, columns: int) -> np.ndarray:
     """matrix' @ y, (batch, columns) from (batch, rows)."""
     if isinstance(matrix, Dense):
-        return y @ _block(matrix, values)
+        return y @ dense(matrix, values)
     if isinstance(matrix, Convolution):
         return convolve.transpose(matrix, values[matrix.parameter], y)
     found, of = np.zeros((len(y), columns)), np.asarray(matrix.of)
@@ -255,8 +250,7 @@ def _outer(matrix: Matrix, values: Mapping[str, np.ndarray], y: np.ndarray, x: n
         return convolve.outer(matrix, values[matrix.parameter], x, y)
     assert isinstance(matrix, Dense)
     found = np.zeros_like(values[matrix.parameter])
-    rows, columns = (slice(*span) if span else slice(None) for span in (matrix.rows, matrix.columns))
-    found[rows, columns] = (y.T @ x).T if matrix.transposed else y.T @ x
+    added(found, matrix, y.T @ x)
     return found
 
 

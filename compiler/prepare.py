@@ -7,13 +7,14 @@ from echolith.compiler.fold import folded
 from echolith.compiler.graph import Graph
 from echolith.compiler.kinks import bent
 from echolith.compiler.pairs import refuse_all_pairs
+from echolith.compiler.pieces import whole_inputs
 from echolith.compiler.reductions import summed
 from echolith.compiler.shares import apart, shared
 from echolith.compiler.windows import whole
 
 __all__ = ["prepared"]
 
-_PASSES = (folded, bent, refuse_all_pairs, summed, whole, apart, shared, broadcast)
+_PASSES = (folded, bent, refuse_all_pairs, summed, whole, apart, shared, whole_inputs, broadcast)
 
 
 def prepared(graph: Graph) -> Graph:

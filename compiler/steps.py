@@ -16,7 +16,8 @@ from echolith.compiler.ir import Expr, var
 
 __all__ = [
     "DELTA", "ERROR", "FINE", "LANES", "ONE", "OUTPUT", "SLOPE", "VALUE", "Accumulate", "Drive", "Flow", "Gather",
-    "Kick", "Linear", "Map", "Matrix", "Maximum", "Outer", "Step", "dense", "error", "fed", "window", "window_text",
+    "Kick", "Linear", "Map", "Matrix", "Maximum", "Outer", "Step", "added", "dense", "error", "fed", "part", "window",
+    "window_text",
 ]
 
 ONE = "1"  # the vector of the constant one
@@ -202,4 +203,22 @@ def dense(matrix: Dense | Matrix, values: Mapping[str, np.ndarray]) -> np.ndarra
     array = array.reshape(len(array), -1)
     rows, columns = (slice(*x) if x else slice(None) for x in (matrix.rows, matrix.columns))
     array = array[rows, columns]
-    return array.T if matrix.transposed else array
+    array = array.T if matrix.transposed else array
+    if isinstance(matrix, Dense) and matrix.within:
+        first, stop, count = matrix.within
+        array = np.pad(array, ((0, 0), (first, count - stop)))
+    return array
+
+
+def part(array: np.ndarray, window: tuple[int, ...]) -> np.ndarray:
+    """The block of an array, a view; () is all of it. A kernel has its rows along its first axis."""
+    array = array.reshape(len(array), -1) if array.ndim > 2 else array
+    return array[window[0]:window[1], window[2]:window[3]] if window else array
+
+
+def added(array: np.ndarray, matrix: Dense | Matrix, gradient: np.ndarray) -> None:
+    """``gradient``, of `dense`, to the block of the parameter's ``array``."""
+    place = part(array, window(matrix, array.shape))
+    if isinstance(matrix, Dense) and matrix.within:
+        gradient = gradient[:, slice(*matrix.within[:2])]
+    place += (gradient.T if matrix.transposed else gradient).reshape(place.shape)

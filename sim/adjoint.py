@@ -20,8 +20,7 @@ from echolith.compiler.derived import chained, completed
 from echolith.compiler.design import Design
 from echolith.compiler.differentiate import derivative, evaluate, names
 from echolith.compiler.kinetic import velocity
-from echolith.compiler.layout import part
-from echolith.compiler.steps import DELTA, OUTPUT, SLOPE
+from echolith.compiler.steps import DELTA, OUTPUT, SLOPE, part
 
 __all__ = ["Run", "cost_slope", "forward", "gradient", "kicks", "outputs", "read", "reading", "readout", "slopes",
            "speed"]

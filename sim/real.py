@@ -12,7 +12,7 @@ from echolith.compiler.derived import chained
 from echolith.compiler.design import Design
 from echolith.compiler.differentiate import derivative, evaluate, names
 from echolith.compiler.kinetic import velocity
-from echolith.compiler.layout import part
+from echolith.compiler.steps import part
 from echolith.sim.adjoint import gradient as adjoint
 from echolith.sim.adjoint import read, reading, slopes
 from echolith.sim.weights import Words, seen, to_values

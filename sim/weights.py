@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from echolith.compiler.design import Design, Hardware
-from echolith.compiler.layout import masters, part
+from echolith.compiler.layout import masters
+from echolith.compiler.steps import part
 from echolith.sim import arith
 
 __all__ = ["Words", "from_values", "gradients", "load", "seen", "to_values"]
