@@ -94,17 +94,18 @@ def compile(model, *, dynamics: Leapfrog, rule: AnyRule | None, calibrate=None, 
 
 def _compiled(model, dynamics: Leapfrog, rule: AnyRule | None, calibrate, steps: int | None, board: str,
               lanes: int | Literal["auto"] | None, precision: Mapping[str, str] | Wanted | str, samples: int | None,
-              like: Design | None) -> Design:
+              like: Design | None, growth: float | None = None) -> Design:
     check_arguments(model, dynamics, rule, calibrate, steps, lanes, precision, samples, like)
     if like is not None:
         check_agreement(like, lanes, precision)
     if isinstance(rule, LagrangianEcho) and rule.dissipation:
         model, dynamics, calibrate, damping = damped(model, dynamics, rule, calibrate)
         still = dataclasses.replace(rule, dissipation=0.0)
-        found = _compiled(model, dynamics, still, calibrate, None, board, lanes, precision, samples, like)
+        found = _compiled(model, dynamics, still, calibrate, None, board, lanes, precision, samples, like,
+                          damping and damping.largest)
         return dataclasses.replace(found, damping=damping)
     case = find_case(model, dynamics, rule, calibrate, steps, worded(find_board(board), precision, like),
-                     1 if lanes == "auto" else int(lanes or _LANES), samples, like)
+                     1 if lanes == "auto" else int(lanes or _LANES), samples, like, growth)
     given = "auto" if isinstance(precision, Wanted) else precision
     if isinstance(precision, Wanted) and (calibrate is None or like is not None):
         raise CompileError("precision: wanted figures are measured on calibrate=(X, Y) and choose the hardware; they "

@@ -21,6 +21,7 @@ from echolith.compiler.flow import derive
 from echolith.compiler.fold import biased
 from echolith.compiler.graph import Graph
 from echolith.compiler.hints import input_hint, target_hint
+from echolith.compiler.homogeneous import homogeneous
 from echolith.compiler.inlets import inlets, single
 from echolith.compiler.joins import Joins, joins, strengthened
 from echolith.compiler.joint import fed_layers, joined_layers
@@ -117,9 +118,10 @@ class Case:
 
 
 def case(model, dynamics: Leapfrog, rule: AnyRule | None, given, steps: int | None, target: Board, lanes: int,
-         room: int | None, like: Design | None) -> Case:
-    """Capture, derive, select, calibrate, verify, lay out; ``given`` is (X, Y), (X, Y, mask) or None."""
-    graph, readout, above = _captured(model)
+         room: int | None, like: Design | None, growth: float | None = None) -> Case:
+    """Capture, derive, select, calibrate, verify, lay out; ``given`` is (X, Y), (X, Y, mask) or None. ``growth``: of a
+    model that `damped` has made."""
+    graph, readout, above = _captured(model, growth)
     _names(graph)
     if rule is not None and rule.weight_decay and not target.overlap:
         raise CompileError("weight_decay needs a board with room for overlapping sweeps; compile for ulx3s-85f, or "
@@ -204,10 +206,11 @@ def _finer(graph: Graph, flow: Flow, passes: tuple[Pass, ...], between: Joins | 
     return finer(graph, ((q, p) for _, _, q, _, p in run))
 
 
-def _captured(model) -> tuple[Graph, Graph | None, Graph | None]:
+def _captured(model, growth: float | None) -> tuple[Graph, Graph | None, Graph | None]:
     """The energy, the read-out if it needs passes of its own, and what lies between the layers of a stack."""
     if not isinstance(model, Stack):
-        return (*_prepared(capture(model)), None)
+        graph = capture(model)
+        return (*_prepared(homogeneous(graph, growth) if growth else graph), None)
     widths = {fed(name): n for name, n in fed_layers(model).items()}
     graph, readout = _prepared(capture(joined_layers(model)))
     if readout is not None:

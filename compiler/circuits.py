@@ -10,7 +10,7 @@ import numpy as np
 from echolith.compiler.alike import Alike
 from echolith.compiler.errors import CompileError
 from echolith.compiler.formats import fraction
-from echolith.compiler.ir import Expr
+from echolith.compiler.ir import Expr, var
 from echolith.compiler.isa import KIND_BITS, STEP_BITS, Opcode
 from echolith.compiler.lower import Fixed, Lowering
 from echolith.compiler.pipeline import Builder, Pipeline
@@ -325,7 +325,7 @@ class _Lower:
         if made.contrast:
             return self._contrast(low, made)
         if made.value:
-            frac = f.setdefault(made.result, self._vector_fraction(made.result))
+            frac = f.setdefault(made.result, self._vector_fraction(made))
             value = low(made.expr)
             if self.alike is not None and value.word and value.frac == frac:
                 return value.node  # as all copies are
@@ -347,8 +347,13 @@ class _Lower:
         largest = float(np.abs(self.values[name]).max(initial=2.0**-30))
         return min(2, max(0, 4 - (self.width - 1 - int(np.ceil(np.log2(largest * 2.0**frac))))))
 
-    def _vector_fraction(self, name: str) -> int:
-        return self.alike.shared(name) if self.alike else self._own(name)
+    def _vector_fraction(self, made: Pass) -> int:
+        """What its range needs; a sum that is kept as it is needs no more range than it has."""
+        if self.alike is not None:
+            return self.alike.shared(made.result)
+        own = self._own(made.result)
+        kept = made.opcode == Opcode.FORWARD and made.expr == var(made.acc)
+        return max(own, self.found.fractions[made.acc]) if kept else own
 
     def _own(self, name: str) -> int:
         """The format that a vector's range needs."""

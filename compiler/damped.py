@@ -14,7 +14,7 @@ from echolith.compiler.stack import Stack
 
 __all__ = ["damped"]
 
-_MOST = 6.0  # rate * duration: the first positions have 4.3 bits less than the last ones, and 1 / e^2 is 2^-8.7
+_MOST = 6.0  # rate * duration: the first positions have 4.3 bits less than the last ones
 _LONG, _LEAST = 64, 4.0  # steps from which on it is less, as roundings add up: by 1 for twice the steps, to the least
 
 
@@ -59,9 +59,9 @@ def _transformed(model, damping: Damping, dt: float):
 
     def energy(self, *arguments):
         *states, u = arguments
-        growth, weight = largest * u[inputs], u[inputs + 1]
-        potential = own.energy(self, *(growth * y for y in states), u[:inputs])
-        return weight * potential - kappa / 2 * sum((y**2).sum() for y in states)
+        inverse, growth = u[inputs], largest * u[inputs + 1]
+        potential = own.energy(self, *(growth * y for y in states), growth * u[:inputs])
+        return inverse**2 * potential - kappa / 2 * sum((y**2).sum() for y in states)
 
     found = copy.copy(model)
     found.__dict__.pop("inputs", None)

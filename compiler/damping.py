@@ -13,7 +13,8 @@ exactly: a leapfrog that every echo undoes bit for bit, in an energy that knows 
 loses stays in the last places of y and its momentum, log2(e) * rate * dt / 2 bits of each a step. At the last step y is
 q, and so is what a cost at the last row reads; the contrast of the echoes is the gradient through the damped steps.
 
-The chip reads e_k, as a fraction of a power of two, and e_k^-2 beside the inputs of row k. `damped` makes V_k of V.
+The chip reads u / e_k, 1 / e_k, and e_k as a fraction of a power of two, in row k. `damped` makes V_k of V,
+`homogeneous` brings their factors together.
 """
 
 from dataclasses import dataclass
@@ -55,6 +56,6 @@ class Damping:
 
     def inputs(self, x: np.ndarray) -> np.ndarray:
         """(batch, steps, inputs + 2) of (batch, steps / substeps, inputs)."""
-        factors = np.stack([self._growth / self.largest, self._growth**-2], axis=1)
-        rows = np.repeat(x, self.substeps, axis=1)
+        factors = np.stack([1 / self._growth, self._growth / self.largest], axis=1)
+        rows = np.repeat(x, self.substeps, axis=1) / self._growth[:, None]
         return np.concatenate([rows, np.broadcast_to(factors, (len(x), *factors.shape))], axis=2)

@@ -58,7 +58,7 @@ def _network(design: Design) -> Iterator[tuple[str, str]]:
     when = f'"{when}"' + ", targets may be masked" * (design.missing is not None)
     if (damping := design.damping) is not None:
         yield "dissipation", (f"momenta decay by exp(-{damping.decay:.4g}) a step: positions are the states times "
-                              f"{damping.largest:g} and the first factor, their energy counts by the second")
+                              f"{damping.largest:g} and the second factor, inputs those given times the first")
     name = _NAMES[design.rule.name] + (", + and - averaged" if design.rule.runs > 1 else "")
     yield "rule", (f"{name}, cost at {when}" if hw.learn else "none: inference only")
     yield "learned", ", ".join(design.learned) if hw.learn and design.learned else "nothing"

@@ -13,6 +13,7 @@ from echolith.compiler import convolve, gathers
 from echolith.compiler.differentiate import derivative, evaluate, names
 from echolith.compiler.errors import CompileError
 from echolith.compiler.graph import Affine, Bias, Convolution, Dense, Graph, Index, Reduce, Term
+from echolith.compiler.homogeneous import relieved
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.ops import add, mul
 from echolith.compiler.reductions import below_one, logarithm
@@ -26,7 +27,8 @@ _ZERO = const(0)
 
 def derive(graph: Graph, dt: float, learn: bool) -> Flow:
     """Forces and, with ``learn``, local updates of an energy."""
-    return Derivation(graph, dt, learn).run()
+    flow = Derivation(graph, dt, learn).run()
+    return relieved(flow, graph) if graph.growth else flow
 
 
 class Derivation:

@@ -135,6 +135,8 @@ class Graph:
         Parameters that are functions of others.
     fed : dict
         Of a stack: lengths of what its layers are fed by others, vectors that are read like states.
+    growth : float or None
+        Of a damped motion: what its last input is a fraction of; see `homogeneous`.
     """
 
     states: dict[str, int]
@@ -151,3 +153,4 @@ class Graph:
     learned: frozenset[str] = frozenset()
     derived: tuple[Derived, ...] = ()
     fed: dict[str, int] = field(default_factory=dict, hash=False)
+    growth: float | None = None

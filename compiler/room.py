@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from echolith.compiler.case import Case
+from echolith.compiler.damping import FACTORS
 from echolith.compiler.formats import fraction
 from echolith.compiler.graph import Dense
 from echolith.compiler.ir import var
@@ -45,9 +46,12 @@ def sums(case: Case, width: int, learns: bool, state: int, reach: float) -> dict
 
 
 def _bounds(case: Case, passes: Sequence[Pass], reach: float) -> dict[str, float]:
-    """By sum, the largest that it can become, where it is of inputs and of weights that do not learn."""
+    """By sum, the largest that it can become, where it is of inputs and of weights that do not learn. The factors of a
+    damped motion are at most 1."""
     found: dict[str, float] = {}
-    known: dict[str, float] = {"u": reach}  # of vectors
+    known: dict[str, float] = {}  # of vectors
+    inputs = np.full(case.graph.inputs, reach)
+    inputs[case.graph.inputs - (FACTORS if case.graph.growth else 0):] = 1.0
     learned = case.graph.learned if case.learn else frozenset()
     for made in passes:
         if made.opcode != Opcode.FORWARD or made.drive:
@@ -57,10 +61,11 @@ def _bounds(case: Case, passes: Sequence[Pass], reach: float) -> dict[str, float
             weights = [(abs(t.scale), t.matrix) for t in drive.terms if isinstance(t.matrix, Dense)]
         else:
             weights = [(1.0, matrix)] if matrix is not None and made.x in known else []
+        given = inputs if drive is not None else known.get(made.x, 0.0)
         if not weights or any(m.parameter in learned for _, m in weights):
             continue
-        rows = sum(scale * np.abs(dense(m, case.flow.values)).sum(1) for scale, m in weights)
-        found[made.acc] = known["u" if drive else made.x] * float(np.max(rows))
+        rows = sum(scale * (np.abs(dense(m, case.flow.values)) * given).sum(1) for scale, m in weights)
+        found[made.acc] = float(np.max(rows))
         if made.expr == var(made.acc):
             known[made.result] = found[made.acc]
     return found
