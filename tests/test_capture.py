@@ -304,10 +304,8 @@ def test_a_wrong_derivative_rule_is_noticed(monkeypatch):
         capture(model(lambda s, q, u: torch.sin(s.W(q)).sum()))
 
 
-@pytest.mark.parametrize("steep", [40.0, 400.0])
-def test_torchs_softplus_is_its_argument_from_20_on(steep):
-    module = model(lambda s, q, u: F.softplus(steep * s.W(q)).sum())
-    capture(module)
+def test_torchs_softplus_is_its_argument_from_20_on():
+    capture(model(lambda s, q, u: F.softplus(20.2 + 0.1 * torch.tanh(s.W(q))).sum()))
 
 
 def test_calibration_points_are_checked_too(monkeypatch):
