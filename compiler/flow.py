@@ -13,10 +13,10 @@ from echolith.compiler import convolve, gathers
 from echolith.compiler.differentiate import derivative, evaluate, names
 from echolith.compiler.errors import CompileError
 from echolith.compiler.graph import Affine, Bias, Convolution, Dense, Graph, Index, Reduce, Term
-from echolith.compiler.homogeneous import relieved
+from echolith.compiler.homogeneous import factors
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.ops import add, mul
-from echolith.compiler.reductions import below_one, logarithm
+from echolith.compiler.reductions import below_one, bounded, levels, logarithm
 from echolith.compiler.repeats import Repeats
 from echolith.compiler.steps import Accumulate, Drive, Flow, Kick, Linear, Map, Matrix, Maximum, Outer, dense, error
 
@@ -28,7 +28,9 @@ _ZERO = const(0)
 def derive(graph: Graph, dt: float, learn: bool) -> Flow:
     """Forces and, with ``learn``, local updates of an energy."""
     flow = Derivation(graph, dt, learn).run()
-    return relieved(flow, graph) if graph.growth else flow
+    if graph.growth:
+        flow = flow.rewritten(factors(graph).cancelled)
+    return flow.rewritten(lambda expr: bounded(expr, tops)) if (tops := levels(graph)) else flow
 
 
 class Derivation:

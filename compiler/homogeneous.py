@@ -19,15 +19,14 @@ from echolith.compiler.graph import Affine, Dense, Graph, Index, Reduce, Term
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.ops import add, apply, div, intern, mul, power
 from echolith.compiler.prune import prune
-from echolith.compiler.steps import Flow, Gather, Linear, Outer
 
-__all__ = ["homogeneous", "relieved"]
+__all__ = ["Factors", "factors", "homogeneous"]
 
 _ALIKE = ("abs", "relu")  # f(e x) = e f(x)
 
 
 @dataclass(frozen=True)
-class _Factors:
+class Factors:
     """Vectors that repeat e / ``largest``, and such that repeat h = 1 / e."""
 
     up: frozenset[str]
@@ -73,8 +72,8 @@ class _Factors:
             expr, mul(self.largest**-n, power(var(down[0]), -n))) if n < 0 else expr
 
 
-def _factors(graph: Graph) -> _Factors:
-    """Nodes that are nothing but one of the last two inputs, h and e."""
+def factors(graph: Graph) -> Factors:
+    """Nodes of such a graph that are nothing but one of the last two inputs, h and e."""
     found: dict[str, int] = {}
     for name, node in graph.nodes.items():
         if isinstance(node, Affine) and len(node.terms) == 1 and not node.biases and node.terms[0].scale == 1:
@@ -85,7 +84,7 @@ def _factors(graph: Graph) -> _Factors:
             elif columns == {0} and term.source.name in found:
                 found[name] = found[term.source.name]
     up, down = (frozenset(n for n, column in found.items() if column == graph.inputs - back) for back in (1, 2))
-    return _Factors(up, down, float(graph.growth or 1.0))
+    return Factors(up, down, float(graph.growth or 1.0))
 
 
 def homogeneous(graph: Graph, growth: float) -> Graph:
@@ -95,7 +94,7 @@ def homogeneous(graph: Graph, growth: float) -> Graph:
 
 class _Homogeneous:
     def __init__(self, graph: Graph):
-        self.graph, self.factors = graph, _factors(graph)
+        self.graph, self.factors = graph, factors(graph)
         self.nodes = dict(graph.nodes)  # what a read-out reads stays
         self.known: dict[str, Expr] = {}  # node -> what it is now
         uses = Counter(b.parameter for n in graph.nodes.values() if isinstance(n, Affine) for b in n.biases)
@@ -159,11 +158,3 @@ def _expressions(graph: Graph) -> Iterable[Expr]:
     yield from (e.expr for e in graph.energy)
     for node in graph.nodes.values():
         yield from (t.source for t in node.terms) if isinstance(node, Affine) else (node.expr,)
-
-
-def relieved(flow: Flow, graph: Graph) -> Flow:
-    """The flow of such a graph with the factors that meet in its derivatives cancelled."""
-    factors = _factors(graph)
-    steps = [s if isinstance(s, Linear | Gather | Outer) else replace(s, expr=factors.cancelled(s.expr))
-             for s in flow.steps]
-    return replace(flow, steps=steps)

@@ -6,8 +6,8 @@
            | outer: gradient of M += rows columns'  |  accumulate: gradient of a vector parameter += expr
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -186,6 +186,12 @@ class Flow:
         name = self.new(name, length)
         self.steps.append(Map(name, length, expr))
         return name
+
+    def rewritten(self, function: Callable[[Expr], Expr]) -> "Flow":
+        """The flow with equal expressions in all its steps."""
+        changed = Map | Maximum | Kick | Accumulate
+        return replace(self, steps=[replace(s, expr=function(s.expr)) if isinstance(s, changed) else s
+                                    for s in self.steps])
 
     def moved(self, name: str, x: str, of: tuple[int, ...]) -> Expr:
         """A gather, an earlier one if it is the same."""

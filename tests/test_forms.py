@@ -18,6 +18,8 @@ TERMS = {
     "root mean square norm": lambda s, q: torch.cos(s.V(q / torch.sqrt(q.square().mean() + 0.5))).sum(),
     "logsumexp of rows": lambda s, q: torch.logsumexp(q.view(2, 3), 1).sum(),
     "softmax": lambda s, q: torch.softmax(q, 0) @ q,
+    "squares of steep shares": lambda s, q: (torch.softmax(9 * q, 0) ** 2).sum(),
+    "entropy": lambda s, q: -(torch.softmax(s.V(q), 0) * torch.log_softmax(s.V(q), 0)).sum(),
     "one bias for all rows": lambda s, q: torch.tanh(s.V(q) + s.b).sum(),
     "convolution to one channel": lambda s, q: torch.tanh(s.conv(q[None])).sum(),
     "elu": lambda s, q: functional.elu(s.V(q)).sum(),
