@@ -301,7 +301,7 @@ class _Lower:
         assert made.expr is not None
         frac = self.found.fractions[made.result or "state"]
         rounded = (made.value and not made.contrast) or not made.result
-        return Output((made.expr,), frac, 2.0**-frac if rounded else 0.0)
+        return Output((made.expr,), frac, 2.0**-frac if rounded else 0.0, made.rows)
 
     def _outputs(self, made: Pass) -> dict[str, Output]:
         wanted = {"force": self._output(made)} if made.result or made.state else {}

@@ -17,6 +17,7 @@ _HEADROOM = 6  # bits
 _FALL = 2  # bits by which the gain of a stack may fall below its first one: layers' gradients grow unlike each other
 _LESS = 3  # bits by which the words of a read-out's gradient are smaller, where those of layers fall while it learns
 _WEAKER = 1  # bits, where momenta are counted: nothing moves R there, and trained networks part further
+_SPARE = 2  # bits by which nudges may become stronger before the readout's own error limits the gain
 _SAMPLES = 32  # calibration samples
 
 
@@ -77,11 +78,13 @@ def _gain(design: Design, model, leading: int, headroom: int) -> int:
 
 
 def _with_headroom(design: Design, model, headroom: int) -> Design:
-    """Gradient words 2^headroom below wrapping for a batch of the calibration data: momentum, growth, luck."""
+    """Gradient words 2^headroom below wrapping for a batch of the calibration data: momentum, growth, luck. The
+    readout's own error never limits the gain, which would take bits from all other gradients."""
     room = 2 * design.hardware.width - 2 - headroom
     own = _bits([model.gradients["readout"]])
     others = _bits([g for name, g in model.gradients.items() if name != "readout"] + model.vector_gradients)
     excess = own - (min(room, others) - _LESS if design.errors else room)
+    excess = max(excess, design.response + _SPARE - (design.hardware.width - 3))
     if excess > 0:
         hw = dataclasses.replace(design.hardware, readout_shift=excess)
         placements = tuple(dataclasses.replace(p, gradient_scale=p.gradient_scale * 2.0**excess)

@@ -17,17 +17,18 @@ __all__ = ["REACHES", "STRETCH", "Output", "inaccuracy", "spread"]
 REACHES = (np.inf, 8.0, 4.0, 2.0, 1.4, 1.0)
 STRETCH = 0.75  # of a format that calibrated samples are tried over
 _ELEMENTS = 1 << 14  # compared
-_BITS = 5  # of a word's width that an error may take up
+_BITS, _FINE = 5, 3  # of a word's width that an error may take up; of one whose differences count
 
 
 @dataclass(frozen=True)
 class Output:
     """What an output of a circuit stands for: ``sum(exprs)`` with ``frac`` fraction bits; ``free`` is an error that
-    does not matter."""
+    does not matter; ``fine``: two echoes' differences count, which are small."""
 
     exprs: tuple[Expr, ...]
     frac: int
     free: float
+    fine: bool = False
 
 
 def spread(values: np.ndarray, frac: int, width: int, reach: float = np.inf) -> np.ndarray:
@@ -56,5 +57,6 @@ def inaccuracy(pipeline: Pipeline, wanted: Mapping[str, Output], tables: Sequenc
         error = np.sqrt(np.mean((found[name] * 2.0**-want.frac - exact) ** 2))
         largest = float(np.abs(exact).max())
         if largest:
-            worst = max(worst, error / max(want.free, 2.0 ** (_BITS - width) * largest))
+            bits = _FINE if want.fine else _BITS
+            worst = max(worst, error / max(want.free, 2.0 ** (bits - width) * largest))
     return float(worst)
