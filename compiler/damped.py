@@ -1,6 +1,7 @@
 """A model whose momenta decay as one whose momenta do not: see `damping`."""
 
 import copy
+import warnings
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from echolith.compiler.stack import Stack
 __all__ = ["damped"]
 
 _MOST = 6.0  # rate * duration: the first positions have 4.3 bits less than the last ones
-_LONG, _LEAST = 64, 4.0  # steps from which on it is less, as roundings add up: by 1 for twice the steps, to the least
+_ROUGH = 4.0  # of it, beyond which parameters with a small share of the gradient may lose theirs in training
 
 
 def damped(model, dynamics: Leapfrog, rule: LagrangianEcho, calibrate):
@@ -43,11 +44,15 @@ def damped(model, dynamics: Leapfrog, rule: LagrangianEcho, calibrate):
         raise CompileError(f"dissipation makes every substep a row of the chip, which takes {ROWS} of them, not "
                            f"{steps}")
     damping = Damping(rule.dissipation * dynamics.dt, steps, dynamics.substeps)
-    most = float(np.clip(_MOST - np.log2(steps / _LONG), _LEAST, _MOST))
-    if (duration := damping.decay * (steps - 1)) > most:
-        raise CompileError(f"dissipation * dt * steps must be at most {most:.3g} in {steps} steps: what decays stays "
-                           f"in the words of the states, {duration / 2 / np.log(2):.1f} bits of each; make dissipation "
-                           f"smaller or samples shorter, not {duration:.4g}")
+    duration = damping.decay * (steps - 1)
+    bits = f"what decays stays in the words of the states, {duration / 2 / np.log(2):.1f} bits of each"
+    if duration > _MOST:
+        raise CompileError(f"dissipation * dt * steps must be at most {_MOST:g}: {bits}; make dissipation smaller or "
+                           f"samples shorter, not {duration:.4g}")
+    if duration > _ROUGH:
+        warnings.warn(f"dissipation * dt * steps is {duration:.3g}: {bits}. Once trained, parameters with a small "
+                      f"share of the gradient may lose theirs beyond {_ROUGH:g}; look at design.precision_report(X, Y, "
+                      "values=chip.state_dict())", stacklevel=4)
     return (_transformed(model, damping, dynamics.dt), Leapfrog(dynamics.dt, 1), (damping.inputs(x), *calibrate[1:]),
             damping)
 
