@@ -14,23 +14,12 @@ import numpy as np
 from echolith.compiler.differentiate import names
 from echolith.compiler.graph import Affine, Bias, Dense, Index, Matrix, Reduce, Sum, Term
 from echolith.compiler.ir import Expr, const
-from echolith.compiler.ops import add, apply, div, intern, mul, neg
+from echolith.compiler.ops import add, apply, div, factor, intern, mul, neg
 from echolith.compiler.values import Nodes, Store
 
-__all__ = ["Canonical", "factor", "split", "summands"]
+__all__ = ["Canonical", "split", "summands"]
 
 _LINEAR = ("add", "sub", "neg")
-
-
-def factor(expr: Expr) -> tuple[float, Expr]:
-    """``(c, x)`` with ``expr = c * x``, c a number."""
-    if expr.op == "neg":
-        c, x = factor(expr.args[0])
-        return -c, x
-    if expr.op == "mul" and expr.args[0].op == "const":
-        c, x = factor(expr.args[1])
-        return c * expr.args[0].value, x
-    return 1.0, expr
 
 
 class Canonical:

@@ -12,8 +12,8 @@ import numpy as np
 from echolith.compiler import convolve, gathers
 from echolith.compiler.differentiate import derivative, evaluate, names
 from echolith.compiler.errors import CompileError
+from echolith.compiler.factors import factors
 from echolith.compiler.graph import Affine, Bias, Convolution, Dense, Graph, Index, Reduce, Term
-from echolith.compiler.homogeneous import factors
 from echolith.compiler.ir import Expr, const, var
 from echolith.compiler.ops import add, mul
 from echolith.compiler.reductions import below_one, bounded, levels, logarithm

@@ -13,7 +13,7 @@ import numpy as np
 
 from echolith.compiler.ir import Expr, const
 
-__all__ = ["OPS", "Op", "Operand", "add", "apply", "div", "intern", "mul", "neg", "power", "sub"]
+__all__ = ["OPS", "Op", "Operand", "add", "apply", "div", "factor", "intern", "mul", "neg", "power", "sub"]
 
 
 Operand = Expr | float | int
@@ -77,6 +77,17 @@ def neg(a: Operand) -> Expr:
 
 def power(a: Operand, exponent: float) -> Expr:
     return apply("pow", a, exponent)
+
+
+def factor(expr: Expr) -> tuple[float, Expr]:
+    """``(c, x)`` with ``expr = c * x``, c a number."""
+    if expr.op == "neg":
+        c, x = factor(expr.args[0])
+        return -c, x
+    if expr.op == "mul" and expr.args[0].op == "const":
+        c, x = factor(expr.args[1])
+        return c * expr.args[0].value, x
+    return 1.0, expr
 
 
 def _is(expr: Expr, value: float) -> bool:

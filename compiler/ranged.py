@@ -62,8 +62,7 @@ def ranged(design: Design, samples: Samples, like: Design | None) -> Design:
     longer = math.ceil(math.log2(design.dynamics.steps / rows))
     if like is None:
         design = _with_headroom(design, model, _HEADROOM + longer + (_FALL if design.errors else 0))
-        if design.errors:
-            model, out = learned()
+        model, out = learned()
     if design.rule.counted:
         design = dataclasses.replace(design, response=max(design.response - _WEAKER, 0))
     return dataclasses.replace(design, gain=_gain(design, model, out.leading, _HEADROOM + longer))
@@ -83,6 +82,8 @@ def _with_headroom(design: Design, model, headroom: int) -> Design:
     room = 2 * design.hardware.width - 2 - headroom
     own = _bits([model.gradients["readout"]])
     others = _bits([g for name, g in model.gradients.items() if name != "readout"] + model.vector_gradients)
+    if others > room:
+        design = _scaled_down(design, others - room)
     excess = own - (min(room, others) - _LESS if design.errors else room)
     excess = max(excess, design.response + _SPARE - (design.hardware.width - 3))
     if excess > 0:
@@ -90,7 +91,7 @@ def _with_headroom(design: Design, model, headroom: int) -> Design:
         placements = tuple(dataclasses.replace(p, gradient_scale=p.gradient_scale * 2.0**excess)
                            if p.block == "readout" else p for p in design.placements)
         design = dataclasses.replace(design, hardware=hw, placements=placements)
-    return design if others <= room else _scaled_down(design, others - room)
+    return design
 
 
 def _bits(gradients: list[np.ndarray]) -> int:

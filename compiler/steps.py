@@ -189,9 +189,11 @@ class Flow:
 
     def rewritten(self, function: Callable[[Expr], Expr]) -> "Flow":
         """The flow with equal expressions in all its steps."""
-        changed = Map | Maximum | Kick | Accumulate
-        return replace(self, steps=[replace(s, expr=function(s.expr)) if isinstance(s, changed) else s
-                                    for s in self.steps])
+        def changed(step: Step) -> Step:
+            with_expr = isinstance(step, Map | Maximum | Kick | Accumulate)
+            return replace(step, expr=function(step.expr)) if with_expr else step
+
+        return replace(self, steps=[changed(step) for step in self.steps])
 
     def moved(self, name: str, x: str, of: tuple[int, ...]) -> Expr:
         """A gather, an earlier one if it is the same."""

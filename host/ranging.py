@@ -18,7 +18,7 @@ __all__ = ["Ranging"]
 
 _LIMIT = 31  # of both settings
 _ROOM = 3  # bits that a settled gradient leaves free
-_CALM = 4  # batches at one gain, none large, before that of a stack rises: momentum fills up, and gradients grow
+_CALM = 4  # batches at one gain, none large, before it rises: momentum fills up, and gradients grow
 
 
 class Ranging:
@@ -78,8 +78,7 @@ class Ranging:
             return gain, -min(gain, int(following).bit_length() - 1)
         if gain and (self._large or gain > highest):
             return gain, -1
-        wanted = _CALM if self.design.errors else 0
-        return gain, int(not self._large and self._calm >= wanted and gain < highest - 1)
+        return gain, int(not self._large and self._calm >= _CALM and gain < highest - 1)
 
     def move(self, run: Run, updated: Run, change: int) -> None:
         """Settings for the next batch."""

@@ -149,7 +149,7 @@ def test_figures_that_calibrated_formats_meet_change_nothing():
 
 def test_figures_that_they_do_not_meet_give_finer_formats():
     plain, x, y = case(Springs, board="icebreaker")
-    wanted = el.Wanted(cosine=0.99998, loss=0.2)
+    wanted = el.Wanted(cosine=0.999998, loss=0.2)
     design, _, _ = case(Springs, board="icebreaker", precision=wanted)
     before, after = (gradient_cosine(d, d.values, x, canonical(y)) for d in (plain, design))
     assert before < wanted.cosine <= after and design.fractions["state"] > plain.fractions["state"]
