@@ -42,7 +42,6 @@ RULES = {
     "LagrangianEcho": _Case(el.LagrangianEcho(), 3),
     "LagrangianEcho, momenta decay": _Case(el.LagrangianEcho(dissipation=0.5), 3),
     "EchoBackpropagation": _Case(el.EchoBackpropagation(), 4),
-    "EchoBackpropagation, sign alternates": _Case(el.EchoBackpropagation(averaged=False), 2),
 }
 
 

@@ -197,13 +197,12 @@ class Rule:
 
     name: str = "HamiltonianEcho"
     counted: bool = False  # gradient words are momenta: down on the way forward, up on the way back
-    runs: int = 1  # of a sample, side by side
 
     @property
-    def ranged(self) -> bool:
-        """Whether nudges have the size that suits each sample. Its way forward does not know that size: what it counts
-        must cancel between two runs of the sample, or else all nudges are 2^gain times the smallest."""
-        return not self.counted or self.runs > 1
+    def runs(self) -> int:
+        """Of a sample, side by side. The way forward does not know the size of nudge that suits the sample: what
+        momenta count there must cancel between two runs, nudged up and down."""
+        return 2 if self.counted else 1
 
 
 @dataclass(frozen=True)

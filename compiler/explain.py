@@ -59,7 +59,7 @@ def _network(design: Design) -> Iterator[tuple[str, str]]:
     if (damping := design.damping) is not None:
         yield "dissipation", (f"momenta decay by exp(-{damping.decay:.4g}) a step: positions are the states times "
                               f"{damping.largest:g} and the second factor, inputs those given times the first")
-    name = _NAMES[design.rule.name] + (", + and - averaged" if design.rule.runs > 1 else "")
+    name = _NAMES[design.rule.name] + (", + and - averaged" if design.rule.counted else "")
     yield "rule", (f"{name}, cost at {when}" if hw.learn else "none: inference only")
     yield "learned", ", ".join(design.learned) if hw.learn and design.learned else "nothing"
     for made in design.derived if hw.learn else ():
@@ -95,9 +95,6 @@ def _formats(design: Design) -> Iterator[tuple[str, str]]:
     for i, v in enumerate(design.vectors):
         yield v.parameter, f"{_format(hw.width, f[f'vector{i}'])} used, {hw.width} more bits kept"
     if hw.learn:
-        if design.rule.counted and design.rule.runs == 1:
-            yield "response", "one size of nudge for a batch, which follows the gain"
-            return
         shares = (f"{_share(-5)} to {_share(-4)} of a state unit on the calibration data, and it stays"
                   if design.rule.counted else
                   f"{_share(design.apart - 4)} to {_share(design.apart - 2)} of a state unit")

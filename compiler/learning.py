@@ -94,15 +94,13 @@ class EchoBackpropagation:
     Every step counts them down by dt * dV/dparameter on the way forward and up on the way back. At the turn the cost
     kicks the state, p -= +-eta * dcost/dq, so that what is left of a sample is its -+eta * dcost/dparameter; without a
     kick momenta return bit for bit. The decay step between batches moves parameters by their momenta and damps these:
-    `fit`'s learning rate and momentum. While samples run, parameters stay where they are (their mass is large).
+    `fit`'s learning rate and momentum. While samples run, parameters stay where they are (their mass is large). The
+    averaged form: every sample runs with +eta and -eta, side by side, which cancels even orders of eta.
 
     Lopez-Pastor and Marquardt, PRX 13, 031020 (2023). The cost is that of the last step.
 
     Parameters
     ----------
-    averaged : bool
-        Every sample runs with +eta and -eta, side by side, which cancels even orders of eta. False: the sign
-        alternates from sample to sample, in half the time.
     check : int
         An un-nudged run of its own checks the exact return in the first of so many batches.
     weight_decay, dissipation
@@ -111,15 +109,12 @@ class EchoBackpropagation:
         ``"last"``.
     """
 
-    averaged: bool = True
     check: int = 16
     weight_decay: bool = False
     dissipation: float = 0.0
     cost_at: str = "last"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.averaged, bool):
-            raise CompileError(f"averaged must be True or False, not {self.averaged!r}")
         if self.cost_at != "last":
             raise CompileError('EchoBackpropagation has its cost at the last step: cost_at must be "last", not '
                                f"{self.cost_at!r}")
@@ -129,7 +124,7 @@ class EchoBackpropagation:
     @property
     def lowered(self) -> Rule:
         """What the chip does."""
-        return Rule(type(self).__name__, counted=True, runs=2 if self.averaged else 1)
+        return Rule(type(self).__name__, counted=True)
 
 
 AnyRule = HamiltonianEcho | EchoBackpropagation

@@ -43,11 +43,10 @@ class Xor(nn.Module):
         return q[:1]
 
 
-def learned(url: str = "int:", seed: int = 0, *, epochs: int = _EPOCHS, averaged: bool = True
-            ) -> tuple[np.ndarray, list[float], bool]:
+def learned(url: str = "int:", seed: int = 0, *, epochs: int = _EPOCHS) -> tuple[np.ndarray, list[float], bool]:
     """Outputs of the four samples after learning, loss by epoch, and whether un-nudged momenta return bit for bit."""
     torch.manual_seed(seed)
-    design = el.compile(Xor(), dynamics=el.Leapfrog(0.25, 2), rule=el.EchoBackpropagation(averaged), calibrate=(X, Y),
+    design = el.compile(Xor(), dynamics=el.Leapfrog(0.25, 2), rule=el.EchoBackpropagation(), calibrate=(X, Y),
                         lanes=4)
     with design.open(url) as chip:
         history = chip.fit(X, Y, epochs=epochs, batch_size=4, learning_rate=_RATE, momentum=_MOMENTUM, seed=seed)
@@ -55,12 +54,11 @@ def learned(url: str = "int:", seed: int = 0, *, epochs: int = _EPOCHS, averaged
 
 
 def main(url: str) -> None:
-    for averaged in (True, False):
-        found, losses, exact = learned(url, averaged=averaged)
-        print("+eta and -eta" if averaged else "eta alternates", f"loss {losses[0]:.3f} -> {losses[-1]:.2g}",
-              "momenta return bit for bit" if exact else "MOMENTA DO NOT RETURN")
-        for inputs, output, target in zip(_INPUTS, found, Y[:, 0], strict=True):
-            print(f"  {inputs[0]:+.0f} {inputs[1]:+.0f}: {output:+.3f}, target {target:+.1f}")
+    found, losses, exact = learned(url)
+    print(f"loss {losses[0]:.3f} -> {losses[-1]:.2g}",
+          "momenta return bit for bit" if exact else "MOMENTA DO NOT RETURN")
+    for inputs, output, target in zip(_INPUTS, found, Y[:, 0], strict=True):
+        print(f"  {inputs[0]:+.0f} {inputs[1]:+.0f}: {output:+.3f}, target {target:+.1f}")
 
 
 if __name__ == "__main__":

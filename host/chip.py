@@ -356,8 +356,7 @@ class ChipDevice(Device):
             self._outputs.fetch()
         elif self._outputs is not None and self._outputs.into == 0:
             into = self.hw.depths.results // 2
-        response = self.response if self.design.rule.ranged else 0
-        self.link.write(address("range"), response, self.gain, self.design.entries[entry], pairs, first, into,
+        self.link.write(address("range"), self.response, self.gain, self.design.entries[entry], pairs, first, into,
                         1 | mode)  # to control
         return into
 

@@ -24,7 +24,6 @@ from echolith.sim.weights import gradients
 __all__ = ["Measurement"]
 
 _SAMPLES = 64  # of a part
-_ALIKE = 2  # of a part where all its nudges have one size
 _SEARCHED = 4  # parts on which nudges are compared
 _TRIES = 4  # runs until the settings fit
 _MUCH = 3  # bits by which nudges are weaker after a state left its range
@@ -69,12 +68,8 @@ class Measurement:
         """Mean gradient over data words; the device's settings are restored, its gradient words cleared."""
         x, y = self._entries(x, y)
         settings = self.ranging.text()
-        size = _SAMPLES if self.design.rule.ranged else _ALIKE
-        parts = [_Part(x[i:i + size], y[i:i + size]) for i in range(0, len(x), size)]
+        parts = [_Part(x[i:i + _SAMPLES], y[i:i + _SAMPLES]) for i in range(0, len(x), _SAMPLES)]
         try:
-            if not self.design.rule.ranged:  # the scale of gradient words leaves no choice of nudges
-                found = self._at(0, parts)
-                return {name: g / len(x) for name, g in found.items()}
             weaker, kind, first = self._best(parts[:_SEARCHED])
             rest = [self._estimate(weaker, kind, [part]) for part in parts[_SEARCHED:]]
         finally:

@@ -252,8 +252,7 @@ class IntegerModel:
 
     def exponents(self, leading: Array) -> Array:
         """Of the nudges of samples with these leading bits."""
-        response = self.response if self.design.rule.ranged else 0
-        return arith.exponent(response, arith.msb(leading), self.gain, SHIFT_LIMIT)
+        return arith.exponent(self.response, arith.msb(leading), self.gain, SHIFT_LIMIT)
 
     def shares(self, samples: int) -> tuple[Array, Array]:
         """Which samples' + and - echoes are nudged, (samples, 1) each. Where momenta are counted, slot a's are nudged

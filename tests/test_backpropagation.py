@@ -34,9 +34,9 @@ def problem(model, samples=32):
 
 
 @functools.cache
-def compiled(model, averaged=True):
+def compiled(model):
     net, x, y = problem(model)
-    return el.compile(net, dynamics=DYNAMICS, rule=el.EchoBackpropagation(averaged), calibrate=(x, y), lanes=3)
+    return el.compile(net, dynamics=DYNAMICS, rule=el.EchoBackpropagation(), calibrate=(x, y), lanes=3)
 
 
 def small(units=9, **changed):
@@ -110,15 +110,6 @@ def test_gradient_agrees_with_autograd(model):
         np.testing.assert_allclose(np.linalg.norm(flat(found, found)), np.linalg.norm(flat(expected, found)), rtol=0.01)
 
 
-def test_signs_that_alternate_agree_too_at_half_the_work():
-    net, x, y = problem(Blocks)
-    design = compiled(Blocks, averaged=False)
-    with design.open("int:") as chip:
-        assert cosine(chip.gradient(x, y), bptt(net, x, y, 0.25, 2)[0]) >= 0.999
-    one, both = (d.estimate()["cycles"]["learn_sample"] for d in (design, compiled(Blocks)))
-    assert both == pytest.approx(2 * one, abs=1)
-
-
 class Quartic(torch.nn.Module):
     """Steep and far from linear over long rows: its errors are so large that few nudges are weaker."""
 
@@ -147,13 +138,12 @@ def test_nudges_that_cannot_be_weaker_are_not_taken_for_agreement(seed):
 
 
 def test_xor_is_learned_by_momenta_alone():
-    for averaged in (True, False):
-        outputs, losses, exact = xor.learned(epochs=250, averaged=averaged)
-        assert np.abs(outputs - xor.Y[:, 0]).max() < 0.05 and losses[-1] < 1e-3 < losses[0] and exact
+    outputs, losses, exact = xor.learned(epochs=250)
+    assert np.abs(outputs - xor.Y[:, 0]).max() < 0.05 and losses[-1] < 1e-3 < losses[0] and exact
 
 
 def test_batches_of_any_size_learn_the_same_on_both_devices():
-    design, x, y = small(rule=el.EchoBackpropagation(averaged=False))
+    design, x, y = small()
     found = []
     for url in ("int:", "int:compiled"):
         with design.open(url) as chip:
@@ -183,11 +173,10 @@ def test_gradients_of_several_batches_add_up_to_one_update(rule):
 # -- RTL -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("averaged", [True, False])
 @pytest.mark.parametrize("model", [Blocks, pytest.param(Masses, marks=pytest.mark.slow)])
-def test_rtl_equals_the_integer_model(model, averaged):
+def test_rtl_equals_the_integer_model(model):
     _, x, y = problem(model)
-    found = compiled(model, averaged).verify(x[:3], y[:3])
+    found = compiled(model).verify(x[:3], y[:3])
     assert found, str(found)
     assert found.predicted_cycles == found.measured_cycles and found.runs > 10
 
@@ -232,7 +221,6 @@ def test_explain_names_the_rule():
 
 
 REFUSED = {
-    "averaged": (lambda: el.EchoBackpropagation(averaged=1), "averaged must be True or False, not 1"),
     "check": (lambda: el.EchoBackpropagation(check=0), "check must be a number of batches, at least 1, not 0"),
     "accumulate": (lambda: small()[0].open("int:").fit(*small()[1:], accumulate=0),
                    "accumulate must be a whole number of batches, at least 1, not 0"),
