@@ -317,8 +317,19 @@ class Twice(Model):
         return 0.5 * (q @ q + r @ r) + rows + 0.2 * q @ r
 
 
+class Pieces(Model):
+    """Matrices of pieces of the inputs: beside each other in rows' functions, and one that overlaps them for itself."""
+
+    states = {"q": 6}
+    shapes = {"W": (5, 6), "B": (5, 2), "D": (5, 1), "E": (6, 2)}
+
+    def energy(self, q, u):
+        rows = log_cosh(self.W @ q + self.B @ u[:2] + self.D @ u[2:])
+        return 0.5 * (q @ q) + rows - q @ (self.E @ u[1:])
+
+
 MODELS = [Blocks, Deep, Hopfield, Ring, Tied, Products, Quadratic, Symmetric, Springs, Joined, Inputs, Shared, Local,
-          Patterns, Norms, Softmax, Relativistic, Masses, Network, Gathers, Waves, Grid, Upward, Twice]
+          Patterns, Norms, Softmax, Relativistic, Masses, Network, Gathers, Waves, Grid, Upward, Twice, Pieces]
 
 # Those whose RTL is simulated by the fast tests; that of the others by the slow ones.
 BUILT = {Blocks, Deep, Products, Softmax, Masses, Gathers, Waves, Twice}

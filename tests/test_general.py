@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 import torch
-from energies import BUILT, INPUTS, MODELS, OUTPUTS, STEPS, Blocks, Deep, Local, Tied
+from energies import BUILT, INPUTS, MODELS, OUTPUTS, STEPS, Blocks, Deep, Local, Pieces, Tied
 from networks import Oscillators
 from test_machine import compare, data
 from torch import nn
@@ -51,7 +51,7 @@ def built():
         yield pytest.param(model, "every" if i % 2 else "last", marks=[] if model in BUILT else [pytest.mark.slow])
 
 
-@pytest.mark.parametrize("model, cost_at", built())
+@pytest.mark.parametrize("model, cost_at", list(built()))
 def test_rtl_equals_the_integer_model(simulate, model, cost_at):
     _, design, _, _ = case(model, cost_at)
     compare(design, simulate(design), 3, cost_at, 0.9)
@@ -76,6 +76,14 @@ def test_an_inference_core_predicts_as_the_learning_one_does(model):
     fixed = el.compile(net, dynamics=el.Leapfrog(0.25, 2), rule=None, calibrate=(x, None), lanes=3)
     with design.open("int:") as a, fixed.open("int:") as b:
         np.testing.assert_allclose(a.predict(x), b.predict(x), atol=0.01)
+
+
+def test_matrices_of_pieces_of_the_inputs_are_one_drive():
+    """Swept once a row of inputs, as a matrix of all of them is, and not at every step."""
+    design = case(Pieces, "last")[1]
+    assert [(b.name, b.rows, b.columns) for b in design.blocks] == [
+        ("hidden", 5, 6), ("drive", 5, 3), ("drive1", 6, 3), ("readout", 2, 6)]
+    assert "  drive weights             Q3.14   within +-8 swept, 18 more bits kept   (B, D)\n" in design.explain()
 
 
 @pytest.mark.parametrize("model", MODELS)
