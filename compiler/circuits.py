@@ -14,7 +14,7 @@ from echolith.compiler.ir import Expr, var
 from echolith.compiler.isa import KIND_BITS, STEP_BITS, Opcode
 from echolith.compiler.lower import Fixed, Lowering
 from echolith.compiler.pipeline import Builder, Pipeline
-from echolith.compiler.resolution import REACHES, Output, inaccuracy, spread
+from echolith.compiler.resolution import Output, furthest, inaccuracy, spread
 from echolith.compiler.select import Pass
 from echolith.compiler.steps import DELTA, FINE, ONE, Flow
 from echolith.compiler.sweep import Sweep
@@ -254,18 +254,16 @@ class _Lower:
         return replace(circuit.pipeline, ops=ops), tuple(t.tobytes() for t in circuit.low.tables)
 
     def _reach(self, unit: str, name: str, make: Callable[[str, float], "_Circuit"]) -> float:
-        """The furthest reach that is precise enough, or nearly as precise as any; given formats leave no choice."""
-        errors: dict[float, float] = {}
+        """The furthest reach that is precise enough; given formats leave no choice."""
         before = dict(self.found.fractions), dict(self.found.gradients)
-        for reach in () if name in self.given else REACHES:
+
+        def error(reach: float) -> float:
             made = make(name, reach)
-            errors[reach] = inaccuracy(made.pipeline, made.wanted, [*self.found.tables[unit], *made.low.tables],
-                                       made.operands, self.samples, self.width, self.segments)
             self.found.fractions, self.found.gradients = dict(before[0]), dict(before[1])
-            if errors[reach] <= 1.0:
-                break
-        enough = max(1.0, 2.0 * min(errors.values(), default=0.0))
-        return next((reach for reach, error in errors.items() if error <= enough), REACHES[0])
+            return inaccuracy(made.pipeline, made.wanted, [*self.found.tables[unit], *made.low.tables], made.operands,
+                              self.samples, self.width, self.segments)
+
+        return np.inf if name in self.given else furthest(error)
 
     def _activate(self, made: Pass, name: str, reach: float) -> "_Circuit":
         f = self.found.fractions

@@ -1,6 +1,6 @@
 """How well a circuit computes its expressions on calibrated samples, which decides how far its words reach."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from echolith.compiler.ir import Expr
 from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.pipeline import evaluate as run
 
-__all__ = ["REACHES", "STRETCH", "Output", "inaccuracy", "spread"]
+__all__ = ["REACHES", "STRETCH", "Output", "furthest", "inaccuracy", "spread"]
 
 # Times the calibrated range that a circuit's words and tables have to hold: all that the operands' formats can,
 # unless that leaves too little resolution (steep functions).
@@ -36,6 +36,17 @@ def spread(values: np.ndarray, frac: int, width: int, reach: float = np.inf) -> 
     must what follows."""
     largest = float(np.abs(values).max(initial=0.0))
     return values * min(STRETCH * 2.0 ** (width - 1 - frac) / largest, reach) if largest else values
+
+
+def furthest(error: Callable[[float], float]) -> float:
+    """The furthest reach whose `inaccuracy` is at most 1, or nearly as small as any's."""
+    errors: dict[float, float] = {}
+    for reach in REACHES:
+        errors[reach] = error(reach)
+        if errors[reach] <= 1.0:
+            break
+    enough = max(1.0, 2.0 * min(errors.values()))
+    return next(reach for reach, found in errors.items() if found <= enough)
 
 
 def inaccuracy(pipeline: Pipeline, wanted: Mapping[str, Output], tables: Sequence[np.ndarray],

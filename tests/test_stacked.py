@@ -10,6 +10,7 @@ from test_stack import Mix, Skip
 from torch import nn
 
 import echolith as el
+from echolith.bench import stack_random
 from echolith.compiler.isa import KIND_BITS, Field, Opcode, exec_word
 from echolith.compiler.reference import bptt
 from echolith.compiler.utilisation import copy0, work
@@ -368,3 +369,10 @@ def test_refusals(name):
     assert str(error.value).startswith(text)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [204, 212])
+def test_stacks_that_nobody_chose(seed):
+    """204 has masses that learn in all of its layers; momenta grow by more than half while it does."""
+    untrained, trained = stack_random.measured(seed)
+    for when, whole, worst, *_ in (untrained, trained):
+        assert whole < 1e-4 and worst < 1e-3, when
