@@ -8,6 +8,7 @@ from echolith.bench.run import measure
 from echolith.bench.store import Store
 from echolith.boards.catalog import board as find_board
 from echolith.compiler.errors import CompileError
+from echolith.compiler.paths import folder
 from echolith.host.cli_output import Result, spin
 
 __all__ = ["run"]
@@ -17,14 +18,15 @@ def run(figures: Sequence[str], units: str | None, lanes: str | None, board: str
         builds: bool, seeds: int | None, results: Path | None, plots: Path | None) -> Result:
     """Measure, keep, draw."""
     boards = None if board is None else (find_board(board).name,)
+    drawn = None if plots is None else folder(plots)  # before hours of measuring
     choice = Choice(_numbers("units", units), _numbers("lanes", lanes), boards, clock, seeds, builds)
     with spin("measuring") as say:
         found = measure(figures, choice, Store(results), say)
     pictures = []
-    if plots is not None:
+    if drawn is not None:
         from echolith.bench.plots import draw
 
-        pictures = [str(path) for path in draw(found.rows, plots)]
+        pictures = [str(path) for path in draw(found.rows, drawn)]
     return Result({**found.plain(), "plots": pictures}, "\n".join([str(found), *pictures]), found.ok)
 
 

@@ -14,7 +14,6 @@ __all__ = ["draw"]
 
 def draw(figures: Mapping[str, list[Row]], folder: Path) -> list[Path]:
     """A picture of every figure that has one and rows; returns what was written."""
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, rows in figures.items():
         if name not in _PICTURES or not rows:

@@ -11,6 +11,7 @@ import platformdirs
 
 from echolith.bench.figure import Figure, Row
 from echolith.compiler.errors import FileError
+from echolith.compiler.paths import folder as made
 from echolith.host.doctor import versions
 
 __all__ = ["Store", "machine"]
@@ -30,12 +31,13 @@ def _cpu() -> str:
 
 
 class Store:
-    """Rows by figure in ``folder``; by default bench/results of a checkout, else the user's data directory."""
+    """Rows by figure in ``folder``, which is made; by default bench/results of a checkout, else the user's data
+    directory."""
 
     def __init__(self, folder: Path | None = None):
         own = Path(__file__).resolve().parent / "results"
         default = own if own.is_dir() else Path(platformdirs.user_data_dir("echolith")) / "bench"
-        self.folder = folder or default
+        self.folder = made(folder or default)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.json"
@@ -69,7 +71,6 @@ class Store:
         about = [row[key] for key in figure.keys]
         others = [old for old in self.rows(name) if [old.get(key) for key in figure.keys] != about]
         lines = ",\n".join(json.dumps(each) for each in sorted([*others, row], key=lambda r: _order(r, figure)))
-        self.folder.mkdir(parents=True, exist_ok=True)
         part = self._path(name).with_suffix(".part")
         part.write_text(f"[\n{lines}\n]\n")
         part.replace(self._path(name))

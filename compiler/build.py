@@ -56,8 +56,8 @@ def compile(model, *, dynamics: Leapfrog, rule: AnyRule | None, calibrate=None, 
     calibrate : (X, Y), (X, Y, mask) or None
         X (batch, steps, inputs); Y (batch, outputs), or (batch, steps, outputs) with the cost at every step; without a
         rule, either or None. A mask, 0 where there is no target, makes hardware for masks, see `Session.fit`. Formats,
-        response and the room for samples come from these. Without them, ``steps`` must be given, inputs are taken from
-        [-1, 1] and states are Q5.12 or its like.
+        response and the room for samples come from these. Without them, ``steps`` must be given, the rows of a sample;
+        inputs are then taken from [-1, 1] and states are Q5.12 or its like.
     board : str
         A name of `boards.catalog`.
     lanes : int, "auto" or None
@@ -72,7 +72,7 @@ def compile(model, *, dynamics: Leapfrog, rule: AnyRule | None, calibrate=None, 
         products; ``product`` asks for other widths. Masters and gradients stay wide.
     samples : int, optional
         Samples that the data memory holds; as many as were given to calibrate, as far as the board has room, if
-        None. Samples that do not fit are streamed, 0 streams all.
+        None. Samples that do not fit are streamed, 0 streams all. With ``like``, the memory is its own.
     like : Design, optional
         Compile for this design's hardware, so that its bitstream serves the new network too. Lanes and formats are
         its own; others cannot be asked for.
@@ -97,7 +97,7 @@ def _compiled(model, dynamics: Leapfrog, rule: AnyRule | None, calibrate, steps:
               like: Design | None, growth: float | None = None) -> Design:
     check_arguments(model, dynamics, rule, calibrate, steps, lanes, precision, samples, like)
     if like is not None:
-        check_agreement(like, lanes, precision)
+        check_agreement(like, lanes, precision, samples)
     if isinstance(rule, LagrangianEcho) and rule.dissipation:
         model, dynamics, calibrate, damping = damped(model, dynamics, rule, calibrate)
         still = dataclasses.replace(rule, dissipation=0.0)

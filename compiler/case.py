@@ -281,6 +281,9 @@ def _data(network: Graph, cost: Cost | None, given, steps: int | None, cost_at: 
         return x, (generator.uniform(-1, 1, (_SAMPLES, rows, network.outputs)) > 0).astype(float)
     x = shaped("X", given[0], (None, None, network.inputs), "(batch, steps, inputs)", CompileError,
                lambda found: input_hint(found, network.inputs))
+    if steps not in (None, x.shape[1]):
+        raise CompileError(f"steps is for models without data, and the data have {x.shape[1]} rows per sample; leave "
+                           f"it out, not {steps}")
     if given[1] is None:
         if cost_at is not None:
             raise CompileError("calibrate=(X, Y) needs Y for a rule, not None")

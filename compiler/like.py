@@ -13,8 +13,11 @@ from echolith.compiler.quantise import choose_formats
 __all__ = ["check_agreement", "check_form"]
 
 
-def check_agreement(like: Design, lanes: Any, precision: Any) -> None:
-    """Raises CompileError for lanes and formats that are asked for, but are not those of ``like``."""
+def check_agreement(like: Design, lanes: Any, precision: Any, samples: Any) -> None:
+    """Raises CompileError for lanes, memory and formats that are asked for, but are not those of ``like``."""
+    if samples is not None:
+        raise CompileError("samples: the memory is that of the hardware of like=; leave samples out, or compile "
+                           f"without like=, not {samples}")
     if lanes not in (None, "auto", like.hardware.lanes):
         raise CompileError(f"lanes: the hardware of like= has {like.hardware.lanes}; leave lanes out, or compile "
                            f"without like=, not {lanes}")

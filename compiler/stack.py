@@ -14,6 +14,7 @@ from echolith.compiler.wires import INPUT, Wires, ordered, sources
 __all__ = ["Stack", "value_shapes"]
 
 Values = dict[str, torch.Tensor]
+_FIXED = "inputs", "wires", "order", "layers", "output"  # of a stack that is made
 _RESERVED = "outputs", "cost", "predict"  # for what subclasses may add later
 
 
@@ -81,6 +82,9 @@ class Stack(torch.nn.Module):
             self.add_module(name, part)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED and name in self.__dict__:
+            raise CompileError(f"{type(self).__name__}: parts and wires are what the stack was made with; make another "
+                               f"one, do not set {name!r}")
         if name in self.__dict__.get("wires", ()) and name in self._modules:
             raise CompileError(f"{type(self).__name__}: {name} is a part, which keeps its name; give the new attribute "
                                f"another, not {name!r}")

@@ -70,5 +70,5 @@ class Builds:
 
 def _start(design: Path, out: Path) -> "subprocess.Popen[str]":
     nice = ["nice"] if shutil.which("nice") else []
-    command = [*nice, sys.executable, "-m", "echolith.host.cli", "build", str(design), str(out), "--json"]
+    command = [*nice, sys.executable, "-m", "echolith", "build", str(design), str(out), "--json"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

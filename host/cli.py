@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -198,7 +197,3 @@ def doctor() -> Result:
 def main() -> None:
     """Entry point of the installed script."""
     app(prog_name="echolith")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

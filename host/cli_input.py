@@ -14,7 +14,6 @@ import typer
 
 from echolith.compiler.errors import CompileError, FileError
 from echolith.compiler.files import load
-from echolith.compiler.plain import plain
 from echolith.host.cli_model import call, execute
 from echolith.host.cli_output import spin
 from echolith.host.weights import read
@@ -140,15 +139,6 @@ class Job:
         return ", ".join(f"--{f.name.replace('_', '-')}" for f in fields(self)
                          if wanted(f.name) and not any(getattr(self, f.name) is absent for absent in (None, False)))
 
-    def _check_steps(self) -> None:
-        """--steps is of samples that there are none of; beside data it may say the same."""
-        if self.steps is None or self.samples is None:
-            return
-        shape = plain("X", self.samples[0], CompileError).shape
-        if len(shape) == 3 and shape[1] != self.steps:
-            raise CompileError(f"--steps is for models without data, and the data have {shape[1]} rows per sample: "
-                               f"leave it out, not {self.steps}")
-
     def _compile(self, file: ModuleType) -> "Design":
         from echolith.compiler.build import compile
         from echolith.compiler.dynamics import Leapfrog
@@ -156,7 +146,6 @@ class Job:
 
         if self.inference and (given := self._given(lambda name: name in ("cost_at", "rule", "dissipation", "decays"))):
             raise CompileError(f"--inference compiles no rule: leave it out, or all that a rule is told, not {given}")
-        self._check_steps()
         dynamics = Leapfrog(0.25 if self.dt is None else self.dt, 1 if self.substeps is None else self.substeps)
         rule = None if self.inference else named(self.rule or "HamiltonianEcho", self.cost_at, self.dissipation,
                                                       self.decays)

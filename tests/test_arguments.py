@@ -74,6 +74,8 @@ ARGUMENTS = {
     "lanes": (dict(lanes=2.0), 'lanes must be a whole number from 1 to 128 or "auto", not 2.0'),
     "no lanes": (dict(lanes=0), 'lanes must be a whole number from 1 to 128 or "auto", not 0'),
     "steps": (dict(steps=2.5), "steps must be a whole number of input rows, from 1 to 65535, not 2.5"),
+    "steps and data": (dict(steps=5), "steps is for models without data, and the data have 4 rows per sample; leave it "
+                                      "out, not 5"),
     "samples": (dict(samples=-1), "samples must be a whole number, not negative, not -1"),
     "like": (dict(like="a.echolith"), "like must be a compiled Design, not 'a.echolith'"),
     "precision": (dict(precision=[1]), 'precision must be "auto", "packed", a mapping of names to formats, or a '
@@ -251,6 +253,8 @@ class Own(Net):
 
 FITS = "the network does not fit this hardware: "
 FORMS = {
+    "samples": (dict(samples=4), el.CompileError, "samples: the memory is that of the hardware of like=; leave samples "
+                                                  "out, or compile without like=, not 4"),
     "lanes": (dict(lanes=4), el.CompileError, "lanes: the hardware of like= has 2; leave lanes out, or compile without "
                                               "like=, not 4"),
     "packed": (dict(precision="packed"), el.CompileError, "precision: the hardware of like= has no product; leave "

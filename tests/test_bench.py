@@ -180,6 +180,9 @@ def test_mistakes_are_explained(tmp_path):
     assert refusal("bench", "area", "--clock", "0") == "clock must be MHz above 0, not 0"
     assert refusal("bench", "area", "--board", "frob") == "board must be one of icebreaker, ulx3s-85f, not 'frob'"
     (tmp_path / "area.json").write_text("{}")
+    for option in ("--results", "--plots"):
+        assert refusal("bench", "area", option, tmp_path / "area.json") == (
+            f"cannot make the directory {tmp_path / 'area.json'}: [Errno 17] File exists: '{tmp_path / 'area.json'}'")
     assert refusal("bench", "area", "--results", tmp_path) == (
         f"{tmp_path / 'area.json'} must be a list of rows as `echolith bench` writes it; delete it to measure again")
 

@@ -125,7 +125,7 @@ def test_options_that_would_be_ignored_are_refused(model):
     assert refusal("explain", model, "--inference", "--rule", "EchoBackpropagation", "--cost-at", "every",
                    "--decays") == f"{text}--cost-at, --rule, --decays"
     assert refusal("explain", model, "--steps", 5) == (
-        "--steps is for models without data, and the data have 3 rows per sample: leave it out, not 5")
+        "steps is for models without data, and the data have 3 rows per sample; leave it out, not 5")
     assert "3 input rows" in found("explain", model, "--steps", 3)["text"]
 
 
@@ -383,7 +383,7 @@ def test_verify_names_the_first_difference(model, monkeypatch):
 
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals")
 def test_a_simulated_chip_is_served_as_a_serial_port(model, tmp_path):
-    command = [sys.executable, "-m", "echolith.host.cli", "simulate", model, "--lanes", "2", "--pty", "--json"]
+    command = [sys.executable, "-m", "echolith", "simulate", model, "--lanes", "2", "--pty", "--json"]
     heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests that run in the background are deaf
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                           preexec_fn=heard) as process:

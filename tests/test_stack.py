@@ -396,6 +396,9 @@ REFUSED = {
     "inputs of another width": (
         lambda: bptt(chain(Linear), np.zeros((2, 4, 5)), data()[1], DT, SUBSTEPS),
         "X must be (batch, time, 3), not (2, 4, 5)"),
+    "wires of a stack that is made": (
+        lambda: changed(chain(Linear), wires={"low": "u"}),
+        "Read: parts and wires are what the stack was made with; make another one, do not set 'wires'"),
     "scale of a block": (
         lambda: stack_echo(chain(Linear), *data(), DT, SUBSTEPS, scale={"mix": 1}),
         "scale must name layers, low, high, not 'mix'"),
