@@ -10,7 +10,7 @@ from echolith.compiler.ir import Expr
 from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.pipeline import evaluate as run
 
-__all__ = ["REACHES", "STRETCH", "Output", "furthest", "inaccuracy", "spread"]
+__all__ = ["REACHES", "STRETCH", "Output", "furthest", "inaccuracy", "mean", "spread"]
 
 # Times the calibrated range that a circuit's words and tables have to hold: all that the operands' formats can,
 # unless that leaves too little resolution (steep functions).
@@ -38,6 +38,11 @@ def spread(values: np.ndarray, frac: int, width: int, reach: float = np.inf) -> 
     return values * min(STRETCH * 2.0 ** (width - 1 - frac) / largest, reach) if largest else values
 
 
+def mean(errors: np.ndarray) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.mean(errors**2)))
+
+
 def furthest(error: Callable[[float], float]) -> float:
     """The furthest reach whose `inaccuracy` is at most 1, or nearly as small as any's."""
     errors: dict[float, float] = {}
@@ -50,10 +55,10 @@ def furthest(error: Callable[[float], float]) -> float:
 
 
 def inaccuracy(pipeline: Pipeline, wanted: Mapping[str, Output], tables: Sequence[np.ndarray],
-               operands: Mapping[str, tuple[str, int]], values: Mapping[str, np.ndarray], width: int, segments: int
-               ) -> float:
-    """Root mean square error of the worst output, over the largest that is tolerable: its own ``free`` or a fixed
-    share of its range.
+               operands: Mapping[str, tuple[str, int]], values: Mapping[str, np.ndarray], width: int, segments: int,
+               norm: Callable[[np.ndarray], float] = mean) -> float:
+    """Error of the worst output by ``norm``, over the largest that is tolerable: its own ``free`` or a fixed share of
+    its range.
 
     ``operands`` are (name in ``values``, fraction bits) by input; inputs without one are zero."""
     rows = max((len(values[name]) for name, _ in operands.values() if values[name].ndim == 2), default=1)
@@ -65,7 +70,7 @@ def inaccuracy(pipeline: Pipeline, wanted: Mapping[str, Output], tables: Sequenc
     found, worst = run(pipeline, words, tables, width, segments), 0.0
     for name, want in wanted.items():
         exact = sum(np.asarray(evaluate(e, env)) for e in want.exprs)
-        error = np.sqrt(np.mean((found[name] * 2.0**-want.frac - exact) ** 2))
+        error = norm(found[name] * 2.0**-want.frac - exact)
         largest = float(np.abs(exact).max())
         if largest:
             bits = _FINE if want.fine else _BITS

@@ -12,7 +12,7 @@ from echolith.sim.spans import affordable, reach, spans
 
 __all__ = ["clipped", "warn_clipped"]
 
-_SAMPLES = 16
+_SAMPLES = 64
 _FLAGGED = ("input", "target", "momenta")  # reported elsewhere, as states and weights are
 _SLIGHT = 0.01  # of the largest slope of the cost, what clipped outputs may change
 _NAMED = 3

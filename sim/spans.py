@@ -1,6 +1,6 @@
 """What every tensor of a design holds on some samples against what its format can hold. float64, numpy only."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,8 @@ __all__ = ["Span", "affordable", "reach", "spans"]
 _WORK = 1 << 25  # products of weights and states, each way, that one run may take
 _STEPS = 64  # integrator steps looked at
 _FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 8.0)
-_CLIPPED = 100.0  # an inaccuracy that only clipping explains: one percent of the range
+_NEAR = 1 / 32  # times the range seen, where nothing clips: errors there are those of chords and roundings
+_CLIPPED = 100.0  # an inaccuracy of one sample that only clipping explains: one percent of the range
 
 Values = Mapping[str, np.ndarray]
 
@@ -123,14 +124,27 @@ def _held(design: Design, made, block: str, pipeline: Pipeline, env: Values) -> 
     operands = {name: operands[name] for name, _ in pipeline.inputs if name in operands}
     frac = f[made.result or "state"]
     wanted = {pipeline.outputs[0][0]: Output((made.expr,), frac, 2.0**-frac)}
-    for factor in _FACTORS:
+    words = {name: place for name, place in operands.items() if name != "acc"}
+
+    def error(factor: float) -> float:
         scaled = {name: v * factor if name in moved else v for name, v in env.items()}
-        words = {name: place for name, place in operands.items() if name != "acc"}
-        error = np.inf if not _fit(words, scaled, hw.width) else inaccuracy(
-            pipeline, wanted, design.tables, operands, scaled, hw.width, hw.segments)
-        if error > _CLIPPED:
-            return (0.0, *_FACTORS)[_FACTORS.index(factor)]
-    return np.inf
+        if not _fit(words, scaled, hw.width):
+            return np.inf
+        return inaccuracy(pipeline, wanted, design.tables, operands, scaled, hw.width, hw.segments, _largest)
+
+    return _reached(error)
+
+
+def _reached(error: Callable[[float], float]) -> float:
+    """Times the range seen before the largest error is one that only clipping explains."""
+    most = max(_CLIPPED, 2.0 * error(_NEAR))
+    held = zip((0.0, *_FACTORS), _FACTORS, strict=False)
+    return next((before for before, factor in held if error(factor) > most), np.inf)
+
+
+def _largest(errors: np.ndarray) -> float:
+    """Few samples clip at first."""
+    return float(np.abs(errors).max(initial=0.0))
 
 
 def _fit(operands: Mapping[str, tuple[str, int]], values: Values, width: int) -> bool:
@@ -160,14 +174,13 @@ def _drift(design: Design, state: str, pipeline: Pipeline, env: Values) -> dict[
         if not _fit(operands, scaled, hw.width):
             return np.inf
         wanted = {name: Output((made,), frac, 2.0**-frac)}
-        return inaccuracy(pipeline, wanted, design.tables, operands, scaled, hw.width, hw.segments)
+        return inaccuracy(pipeline, wanted, design.tables, operands, scaled, hw.width, hw.segments, _largest)
 
     for name, _ in pipeline.outputs:
         parameter = None if name == "d" else design.vectors[int(name[1:])].parameter
         made = derivative(expr, parameter) if parameter else mul(design.dynamics.dt, derivative(expr, "p"))
         # Only its own circuit knows where a gradient's point is.
-        frac = min(range(2 * hw.width), key=lambda n: error(name, made, n, 1.0)) if parameter else f["state"]
-        held = [factor for factor in _FACTORS if error(name, made, frac, factor) > _CLIPPED]
+        frac = min(range(2 * hw.width), key=lambda n: error(name, made, n, _NEAR)) if parameter else f["state"]
         key = f"the gradient of {parameter}" if parameter else f"drift of {state}"
-        found[key] = (0.0, *_FACTORS)[_FACTORS.index(held[0])] if held else np.inf
+        found[key] = _reached(lambda factor, name=name, made=made, frac=frac: error(name, made, frac, factor))
     return found
