@@ -82,7 +82,7 @@ class Stack(torch.nn.Module):
             self.add_module(name, part)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _FIXED and name in self.__dict__:
+        if name in _FIXED and value != self.__dict__.get(name, value):
             raise CompileError(f"{type(self).__name__}: parts and wires are what the stack was made with; make another "
                                f"one, do not set {name!r}")
         if name in self.__dict__.get("wires", ()) and name in self._modules:
