@@ -20,7 +20,8 @@ __all__ = ["CostCircuit", "steepest", "tried"]
 
 _STEEP = 64.0  # times the calibrated cost derivatives
 _NARROWER = (2.0, 1.4, 1.0, 0.7)  # times the calibrated outputs, where a steep cost has no bits left for more
-_ROUGH = 2.0**-7  # root mean square error over the largest derivative
+_NEARER = (8.0, 4.0)  # times the calibrated outputs and targets, where pieces over all that words hold are too coarse
+_ROUGH, _FINE = 2.0**-7, 2.0**-13  # root mean square error over the largest derivative: too much, and none to speak of
 
 
 def tried(cost: Cost, y: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
@@ -53,10 +54,22 @@ class CostCircuit:
         self.accumulator, self.width = accumulator, case.board.width
         self.reach: float | None = None
         if case.learn and "cost" not in formats.lowered:
-            for self.reach in (None, *_NARROWER):
-                self.__dict__.pop("_lowered", None)
-                if self._error() <= _ROUGH:
-                    break
+            self._choose()
+
+    def _choose(self) -> None:
+        """The furthest reach that is precise enough."""
+        y, targets = (float(np.abs(v).max(initial=0.0)) for v in (self.case.samples.y, self.case.samples.targets))
+        errors: dict[float | None, float] = {None: self._error()}
+        for times in _NEARER if errors[None] > _FINE and y else ():
+            errors[times * max(y, targets) / y] = self._error(times * max(y, targets) / y)
+        enough = max(_FINE, 2.0 * min(errors.values()))
+        self._take(next(reach for reach, error in errors.items() if error <= enough))
+        if min(errors.values()) > _ROUGH:
+            next((reach for reach in _NARROWER if self._error(reach) <= _ROUGH), None)
+
+    def _take(self, reach: float | None) -> None:
+        self.reach = reach
+        self.__dict__.pop("_lowered", None)
 
     def outputs(self) -> Pipeline:
         """Of y alone."""
@@ -117,8 +130,9 @@ class CostCircuit:
                 break
         return found
 
-    def _error(self) -> float:
-        """Root mean square error of the derivative on calibrated outputs, over the largest."""
+    def _error(self, reach: float | None = None) -> float:
+        """Root mean square error of the derivative on calibrated outputs, over the largest, lowered for ``reach``."""
+        self._take(reach)
         case, f = self.case, self.formats
         assert case.cost is not None
         given = tried(case.cost, case.samples.y, case.samples.targets)
