@@ -101,7 +101,7 @@ def _compiled(model, dynamics: Leapfrog, rule: AnyRule | None, calibrate, steps:
     if isinstance(rule, LagrangianEcho) and rule.dissipation:
         model, dynamics, calibrate, damping = damped(model, dynamics, rule, calibrate)
         still = dataclasses.replace(rule, dissipation=0.0)
-        found = _compiled(model, dynamics, still, calibrate, None, board, lanes, precision, samples, like,
+        found = _compiled(model, dynamics, still, calibrate, steps, board, lanes, precision, samples, like,
                           damping and damping.largest)
         return dataclasses.replace(found, damping=damping)
     case = find_case(model, dynamics, rule, calibrate, steps, worded(find_board(board), precision, like),

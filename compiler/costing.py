@@ -13,7 +13,7 @@ from echolith.compiler.lower import Fixed, Lowering
 from echolith.compiler.masks import reserved
 from echolith.compiler.pipeline import Builder, Pipeline
 from echolith.compiler.pipeline import evaluate as run
-from echolith.compiler.resolution import spread
+from echolith.compiler.resolution import furthest, spread
 from echolith.compiler.steps import OUTPUT
 
 __all__ = ["CostCircuit", "steepest", "tried"]
@@ -52,24 +52,19 @@ class CostCircuit:
     def __init__(self, case: Case, formats: Formats, segments: int, accumulator: int, first: int):
         self.case, self.formats, self.segments, self.first = case, formats, segments, first
         self.accumulator, self.width = accumulator, case.board.width
-        self.reach: float | None = None
+        self.reach = np.inf
         if case.learn and "cost" not in formats.lowered:
             self._choose()
 
     def _choose(self) -> None:
         """The furthest reach that is precise enough."""
         y, targets = (float(np.abs(v).max(initial=0.0)) for v in (self.case.samples.y, self.case.samples.targets))
-        errors: dict[float | None, float] = {None: self._error()}
-        for times in _NEARER if errors[None] > _FINE and y else ():
-            errors[times * max(y, targets) / y] = self._error(times * max(y, targets) / y)
-        enough = max(_FINE, 2.0 * min(errors.values()))
-        self._take(next(reach for reach, error in errors.items() if error <= enough))
-        if min(errors.values()) > _ROUGH:
-            next((reach for reach in _NARROWER if self._error(reach) <= _ROUGH), None)
-
-    def _take(self, reach: float | None) -> None:
-        self.reach = reach
-        self.__dict__.pop("_lowered", None)
+        beside = max(1.0, targets / y) if y else 1.0
+        nearer = tuple(times * beside for times in _NEARER)
+        reach = furthest(lambda reach: self._error(reach) / _FINE, (np.inf, *nearer))
+        for each in (reach, *_NARROWER):
+            if self._error(each) <= _ROUGH:
+                break
 
     def outputs(self) -> Pipeline:
         """Of y alone."""
@@ -121,7 +116,7 @@ class CostCircuit:
             return float(np.abs(evaluate(slope(cost), found)).max(initial=0.0))
 
         y, targets = self.case.samples.y, self.case.samples.targets
-        if self.reach is not None:
+        if self.reach < np.inf:
             return tried(cost, spread(y, self.formats["output"], self.width, self.reach), targets)
         wanted = _STEEP * largest(tried(cost, y, targets))
         for reach in (np.inf, 8.0, 4.0, 2.0):
@@ -130,9 +125,11 @@ class CostCircuit:
                 break
         return found
 
-    def _error(self, reach: float | None = None) -> float:
-        """Root mean square error of the derivative on calibrated outputs, over the largest, lowered for ``reach``."""
-        self._take(reach)
+    def _error(self, reach: float) -> float:
+        """Root mean square error of the derivative on calibrated outputs, over the largest, lowered for ``reach``, as
+        it stays."""
+        self.reach = reach
+        self.__dict__.pop("_lowered", None)
         case, f = self.case, self.formats
         assert case.cost is not None
         given = tried(case.cost, case.samples.y, case.samples.targets)

@@ -43,10 +43,10 @@ def mean(errors: np.ndarray) -> float:
     return float(np.sqrt(np.mean(errors**2)))
 
 
-def furthest(error: Callable[[float], float]) -> float:
+def furthest(error: Callable[[float], float], reaches: Sequence[float] = REACHES) -> float:
     """The furthest reach whose `inaccuracy` is at most 1, or nearly as small as any's."""
     errors: dict[float, float] = {}
-    for reach in REACHES:
+    for reach in reaches:
         errors[reach] = error(reach)
         if errors[reach] <= 1.0:
             break

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from echolith.compiler.design import Design
-from echolith.compiler.pipeline import evaluate
-from echolith.compiler.steps import OUTPUT
 from echolith.sim import adjoint
-from echolith.sim.spans import affordable, reach, spans
+from echolith.sim.spans import affordable, reach, slope_reach, spans
 
 __all__ = ["clipped", "warn_clipped"]
 
@@ -18,7 +16,6 @@ _SAMPLES = 64
 _FLAGGED = ("input", "target", "momenta")  # reported elsewhere, as states and weights are
 _SLIGHT = 0.01  # of the largest slope of the cost, what clipped outputs may change
 _NAMED = 3
-_NEAR = 1 / 32  # times the outputs seen, for which any circuit is made
 
 Values = Mapping[str, np.ndarray]
 
@@ -34,7 +31,7 @@ def clipped(design: Design, values: Values, x: np.ndarray, y: np.ndarray) -> lis
     found = [f"{t.name} reaches {max(map(abs, t.seen)):.3g} and its words ({t.format}) end at {t.limit:g}"
              for t in sorted(beyond, key=lambda t: ":" in t.name)  # parts of others last
              if t.name != "output" or _steep(design, values, x, y, t.limit)]
-    if not any(text.startswith("output ") for text in found) and _slope_clips(design, values, x, y):
+    if not any(text.startswith("output ") for text in found) and not slope_reach(design, values, x, y):
         found.append("the circuit of the cost's derivative clips")
     return found + [f"the circuit of {name} clips" for name, times in reach(design, values, x).items() if not times]
 
@@ -47,24 +44,6 @@ def _steep(design: Design, values: Values, x: np.ndarray, y: np.ndarray, limit: 
     exact, found = (adjoint.cost_slope(cost, o, y) for o in (out, out.clip(-limit, limit)))
     least = 2.0 ** -design.fractions["delta"]
     return float(np.abs(found - exact).max()) > max(_SLIGHT * float(np.abs(exact).max()), least)
-
-
-def _slope_clips(design: Design, values: Values, x: np.ndarray, y: np.ndarray) -> bool:
-    """Whether outputs have left what the circuit of dcost/dy is for, if it is one of outputs and targets alone."""
-    circuit, cost, f, hw = design.hardware.cost, design.cost, design.fractions, design.hardware
-    if circuit is None or cost is None or not hw.learn or "drive" in dict(circuit.inputs):
-        return False
-    out, target = adjoint.outputs(design, values, x).reshape(y.shape), np.nan_to_num(y)
-    finer = f["readout"] + f[OUTPUT if design.reads else "state"] - f["output"]
-
-    def error(times: float) -> float:
-        words = {"acc": np.rint(times * out * 2.0 ** (f["output"] + finer)).astype(np.int64),
-                 "target": np.rint(target * 2.0 ** f["target"]).astype(np.int64)}
-        found = evaluate(circuit, words, design.tables, hw.width, hw.segments)["delta"] * 2.0 ** -f["delta"]
-        return float(np.abs(found - adjoint.cost_slope(cost, times * out, target))[~np.isnan(y)].max(initial=0.0))
-
-    largest = float(np.abs(adjoint.cost_slope(cost, out, target)).max())
-    return error(1.0) > max(_SLIGHT * largest, 2.0**(1 - f["delta"]), 2.0 * error(_NEAR))
 
 
 def warn_clipped(design: Design, values: Values, x: np.ndarray, y: np.ndarray) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from echolith.compiler.costs import slope
 from echolith.compiler.design import Design
 from echolith.compiler.differentiate import derivative
 from echolith.compiler.formats import Format
@@ -13,10 +14,11 @@ from echolith.compiler.isa import Opcode
 from echolith.compiler.ops import mul
 from echolith.compiler.pipeline import Pipeline
 from echolith.compiler.resolution import Output, inaccuracy
+from echolith.compiler.steps import OUTPUT
 from echolith.sim import adjoint
 from echolith.sim.weights import from_values
 
-__all__ = ["Span", "affordable", "reach", "spans"]
+__all__ = ["Span", "affordable", "reach", "slope_reach", "spans"]
 
 _WORK = 1 << 25  # products of weights and states, each way, that one run may take
 _STEPS = 64  # integrator steps looked at
@@ -112,6 +114,23 @@ def reach(design: Design, values: Values, x: np.ndarray) -> dict[str, float]:
         name = made.result or f"kick of {made.state}"
         found[name] = min(found.get(name, np.inf), held)
     return found | _drifts(design, values, x)
+
+
+def slope_reach(design: Design, values: Values, x: np.ndarray, y: np.ndarray) -> float:
+    """As `reach`, of the circuit of dcost/dy, if it is one of outputs and targets alone; of others infinite."""
+    circuit, f, hw = design.hardware.cost, design.fractions, design.hardware
+    if circuit is None or design.cost is None or not hw.learn or "drive" in dict(circuit.inputs):
+        return np.inf
+    given, places = ~np.isnan(y), {"acc": ("y", f["readout"] + f[OUTPUT if design.reads else "state"]),
+                                   "target": ("target", f["target"])}
+    out, target = adjoint.outputs(design, values, x).reshape(y.shape)[given], y[given]
+    wanted = {"delta": Output((slope(design.cost),), f["delta"], 2.0 ** -f["delta"])}
+
+    def error(factor: float) -> float:
+        env = {"y": factor * out, "target": target}
+        return inaccuracy(circuit, wanted, design.tables, places, env, hw.width, hw.segments, _largest)
+
+    return _reached(error)
 
 
 def _held(design: Design, made, block: str, pipeline: Pipeline, env: Values) -> float:

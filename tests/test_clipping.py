@@ -72,7 +72,7 @@ def test_outputs_beyond_their_words():
         learn(Oscillators(6, 4, 2, 2, mse=True), 16, "B.weight", "C.weight")
 
 
-@pytest.mark.parametrize("times, text", [(0.5, []), (0.15, ["the circuit of the gradient of m clips"])])
+@pytest.mark.parametrize("times, text", [(1.0, []), (0.5, []), (0.15, ["the circuit of the gradient of m clips"])])
 def test_masses_that_shrank(times, text):
     torch.manual_seed(0)
     x, y = data(np.random.default_rng(0), 16, STEPS, INPUTS, OUTPUTS, "last")

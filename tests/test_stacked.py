@@ -372,5 +372,7 @@ def test_refusals(name):
 @pytest.mark.slow
 def test_a_stack_that_nobody_chose():
     """Masses learn in all of its layers; momenta grow by more than half while it does."""
-    for when, whole, worst, *_ in stack_random.measured(204):
+    found = stack_random.measured(204)
+    assert [when for when, *_ in found] == ["untrained", "trained"]
+    for when, whole, worst, *_ in found:
         assert whole < 1e-4 and worst < 1e-3, when
