@@ -1,11 +1,8 @@
 """One precise gradient: the same samples at several nudges, because the best nudge depends on the network.
 
-A strong nudge leaves the linear response (errors grow with its square, then its 4th power), a weak one drowns in the
-rounding of the states (error over nudge). Four nudges, each half of the one before, give an estimate without the
-square and the 4th power that keeps as little rounding as possible, three one without the square alone, with less
-rounding, and two their mean. Neighbouring estimates agree best where both errors are small; that needs no reference.
-Where they do not agree well, all is measured with weights next to these too (`dither`): what states lose to rounding
-is another amount each time, so the mean has less of it, and weaker nudges come into reach.
+`extrapolate` makes one estimate of them. Where estimates do not agree well, all is measured with weights next to these
+too (`dither`): what states lose to rounding is another amount each time, so the mean has less of it, and every
+parameter is taken from the nudges that are best for it: layers of a stack part unlike each other.
 """
 
 from collections.abc import Callable
@@ -18,6 +15,7 @@ from echolith.compiler.errors import RangeError
 from echolith.compiler.registers import ERRORS, Flag
 from echolith.host.device import Device, Run
 from echolith.host.dither import dithered
+from echolith.host.extrapolate import MOST, Gradient, Kind, agreement, chosen, closest, limit, limits
 from echolith.host.ranging import Ranging
 from echolith.sim.weights import gradients
 
@@ -32,8 +30,9 @@ _DISAGREE = 1e-5  # with which neighbouring weights are measured too
 _DITHERS = 8  # weights in all then
 _FARTHEST = 5  # halvings and doublings of the nudge that are tried
 _STRONGER = 1  # doublings, where a read-out's own passes leave less room
+_BEYOND = 3  # doublings of the nudge that is best for all, which single parameters may prefer
 
-Gradient = dict[str, np.ndarray]
+Picks = dict[str, tuple[int, Kind]]  # by parameter: halvings of the usual nudge, and weights of it and weaker ones
 
 
 @dataclass
@@ -43,19 +42,6 @@ class _Part:
     x: np.ndarray
     y: np.ndarray
     response: int | None = None
-
-
-def _weights(nudges: int, powers: int) -> np.ndarray:
-    """Of nudges 1, 1/2, 1/4 ..: those that sum to 1, cancel ``powers`` even powers, and pass on the least rounding."""
-    sizes = 2.0 ** -np.arange(nudges)
-    conditions = sizes ** (2 * np.arange(powers + 1)[:, None])
-    noise = np.diag(sizes**-2)
-    inverse = np.linalg.inv(noise) @ conditions.T
-    return inverse @ np.linalg.inv(conditions @ inverse)[:, 0]
-
-
-_KINDS = _weights(4, 2), _weights(3, 1), _weights(2, 0)
-_MOST = len(_KINDS[0])
 
 
 class Measurement:
@@ -70,8 +56,8 @@ class Measurement:
         settings = self.ranging.text()
         parts = [_Part(x[i:i + _SAMPLES], y[i:i + _SAMPLES]) for i in range(0, len(x), _SAMPLES)]
         try:
-            weaker, kind, first = self._best(parts[:_SEARCHED])
-            rest = [self._estimate(weaker, kind, [part]) for part in parts[_SEARCHED:]]
+            picks, first = self._best(parts[:_SEARCHED])
+            rest = [self._estimate(picks, [part]) for part in parts[_SEARCHED:]]
         finally:
             self.device.clear()
             self.ranging.restore(settings)
@@ -93,67 +79,84 @@ class Measurement:
         """Samples as often as the rule runs each."""
         return tuple(np.repeat(part, self.design.rule.runs, axis=0) for part in words)
 
-    def _best(self, parts: list[_Part]) -> tuple[int, np.ndarray, Gradient]:
-        """Halvings of the usual nudge and weights at which the estimate agrees best with the next weaker one's, and
-        it."""
+    def _best(self, parts: list[_Part]) -> tuple[Picks, Gradient]:
+        """The nudges at which estimates agree best with those of the next weaker ones, and the gradient there."""
         found = self._some(parts)
         start = min(found)
-        apart = {start: _agreement(found, start, _KINDS[0])} if len(found) > _MOST else {start: 0.0}
+        apart = {start: agreement(found, start)} if len(found) > MOST else {start: 0.0}
         for direction in (-1, 1):  # stronger first: where that helps, rounding is what hurts
             weaker = start + direction
-            farthest = _FARTHEST if direction > 0 or not self.design.backs else _STRONGER
-            while min(apart.values()) > _AGREE and abs(weaker) <= farthest:
-                new = weaker if direction < 0 else weaker + _MOST
+            while min(apart.values()) > _AGREE and abs(weaker) <= self._farthest(direction, _FARTHEST):
+                new = weaker if direction < 0 else weaker + MOST
                 gradient = self._at(new, parts, new < 0)
                 if not gradient:
                     break
                 found[new] = gradient
-                apart[weaker] = _agreement(found, weaker, _KINDS[0])
+                apart[weaker] = agreement(found, weaker)
                 if apart[weaker] > min(apart.values()):
                     break
                 weaker += direction
         best = min(apart, key=apart.__getitem__)
-        found = {w: g for w, g in found.items() if w >= best}  # no less linear: at a bend neighbours agree
-        weaker, kind, disagreement = _closest(found)
+        linear = {w: g for w, g in found.items() if w >= best}  # no less so: at a bend neighbours agree
+        weaker, kind, disagreement = closest(linear)
         if disagreement > _DISAGREE and self.design.hardware.packed is None:
-            found = self._averaged(found, parts)
-            weaker, kind, _ = _closest(found)
-        return weaker, kind, _extrapolated(found, weaker, kind)
+            return self._each(self._averaged(self._stronger(found, best, parts), parts))
+        return dict.fromkeys(linear[best], (weaker, kind)), limits(linear, weaker, kind)
+
+    def _farthest(self, direction: int, most: int) -> int:
+        """Halvings or doublings of the usual nudge."""
+        return min(most, _STRONGER) if direction < 0 and self.design.backs else most
 
     def _some(self, parts: list[_Part]) -> dict[int, Gradient]:
         """The usual nudge and weaker ones; as many stronger ones instead as these are too few."""
         found = {}
-        for weaker in range(_MOST + 1):
+        for weaker in range(MOST + 1):
             if not (gradient := self._at(weaker, parts)):
                 break
             found[weaker] = gradient
-        while len(found) <= _MOST and (gradient := self._at(min(found) - 1, parts, True)):
+        while len(found) <= MOST and (gradient := self._at(min(found) - 1, parts, True)):
             found[min(found) - 1] = gradient
         return found
 
-    def _averaged(self, found: dict[int, Gradient], parts: list[_Part]) -> dict[int, Gradient]:
-        """The mean with neighbouring weights' gradients, as far as no state leaves its range; weights are put back."""
-        words, sums = self.device.read(), {w: [g] for w, g in found.items()}
+    def _stronger(self, found: dict[int, Gradient], best: int, parts: list[_Part]) -> dict[int, Gradient]:
+        """With nudges that are stronger than the best of all parameters, for those that part less."""
+        kept, most = {w: g for w, g in found.items() if w >= best}, self._farthest(-1, _FARTHEST)
+        for weaker in range(best - 1, max(best - _BEYOND, -most) - 1, -1):
+            if not (gradient := found.get(weaker) or self._at(weaker, parts, True)):
+                break
+            kept[weaker] = gradient
+        return kept
+
+    def _averaged(self, found: dict[int, Gradient], parts: list[_Part]) -> dict[int, list[Gradient]]:
+        """Gradients with neighbouring weights too, as far as no state leaves its range; weights are put back."""
+        words, runs = self.device.read(), {w: [g] for w, g in found.items()}
         try:
             for seed in range(1, _DITHERS):
                 self.device.write(dithered(self.design, words, seed))
-                for w, gradients in sums.items():
-                    gradients.append(self._at(w, parts, True))
+                new = {w: self._at(w, parts, True) for w in runs}
+                if all(new[w] for w in runs if w >= 0):  # else without this neighbour
+                    runs = {w: [*before, new[w]] for w, before in runs.items() if new[w]} or runs
         finally:
             self.device.write(words)
-        return {w: {name: np.mean([g[name] for g in gradients if g], axis=0) for name in found[w]}
-                for w, gradients in sums.items()}
+        return runs
 
-    def _estimate(self, weaker: int, kind: np.ndarray, parts: list[_Part]) -> Gradient:
-        """From this nudge and weaker ones, as far as there are such; if not even this, from the next to the usual."""
+    def _each(self, runs: dict[int, list[Gradient]]) -> tuple[Picks, Gradient]:
+        """The best nudges of every parameter."""
+        picks, gradient = {}, {}
+        for name in next(iter(runs.values()))[0]:
+            own = {w: [g[name] for g in found] for w, found in runs.items()}
+            picks[name] = chosen(own)
+            gradient[name] = limit({w: np.mean(found, axis=0) for w, found in own.items()}, *picks[name])
+        return picks, gradient
+
+    def _estimate(self, picks: Picks, parts: list[_Part]) -> Gradient:
+        """From the nudges that each parameter picked, as far as there are such; if there are none, from the usual."""
         found = {}
-        for w in range(weaker, weaker + len(kind)):
-            if not (gradient := self._at(w, parts, w < 0)):
-                break
-            found[w] = gradient
-        if not found:
-            return self._estimate(weaker + (1 if weaker < 0 else -1), kind, parts)
-        return _extrapolated(found, weaker, kind if len(found) == len(kind) else _weights(len(found), 0))
+        for w in sorted({weaker + i for weaker, kind in picks.values() for i in range(len(kind))}):
+            if gradient := self._at(w, parts, w < 0):
+                found[w] = gradient
+        found = found or {0: self._at(0, parts)}
+        return {name: limit({w: g[name] for w, g in found.items()}, *pick) for name, pick in picks.items()}
 
     def _at(self, weaker: int, parts: list[_Part], daring: bool = False) -> Gradient:
         """Summed gradient with a nudge 2^-weaker of the usual.
@@ -191,36 +194,3 @@ class Measurement:
             raise RangeError("gradient words wrap even for few samples: calibrate with data like these")
         found = gradients(self.design, words, 1)
         return {name: g * 2.0**-self.ranging.used for name, g in found.items()}
-
-
-def _extrapolated(found: dict[int, Gradient], weaker: int, kind: np.ndarray) -> Gradient:
-    """The limit of no nudge from ``weaker`` and the ones below, by their weights."""
-    return {name: np.sum([c * found[weaker + i][name] for i, c in enumerate(kind)], axis=0) for name in found[weaker]}
-
-
-def _closest(found: dict[int, Gradient]) -> tuple[int, np.ndarray, float]:
-    """The estimate that agrees best with the next weaker one, and how far they are apart."""
-    every = {(w, k): _agreement(found, w, kind)
-             for k, kind in enumerate(_KINDS) for w in found if w + len(kind) in found}
-    if not every:
-        return min(found), _weights(len(found), 0), np.inf
-    weaker, k = min(every, key=every.__getitem__)
-    return weaker, _KINDS[k], every[weaker, k]
-
-
-def _agreement(found: dict[int, Gradient], weaker: int, kind: np.ndarray) -> float:
-    """How far apart two neighbouring estimates are."""
-    return _apart(_extrapolated(found, weaker, kind), _extrapolated(found, weaker + 1, kind))
-
-
-def _apart(a: Gradient, b: Gradient) -> float:
-    """1 - cosine of the concatenated gradients, or a tenth of that of a parameter with at least 1 % of the norm."""
-    total = float(np.sqrt(sum(np.sum(g**2) for g in a.values())))
-    heavy = [name for name, g in a.items() if g.size > 1 and np.linalg.norm(g) >= 0.01 * total]
-    whole = _angle(*(np.concatenate([g[name].ravel() for name in a]) for g in (a, b)))
-    return max([whole] + [_angle(a[name].ravel(), b[name].ravel()) / 10 for name in heavy])
-
-
-def _angle(a: np.ndarray, b: np.ndarray) -> float:
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return 1.0 - float(a @ b) / norms if norms else 0.0

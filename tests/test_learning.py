@@ -83,8 +83,8 @@ class Measured(Measurement):
 @pytest.mark.parametrize("square, rounding, nudges", [(0.0, 0.01, 2), (0.1, 1e-5, 4)])
 def test_an_estimate_cancels_what_bends_and_else_keeps_rounding_small(square, rounding, nudges):
     measured = Measured(square, rounding)
-    _, kind, found = measured._best([])
-    assert len(kind) == nudges
+    picks, found = measured._best([])
+    assert len(picks["w"][1]) == nudges
     assert 1 - cosine(found, {"w": measured.exact}, ["w"]) < 1e-4
 
 
@@ -152,7 +152,7 @@ def test_nudges_that_drove_a_state_out_of_its_range_are_forgotten(monkeypatch):
     """As long as estimates agree better and better, stronger nudges are tried until one wraps; then weaker ones."""
     (design, _, x, y), better = with_states("Q1.16"), count(1.0, -0.01)
     monkeypatch.setattr(measure, "_FARTHEST", 8)
-    monkeypatch.setattr(measure, "_agreement", lambda *_: next(better))
+    monkeypatch.setattr(measure, "agreement", lambda *_: next(better))
     tried = []
     with design.open("int:") as chip:
         settings, run = (chip.device.response, chip.device.gain), chip.device.run
