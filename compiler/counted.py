@@ -39,8 +39,10 @@ class Counted(Phases, Updates):
         self._there()
         self.readout(learn=True, target=True)
         self.nudge()
+        self.parting = True
         self.drift(Context.PAIR, True)
         self._back()
+        self.parting = False
 
     def _unnudged(self) -> None:
         self._there()

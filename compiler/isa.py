@@ -7,7 +7,7 @@ Contexts are places of a pair of samples (a, b) in the state memory: 0 holds (a,
 In general hardware (`Hardware.general`) a context holds all vectors of a network. TRANSPOSED and UNITS are passes: at
 element i they have q = V[FIRST + i], r = V[SECOND + i], the vector parameters' word i, and acc, the column's sum (0 in
 UNITS). The step pipeline of KIND makes the result; without VALUE and ROWS it is the force of a kick, always in
-TRANSPOSED and with FORCE in UNITS. Response bits come from passes with DRIFT only. A result with ROWS is row i: lane
+TRANSPOSED and with FORCE in UNITS. A result with ROWS is row i: lane
 i % lanes of tile TILE (TRANSPOSED: INTO) + i // lanes; the first row of a tile clears its other lanes, so that the rest
 of a last tile reads as zero. Nothing that a command reads may be written by it, but an element's result may replace
 its own operand, if no other element reads it.
@@ -118,7 +118,7 @@ class Field(IntEnum):
     """Bit positions of the execution words' options (the context is in bits 1..0)."""
 
     DEST = 2  # two bits; FORWARD: Dest, TRANSPOSED: bit 2 set for nudges (in PAIR), UPDATE: UpdateMode
-    ECHO = 4  # FORWARD, ROWS: scale by the sample's exponent
+    ECHO = 4  # FORWARD, ROWS: scale by the sample's exponent; DRIFT: slots are echoes of one sample, which respond
     SOURCE = 5  # FORWARD, OUTER: x is the input region, not the context's positions; TRANSPOSED, UNITS: bit 5 of KIND
     EMIT = 6  # FORWARD to COST, UNITS: append to the results
     REVERSE = 7  # the five below: TRANSPOSED, UNITS

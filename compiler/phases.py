@@ -20,6 +20,7 @@ class Phases(Assembler):
 
     order: tuple[str, str] = ("", "")  # of the sweeps of the first step and of others, where there is a choice
     counting = False  # whether un-nudged pairs accumulate gradients too
+    parting = False  # whether both slots of a pair are echoes of one sample
 
     def units(self, context: int, **options: bool) -> None:
         """All states at once, without a force."""
@@ -46,7 +47,7 @@ class Phases(Assembler):
     @staticmethod
     def starting(d: Drift) -> dict[str, bool]:
         """Options of the last drift undone, at the start of an echo."""
-        return {"reverse": True, "nudge": True, "drift": True, "spread": True, "mass": d.mass}
+        return {"reverse": True, "nudge": True, "drift": True, "spread": True, "echo": True, "mass": d.mass}
 
     def fetch(self) -> None:
         """This row's inputs and, if there is a drive, its sum."""
@@ -113,10 +114,10 @@ class Phases(Assembler):
             return paired_word(word, region=region)
         if s.opcode == Opcode.OUTER:
             return paired_word(exec_word(Opcode.OUTER, context, source=s.input, gather=s.gather), region=region)
-        kicks = not s.value and not s.rows
+        kicks, parts = not s.value and not s.rows, context != Context.PAIR or self.parting
         word = exec_word(Opcode(s.opcode), context, kind=s.kind, value=s.value, rows=s.rows, maximum=s.maximum,
                          force=s.force, drift=s.drift, drift_kind=s.drift_kind, mass=echo and s.mass,
-                         echo=echo and s.rows, reverse=reverse and kicks, nudge=nudge and s.drift or s.contrast,
+                         echo=parts if s.drift else echo and s.rows, reverse=reverse and kicks, nudge=nudge and s.drift or s.contrast,
                          learn=echo and s.learn, gather=s.gather, gather_second=s.gather_second)
         return paired_word(word, region=region)
 

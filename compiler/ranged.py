@@ -16,7 +16,6 @@ _STEPS = 1024  # integrator steps of them; longer samples are ranged while learn
 _HEADROOM = 6  # bits
 _FALL = 2  # bits by which the gain of a stack may fall below its first one: layers' gradients grow unlike each other
 _LESS = 3  # bits by which the words of a read-out's gradient are smaller, where those of layers fall while it learns
-_WEAKER = 1  # bits, where momenta are counted: nothing moves R there, and trained networks part further
 _SPARE = 2  # bits by which nudges may become stronger before the readout's own error limits the gain
 _SAMPLES = 32  # calibration samples
 
@@ -63,8 +62,6 @@ def ranged(design: Design, samples: Samples, like: Design | None) -> Design:
     if like is None:
         design = _with_headroom(design, model, _HEADROOM + longer + (_FALL if design.errors else 0))
         model, out = learned()
-    if design.rule.counted:
-        design = dataclasses.replace(design, response=max(design.response - _WEAKER, 0))
     return dataclasses.replace(design, gain=_gain(design, model, out.leading, _HEADROOM + longer))
 
 

@@ -54,10 +54,7 @@ class Ranging:
         return self.design.fractions["state"] + self.design.apart
 
     def _apart(self, run: Run) -> int:
-        """Bits by which the largest |q+ - q-| misses 1/16..1/4 of a unit. Where momenta are counted no slots hold
-        both, and the calibrated R stays."""
-        if self.design.rule.counted:
-            return 0
+        """Bits by which the largest |q+ - q-| misses 1/16..1/4 of a unit."""
         leading, unit = run.response.bit_length() - 1, self._unit
         return max(leading - (unit - 3), 0) + min(leading - (unit - 4), 0)
 
@@ -102,9 +99,7 @@ class Ranging:
     def settle(self, run: Run, words: Words, response: int | None = None) -> bool:
         """Choose settings for the same samples again, with this R or the usual one; False once they fit."""
         self.used = self.device.gain
-        if response is None and self.design.rule.counted:
-            response = self.device.response
-        elif response is None:
+        if response is None:
             apart = run.response.bit_length() - 1 - (self._unit - 3)
             response = self.device.response - apart
         response = min(max(response, 0), _LIMIT)

@@ -333,7 +333,7 @@ class UnitPath(wiring.Component):
         m.d.comb += difference.eq(first - q)
         if self.hw.general:
             moved &= self.command.drift  # other passes may be over vectors that are no states
-        with m.If(moved & self._slot(self._moved) & (self.command.context != Context.PAIR)):
+        with m.If(moved & self._slot(self._moved) & self.command.echo):
             m.d.comb += self.response.eq(arith.abs_bits(difference))
 
     def _results(self, m: Module) -> None:

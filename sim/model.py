@@ -303,10 +303,11 @@ class IntegerModel:
         return np.concatenate([nudge * plus, -nudge * minus, *([np.zeros_like(nudge)] if kept is None else [])])
 
     def _respond(self, nudged: State, out: Outcome) -> None:
-        if self.design.rule.counted:  # slots hold different samples
-            return
         n = len(nudged.q) // 2
-        out.response |= self.arrays.spread(nudged.q[:n], nudged.q[n:])
+        plus, minus = nudged.q[:n], nudged.q[n:]
+        if self.design.rule.counted:  # slot a has one sample's + echo, slot b the next one's -
+            plus, minus = plus[::2], minus[np.minimum(np.arange(1, n + 1, 2), n - 1)]
+        out.response |= self.arrays.spread(plus, minus)
 
     def _own(self, delta: Array) -> Array:
         """Operand of the readout's own gradient."""

@@ -185,7 +185,7 @@ class Oracle:
                             for s, out in enumerate(moved))
                     self.add(self.vector_gradients[n], 0 if shared else i, a - b)
             quiet = any(self.on(f) for f in (Field.VALUE, Field.ROWS, Field.CHECK, Field.EMIT, Field.GATHER))
-            if self.on(Field.DRIFT) and self.context != Context.PAIR and not quiet:
+            if self.on(Field.DRIFT) and self.on(Field.ECHO) and not quiet:
                 a, b = self.v[self.context, self[Setting.FIRST] + i]
                 self.response |= arith.abs_bits(a - b)
 

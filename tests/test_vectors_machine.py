@@ -224,7 +224,7 @@ def maps_to_rows():
         yield from sets(source=6)
         yield exec_word(Opcode.OUTER, context)
         yield from sets(first=20)
-        yield exec_word(Opcode.TRANSPOSED, context, drift=True)
+        yield exec_word(Opcode.TRANSPOSED, context, drift=True, echo=context != PAIR)
 
 
 @program
@@ -240,7 +240,7 @@ def forces_of_passes():
     yield from sets(length=5, first=7, second=1)
     yield exec_word(Opcode.UNITS, PAIR, kind=1, force=True, drift=True)
     yield exec_word(Opcode.UNITS, ECHO_A, kind=2, force=True, reverse=True)
-    yield exec_word(Opcode.UNITS, ECHO_B, kind=0, force=True, reverse=True, drift=True, spread=True)
+    yield exec_word(Opcode.UNITS, ECHO_B, kind=0, force=True, reverse=True, drift=True, spread=True, echo=True)
     yield exec_word(Opcode.UNITS, ECHO_B, kind=0, drift=True)
     yield exec_word(Opcode.UNITS, ECHO_B, emit=True)
     yield from sets(first=12)
@@ -259,9 +259,9 @@ def gathers():
         yield exec_word(Opcode.UNITS, ECHO_B, kind=1, rows=True, echo=True, **flags)
         yield exec_word(Opcode.UNITS, ECHO_B, kind=1, learn=True, **flags)
     yield from sets(second=58, first=21)
-    yield exec_word(Opcode.UNITS, PAIR, kind=1, force=True, drift=True, gather_second=True)
+    yield exec_word(Opcode.UNITS, PAIR, kind=1, force=True, drift=True, echo=True, gather_second=True)
     yield from block(6, 4, tile=0, second=3, place=27)
-    yield exec_word(Opcode.TRANSPOSED, ECHO_B, kind=1, drift=True, gather_second=True)
+    yield exec_word(Opcode.TRANSPOSED, ECHO_B, kind=1, drift=True, echo=True, gather_second=True)
     yield from sets(first=11)
     yield exec_word(Opcode.TRANSPOSED, ECHO_B, kind=1, value=True, gather=True, gather_second=True)
     yield from sets(place=7)
