@@ -114,11 +114,12 @@ class Phases(Assembler):
             return paired_word(word, region=region)
         if s.opcode == Opcode.OUTER:
             return paired_word(exec_word(Opcode.OUTER, context, source=s.input, gather=s.gather), region=region)
-        kicks, parts = not s.value and not s.rows, context != Context.PAIR or self.parting
+        kicks, parts = not s.value and not s.rows, s.drift and (context != Context.PAIR or self.parting)
         word = exec_word(Opcode(s.opcode), context, kind=s.kind, value=s.value, rows=s.rows, maximum=s.maximum,
                          force=s.force, drift=s.drift, drift_kind=s.drift_kind, mass=echo and s.mass,
-                         echo=parts if s.drift else echo and s.rows, reverse=reverse and kicks, nudge=nudge and s.drift or s.contrast,
-                         learn=echo and s.learn, gather=s.gather, gather_second=s.gather_second)
+                         echo=parts or echo and s.rows, reverse=reverse and kicks,
+                         nudge=nudge and s.drift or s.contrast, learn=echo and s.learn, gather=s.gather,
+                         gather_second=s.gather_second)
         return paired_word(word, region=region)
 
     @staticmethod

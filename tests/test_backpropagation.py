@@ -142,6 +142,18 @@ def test_xor_is_learned_by_momenta_alone():
     assert np.abs(outputs - xor.Y[:, 0]).max() < 0.05 and losses[-1] < 1e-3 < losses[0] and exact
 
 
+def test_nudges_find_their_size_while_parameters_learn():
+    """From ones 2^5 times too strong or too weak, by a bit a batch, to those of Hamiltonian echoes."""
+    (design, x, y), found = small(), set()
+    for rule in (design, small(rule=el.HamiltonianEcho(), like=design)[0]):
+        for off in (5, 0, -5):
+            with rule.open("int:") as chip:
+                chip.device.response += off
+                chip.fit(x, y, epochs=12, batch_size=24, learning_rate=1e-6)
+                found.add(chip.device.response)
+    assert max(found) - min(found) <= 1, found  # the wanted response spans two bits
+
+
 def test_batches_of_any_size_learn_the_same_on_both_devices():
     design, x, y = small()
     found = []

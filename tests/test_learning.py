@@ -15,6 +15,7 @@ from echolith.compiler.registers import ERRORS
 from echolith.examples.series import Series
 from echolith.host import measure
 from echolith.host.dither import dithered
+from echolith.host.extrapolate import chosen, limit
 from echolith.host.measure import Measurement
 from echolith.sim.weights import from_values
 
@@ -88,6 +89,25 @@ def test_an_estimate_cancels_what_bends_and_else_keeps_rounding_small(square, ro
     assert 1 - cosine(found, {"w": measured.exact}, ["w"]) < 1e-4
 
 
+def test_every_parameter_is_taken_from_the_nudges_that_are_best_for_it():
+    """One bends early, one is mostly rounding, one has a rounding that is the same in every run."""
+    exact, generator = np.random.default_rng(0).normal(size=64), np.random.default_rng(1)
+
+    def runs(bend, rounding, same=0.0):
+        fixed = generator.normal(size=64)
+        return {w: [np.sin(bend * 2.0**-w * exact) / (bend * 2.0**-w)
+                    + 2.0**w * (same * fixed + rounding * generator.normal(size=64)) for _ in range(8)]
+                for w in range(-3, 6)}
+
+    picked = []
+    for made in (runs(0.5, 1e-4), runs(0.01, 0.03), runs(0.01, 1e-5, 0.03)):
+        weaker, kind = chosen(made)
+        found = limit({w: np.mean(values, axis=0) for w, values in made.items()}, weaker, kind)
+        assert np.linalg.norm(found - exact) < 0.01 * np.linalg.norm(exact)
+        picked.append((weaker, len(kind)))
+    assert picked == [(-1, 4), (-3, 2), (-3, 2)]
+
+
 def with_states(form):
     """An oscillator network whose states have this format, its gradient in float64, and samples."""
     torch.manual_seed(0)
@@ -146,6 +166,16 @@ def test_dithered_words_are_less_than_a_unit_of_states_away_and_only_of_what_lea
     again, other = dithered(design, words, 1), dithered(design, words, 2)
     assert all((again[name] == word).all() for name, word in found.items())
     assert any((other[name] != word).any() for name, word in found.items())
+
+
+def test_nudges_between_layers_are_rounded_otherwise_too_and_their_mean_is_what_it_was():
+    torch.manual_seed(0)
+    net, generator = NETS["gate"](), np.random.default_rng(0)
+    x, y = generator.integers(-8, 9, (4, ROWS, INPUTS)) / 8, np.eye(2)[[0, 1, 0, 1]]
+    design = el.compile(net, dynamics=el.Leapfrog(0.25), rule=el.HamiltonianEcho(), lanes=4, calibrate=(x, y))
+    words = from_values(design, design.values)
+    found = [words["nudge"], *(dithered(design, words, seed)["nudge"] for seed in range(1, measure._DITHERS))]
+    assert len({tuple(w.ravel()) for w in found}) == 7 and np.all(np.mean(found, axis=0) == words["nudge"])
 
 
 def test_nudges_that_drove_a_state_out_of_its_range_are_forgotten(monkeypatch):
