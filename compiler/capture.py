@@ -194,7 +194,8 @@ def _kinetic(reader: _Reader) -> dict[str, Expr]:
     units = {name: reader.nodes.lengths[name] for name in reader.sizes.states}
     found = separated(reader.store, reader.nodes, units, split(reader.nodes, expr), site.line)
     if isinstance(found, Expr):
-        raise site.refuse("the kinetic energy is not separable",
+        of = " and ".join(sorted(reader.nodes.given(found))) if len(units) > 1 else ""
+        raise site.refuse(f"the kinetic energy{of and f' of {of}'} is not separable",
                           "sum functions of single momenta, e.g. (p**2 / m).sum() / 2", found)
     for state in reader.sizes.states:
         if "p" not in names(found.get(state, const(0))):

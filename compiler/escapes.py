@@ -17,7 +17,9 @@ from torch.overrides import TorchFunctionMode
 from echolith.compiler.decompose import REPLACED
 from echolith.compiler.lines import calling, refusal, source
 
-__all__ = ["Hidden", "Watch", "hidden"]
+__all__ = ["NOWHERE", "Hidden", "Watch", "hidden"]
+
+NOWHERE = " "  # the line of operators that are not the user's; with none, make_fx records one of its own
 
 _KEY = "echolith_hidden"
 _TENSOR = torch.Tensor
@@ -56,7 +58,8 @@ class Watch(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         frame = calling()
         line = source(frame.f_code.co_filename, frame.f_lineno)
-        torch.fx.traceback.set_stack_trace([line])  # make_fx on its own records only functions called "forward"
+        # make_fx on its own records only functions called "forward"
+        torch.fx.traceback.set_stack_trace([line or NOWHERE])
         meta = torch.fx.traceback.current_meta
         meta.pop("custom", None)
         if not torch.is_grad_enabled():

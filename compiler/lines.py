@@ -28,7 +28,9 @@ def refusal(method: str, line: str | None, what: str, remedy: str, value: object
 
 
 def source(file: str, number: int) -> str:
-    """``file.py:LINE: text``."""
+    """``file.py:LINE: text``; empty for lines of this package, which no user wrote."""
+    if file.startswith(_OWN):
+        return ""
     text = linecache.getline(file, number).strip()
     return f"{os.path.basename(file)}:{number}: {text if len(text) <= _LONGEST else text[:_LONGEST] + ' ...'}"
 

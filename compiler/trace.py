@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from echolith.compiler.decompose import DECOMPOSED
 from echolith.compiler.errors import CompileError
-from echolith.compiler.escapes import Watch
+from echolith.compiler.escapes import NOWHERE, Watch
 from echolith.compiler.lines import raising, refusal
 
 __all__ = ["Trace", "call", "double", "float64", "parameters", "shapes", "trace"]
@@ -119,10 +119,12 @@ def _traced(body: Callable, *arguments: object) -> torch.fx.GraphModule:
     """``body`` as a graph; if it writes into tensors that it made, as one that makes new ones."""
     with sdpa_kernel(SDPBackend.MATH):
         module = make_fx(body, decomposition_table=DECOMPOSED, record_stack_traces=True)(*arguments)
-        if not any(map(_lost, module.graph.nodes)):
-            return module
-        whole = torch.func.functionalize(body, remove="mutations")
-        return make_fx(whole, decomposition_table=DECOMPOSED, record_stack_traces=True)(*arguments)
+        if any(map(_lost, module.graph.nodes)):
+            whole = torch.func.functionalize(body, remove="mutations")
+            module = make_fx(whole, decomposition_table=DECOMPOSED, record_stack_traces=True)(*arguments)
+    for node in module.graph.nodes:
+        node.stack_trace = None if node.stack_trace == NOWHERE else node.stack_trace
+    return module
 
 
 @contextmanager

@@ -92,3 +92,32 @@ def test_the_place_is_named(name):
     with pytest.raises(el.CompileError, match=f"^{message}$"):
         el.compile(type("Model", (Net,), methods)(), dynamics=el.Leapfrog(0.25, 2), rule=el.HamiltonianEcho(),
                    calibrate=(X, Y), lanes=2)
+
+
+class Twisted(nn.Module):
+    """A layer whose momenta are multiplied with each other."""
+
+    states, inputs = {"q": 6}, 6
+
+    def energy(self, q, u):
+        return q @ q + q @ u
+
+    def kinetic(self, p):
+        return p @ p + p @ p.roll(1)
+
+
+def test_a_layer_is_named_and_no_line_of_the_compiler():
+    class Two(el.Stack):
+        outputs = 2
+
+        def __init__(self):
+            parts = {"into": nn.Linear(3, 6), "low": Twisted(), "cut": nn.Linear(6, 3), "top": Net()}
+            super().__init__(parts, inputs=3)
+
+        def cost(self, q, y):
+            return self.top.cost(q, y)
+
+    with pytest.raises(el.CompileError) as error:
+        el.compile(Two(), dynamics=el.Leapfrog(0.25), rule=el.HamiltonianEcho(), calibrate=(X, Y))
+    assert str(error.value) == ("kinetic: the kinetic energy of low is not separable; sum functions of single momenta, "
+                                "e.g. (p**2 / m).sum() / 2, not (low*z9)")
