@@ -9,7 +9,7 @@ from echolith.compiler.costs import LEVEL, LEVELS, WEIGHED, WEIGHT, Cost, slope
 from echolith.compiler.differentiate import evaluate
 from echolith.compiler.errors import CompileError
 from echolith.compiler.formats import Formats
-from echolith.compiler.lower import Fixed, Lowering
+from echolith.compiler.lower import MARGIN, Fixed, Lowering
 from echolith.compiler.masks import reserved
 from echolith.compiler.pipeline import Builder, Pipeline
 from echolith.compiler.pipeline import evaluate as run
@@ -20,6 +20,7 @@ __all__ = ["CostCircuit", "steepest", "tried"]
 
 _STEEP = 64.0  # times the calibrated cost derivatives
 _NARROWER = (2.0, 1.4, 1.0, 0.7)  # times the calibrated outputs, where a steep cost has no bits left for more
+_FULL = 2.0 ** np.arange(12.0, 0.0, -0.25)  # times the calibrated outputs, where a derivative's word may be full
 _NEARER = (8.0, 4.0)  # times the calibrated outputs and targets, where pieces over all that words hold are too coarse
 _ROUGH, _FINE = 2.0**-7, 2.0**-13  # root mean square error over the largest derivative: too much, and none to speak of
 
@@ -61,10 +62,16 @@ class CostCircuit:
         y, targets = (float(np.abs(v).max(initial=0.0)) for v in (self.case.samples.y, self.case.samples.targets))
         beside = max(1.0, targets / y) if y else 1.0
         nearer = tuple(times * beside for times in _NEARER)
-        reach = furthest(lambda reach: self._error(reach) / _FINE, (np.inf, *nearer))
+        reach = furthest(lambda reach: self._error(reach) / _FINE, (np.inf, self._full(), *nearer))
         for each in (reach, *_NARROWER):
             if self._error(each) <= _ROUGH:
                 break
+
+    def _full(self) -> float:
+        """With its margin, as far as the derivative is at most twice what its word holds, whatever the target."""
+        cost, most = self.case.cost, 2.0 ** (self.width - 1 - self.formats["delta"])
+        assert cost is not None
+        return next((r for r in _FULL if _largest(cost, self._tried(cost, r)) <= most), 1.0) / MARGIN
 
     def outputs(self) -> Pipeline:
         """Of y alone."""
@@ -92,18 +99,18 @@ class CostCircuit:
 
     @cached_property
     def _lowered(self) -> tuple[Pipeline, Lowering]:
-        case, formats, width = self.case, self.formats, self.width
-        assert case.cost is not None
+        case, cost, formats, width = self.case, self.case.cost, self.formats, self.width
+        assert cost is not None
         b, y = self._y()
         target = Fixed(b.input("target"), formats["target"], True, width - formats.target_bits)
         leaves = {"y": Fixed(y, formats["output"], True), "target": target}
-        if case.cost.weights:
+        if cost.weights:
             leaves[WEIGHT] = Fixed(b.input("drive"), formats[WEIGHED], True)
         elif case.levels:
             leaves[LEVEL] = Fixed(b.input("drive"), formats[LEVELS], True)
-        low = Lowering(b, width, self.segments, leaves, self._values(case.cost), self.first,
+        low = Lowering(b, width, self.segments, leaves, self._values(cost), self.first,
                        formats.lowered.get("cost", ()))
-        value = low(slope(case.cost))
+        value = low(slope(cost))
         delta = b("sat", b("rnd", value.node, n=value.frac - formats["delta"]), n=width - 1)
         if case.samples.missing is not None:
             delta = b("unless", delta, b.input("target"), n=reserved(formats.target_bits))
@@ -112,18 +119,18 @@ class CostCircuit:
     def _values(self, cost: Cost) -> dict[str, np.ndarray]:
         """Outputs over their whole format, or only as far as the cost derivative stays near the calibrated ones: that
         of an exponential would leave those no bits."""
-        def largest(found: dict[str, np.ndarray]) -> float:
-            return float(np.abs(evaluate(slope(cost), found)).max(initial=0.0))
-
-        y, targets = self.case.samples.y, self.case.samples.targets
         if self.reach < np.inf:
-            return tried(cost, spread(y, self.formats["output"], self.width, self.reach), targets)
-        wanted = _STEEP * largest(tried(cost, y, targets))
+            return self._tried(cost, self.reach)
+        wanted = _STEEP * _largest(cost, self._tried(cost, 1.0))
         for reach in (np.inf, 8.0, 4.0, 2.0):
-            found = tried(cost, spread(y, self.formats["output"], self.width, reach), targets)
-            if largest(found) <= wanted:
+            found = self._tried(cost, reach)
+            if _largest(cost, found) <= wanted:
                 break
         return found
+
+    def _tried(self, cost: Cost, reach: float) -> dict[str, np.ndarray]:
+        samples = self.case.samples
+        return tried(cost, spread(samples.y, self.formats["output"], self.width, reach), samples.targets)
 
     def _error(self, reach: float) -> float:
         """Root mean square error of the derivative on calibrated outputs, over the largest, lowered for ``reach``, as
@@ -132,7 +139,7 @@ class CostCircuit:
         self.__dict__.pop("_lowered", None)
         case, f = self.case, self.formats
         assert case.cost is not None
-        given = tried(case.cost, case.samples.y, case.samples.targets)
+        given = self._tried(case.cost, 1.0)
         exact = np.asarray(evaluate(slope(case.cost), given))
         beside = given.get(WEIGHT, given.get(LEVEL, np.zeros(())))
         frac = f[WEIGHED] if case.cost.weights else f[LEVELS] if case.levels else 0
@@ -144,3 +151,8 @@ class CostCircuit:
         found = run(self.pipeline, words, tables, self.width, self.segments)["delta"] * 2.0 ** -f["delta"]
         largest = float(np.abs(exact).max(initial=0.0))
         return float(np.sqrt(np.mean((found - exact) ** 2))) / largest if largest else 0.0
+
+
+def _largest(cost: Cost, given: dict[str, np.ndarray]) -> float:
+    """Derivative."""
+    return float(np.abs(evaluate(slope(cost), given)).max(initial=0.0))

@@ -18,9 +18,9 @@ from echolith.compiler.ops import neg
 from echolith.compiler.pipeline import Builder
 from echolith.compiler.tables import table
 
-__all__ = ["Fixed", "Lowering"]
+__all__ = ["MARGIN", "Fixed", "Lowering"]
 
-_MARGIN = 2.0  # states grow in training
+MARGIN = 2.0  # states grow in training
 _POLYNOMIAL = frozenset({"add", "sub", "mul", "neg", "pow", "var", "const"})
 _DEGREE = 4
 _FLAT = 1e-6
@@ -74,13 +74,13 @@ class Lowering:
         if value.word:
             return value
         largest = self.largest(expr) if largest is None else largest
-        frac = self.choose(min(fraction(largest, self.width, _MARGIN), value.frac))
+        frac = self.choose(min(fraction(largest, self.width, MARGIN), value.frac))
         return Fixed(self.b("sat", self.b("rnd", value.node, n=value.frac - frac), n=self.width), frac, True)
 
     def wide(self, expr: Expr) -> Fixed:
         """``expr`` in twice the multiplier's width less one bit: products keep all their bits."""
         value, bits = self(expr), 2 * self.width - 1
-        frac = self.choose(min(fraction(self.largest(expr), bits, _MARGIN), value.frac + self.width - 2))
+        frac = self.choose(min(fraction(self.largest(expr), bits, MARGIN), value.frac + self.width - 2))
         return Fixed(self.b("sat", self.b("rnd", value.node, n=value.frac - frac), n=bits), frac)
 
     def __call__(self, expr: Expr) -> Fixed:
@@ -130,7 +130,7 @@ class Lowering:
     def _table(self, expr: Expr, argument: Fixed, largest: float, least: float) -> Fixed:
         """Segments are picked by the first bits of a whole word: a narrower one is moved up."""
         argument = Fixed(self.b("shl", argument.node, n=argument.spare), argument.frac + argument.spare, True)
-        values = table(expr, argument.frac, _MARGIN * largest, self.width, self.segments, least)
+        values = table(expr, argument.frac, MARGIN * largest, self.width, self.segments, least)
         frac = self.choose(values.frac)
         words = values.words(frac, self.width)
         self.tables.append(words)
@@ -183,7 +183,7 @@ def _chain(expr: Expr) -> tuple[Expr, Expr]:
 def _reach(expr: Expr, largest: float) -> float:
     """The argument up to which a function of x has to be known: beyond, it is flat."""
     half = np.linspace(0.0, 1.0, 129)
-    x = _MARGIN * largest * np.concatenate([-half[::-1], half])
+    x = MARGIN * largest * np.concatenate([-half[::-1], half])
     values = np.broadcast_to(evaluate(expr, {"x": x}), x.shape)
     if not np.isfinite(values).all():
         return largest

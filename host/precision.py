@@ -10,7 +10,7 @@ import numpy as np
 
 from echolith.compiler.derived import chained, completed
 from echolith.compiler.design import Design
-from echolith.compiler.errors import FileError
+from echolith.compiler.errors import FileError, RangeError
 from echolith.compiler.isa import Opcode
 from echolith.compiler.paths import named, writable
 from echolith.compiler.pipeline import Op, Pipeline
@@ -157,8 +157,14 @@ def _by_nudge(design: Design, values: Mapping[str, np.ndarray], x: np.ndarray, y
 
 
 def _by_bits(design: Design, values: Mapping[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> dict[int, float]:
-    return {design.fractions["state"] - bits: gradient_cosine(_coarser(design, bits), values, x, y)
-            for bits in _COARSER if design.fractions["state"] - bits > 0}
+    found = {}
+    for bits in _COARSER:
+        if design.fractions["state"] - bits > 0:
+            try:
+                found[design.fractions["state"] - bits] = gradient_cosine(_coarser(design, bits), values, x, y)
+            except RangeError:  # of what rounding alone does: nothing is left of the gradient
+                found[design.fractions["state"] - bits] = 0.0
+    return found
 
 
 def _coarser(design: Design, bits: int) -> Design:
