@@ -151,7 +151,7 @@ def _lowered(case: Case, formats: Formats, like: Design | None) -> Design:
     _advise(case, formats)
     formats = dataclasses.replace(formats, fractions=quantised.circuits.fractions)
     design = assembled(case, formats, quantised, hardware, program)
-    return ranged(design, case.samples, like) if case.learn else design
+    return ranged(design, case.samples, like, case.begun) if case.learn else design
 
 
 def _realised(case: Case, formats: Formats, like: Design | None) -> tuple[Quantised, Hardware, Program]:

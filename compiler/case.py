@@ -1,12 +1,14 @@
 """What the later passes read of a compile: the network, its passes, its calibrated samples, the board."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from echolith.boards.catalog import Board
 from echolith.compiler.agree import agree, agree_joins, agree_reading
+from echolith.compiler.begun import begun
 from echolith.compiler.calibrate import Samples, calibrate, force, forward
 from echolith.compiler.capture import capture
 from echolith.compiler.costs import Cost, cost, encoded, levels
@@ -83,6 +85,11 @@ class Case:
         rows = max((-(-b.rows // self.lanes) * self.lanes for b in self.plan.blocks), default=2)
         return 2 * self.board.width - 1 + math.ceil(math.log2(max(columns, rows, 2)))
 
+    @property
+    def begun(self) -> Mapping[str, np.ndarray]:
+        """Values with which nudges and gradients are ranged."""
+        return begun(self.flow, self.graph.learned)
+
     def spread(self, lanes: int) -> "Case":
         """The same over another number of lanes."""
         flow = laned(self.flow, lanes) if LANES in self.flow.values else self.flow
@@ -155,15 +162,16 @@ def case(model, dynamics: Leapfrog, rule: AnyRule | None, given, steps: int | No
         flow = laned(flow, width)
     before = levels(found, flow, OUTPUT if read else next(iter(graph.states)), graph.outputs)
     late, checked, apart = {}, (joined_by, passes), 0
+    larger = replace(flow, values=begun(flow, graph.learned)) if rule is not None else flow
     if joined_by and found and cost_at:
         how = (found, x, y, dynamics.dt, dynamics.substeps, cost_at)
-        layers, further = responses(graph, passes, flow, joined_by, *how)
+        layers, further = responses(graph, passes, larger, joined_by, *how)
         apart = max(further.values())
         joined_by, passes = strengthened(joined_by, passes, layers)
-        late = echoes(graph, passes, flow, joined_by, *how, further)
+        late = echoes(graph, passes, larger, joined_by, *how, further)
         late = {n: v for n, v in late.items() if _late(n, passes, joined_by)}
-    samples = calibrate(graph, passes, flow, x, y, dynamics.dt, dynamics.substeps, cost_at, read.passes if read else (),
-                        joined_by.forward if joined_by else (), late)
+    samples = calibrate(graph, passes, larger, x, y, dynamics.dt, dynamics.substeps, cost_at,
+                        read.passes if read else (), joined_by.forward if joined_by else (), late)
     samples = replace(samples, missing=absent if rule is not None else None)
     agree(graph, flow, checked[1], samples, dynamics.dt, rule is not None)
     if joined_by is not None:

@@ -71,7 +71,7 @@ class CostCircuit:
         """With its margin, as far as the derivative is at most twice what its word holds, whatever the target."""
         cost, most = self.case.cost, 2.0 ** (self.width - 1 - self.formats["delta"])
         assert cost is not None
-        return next((r for r in _FULL if _largest(cost, self._tried(cost, r)) <= most), 1.0) / MARGIN
+        return next((r for r in _FULL if self._steepest(cost, r) <= most), 1.0) / MARGIN
 
     def outputs(self) -> Pipeline:
         """Of y alone."""
@@ -121,16 +121,19 @@ class CostCircuit:
         of an exponential would leave those no bits."""
         if self.reach < np.inf:
             return self._tried(cost, self.reach)
-        wanted = _STEEP * _largest(cost, self._tried(cost, 1.0))
-        for reach in (np.inf, 8.0, 4.0, 2.0):
-            found = self._tried(cost, reach)
-            if _largest(cost, found) <= wanted:
-                break
-        return found
+        wanted = _STEEP * self._steepest(cost, 1.0)
+        return self._tried(cost, next((r for r in (np.inf, *_FULL) if self._steepest(cost, r) <= wanted), 1.0))
 
     def _tried(self, cost: Cost, reach: float) -> dict[str, np.ndarray]:
         samples = self.case.samples
         return tried(cost, spread(samples.y, self.formats["output"], self.width, reach), samples.targets)
+
+    def _steepest(self, cost: Cost, reach: float) -> float:
+        """The largest derivative on outputs that are so much larger; where they have no level, of either sign."""
+        given = self._tried(cost, reach)
+        tried_on = (given["y"],) if self.case.levels else (given["y"], -given["y"])
+        found = [np.asarray(evaluate(slope(cost), {**given, "y": y})) for y in tried_on]
+        return max(float(np.abs(v[np.isfinite(v)]).max(initial=0.0)) for v in found)
 
     def _error(self, reach: float) -> float:
         """Root mean square error of the derivative on calibrated outputs, over the largest, lowered for ``reach``, as
@@ -151,8 +154,3 @@ class CostCircuit:
         found = run(self.pipeline, words, tables, self.width, self.segments)["delta"] * 2.0 ** -f["delta"]
         largest = float(np.abs(exact).max(initial=0.0))
         return float(np.sqrt(np.mean((found - exact) ** 2))) / largest if largest else 0.0
-
-
-def _largest(cost: Cost, given: dict[str, np.ndarray]) -> float:
-    """Derivative."""
-    return float(np.abs(evaluate(slope(cost), given)).max(initial=0.0))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -18,11 +19,13 @@ _FALL = 2  # bits by which the gain of a stack may fall below its first one: lay
 _LESS = 3  # bits by which the words of a read-out's gradient are smaller, where those of layers fall while it learns
 _SPARE = 2  # bits by which nudges may become stronger before the readout's own error limits the gain
 _SAMPLES = 32  # calibration samples
+_WEAKER = 8  # bits at most by which echoes part less where a read-out begins small
 
 
-def ranged(design: Design, samples: Samples, like: Design | None) -> Design:
+def ranged(design: Design, samples: Samples, like: Design | None, begun: Mapping[str, np.ndarray]) -> Design:
     """Shift the nudges (or, on given hardware, the response exponent) until the echoes part by 1/16..1/8 of a unit, or
-    by `Design.apart` bits further, and leave the gradient words room for growth."""
+    by `Design.apart` bits further, and leave the gradient words room for growth; with the values `begun`. Where a
+    read-out begins smaller, so does the response exponent with stronger nudges."""
     from echolith.sim.data import words
     from echolith.sim.model import IntegerModel
     from echolith.sim.state import Outcome
@@ -39,9 +42,10 @@ def ranged(design: Design, samples: Samples, like: Design | None) -> Design:
 
     def learned() -> tuple[IntegerModel, Outcome]:
         model = IntegerModel(dataclasses.replace(design, dynamics=short, rule=Rule()))
-        load(model, design.values)
+        load(model, {name: values[name] for name in design.values})
         return model, model.learn(x, y)[1]
 
+    values = begun
     model, out = learned()
     for _ in range(_SEARCH):
         error = out.response.bit_length() - 1 - target
@@ -62,7 +66,12 @@ def ranged(design: Design, samples: Samples, like: Design | None) -> Design:
     if like is None:
         design = _with_headroom(design, model, _HEADROOM + longer + (_FALL if design.errors else 0))
         model, out = learned()
-    return dataclasses.replace(design, gain=_gain(design, model, out.leading, _HEADROOM + longer))
+    design = dataclasses.replace(design, gain=_gain(design, model, out.leading, _HEADROOM + longer))
+    values = design.values
+    if any(not np.array_equal(values[name], begun[name]) for name in values) and (response := learned()[1].response):
+        weaker = min(max(target + 1 - response.bit_length(), 0), _WEAKER)
+        design = dataclasses.replace(design, response=min(design.response + weaker, 31))
+    return design
 
 
 def _gain(design: Design, model, leading: int, headroom: int) -> int:
