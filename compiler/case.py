@@ -88,7 +88,8 @@ class Case:
     @property
     def begun(self) -> Mapping[str, np.ndarray]:
         """Values with which nudges and gradients are ranged."""
-        return begun(self.flow, self.graph.learned)
+        return begun(self.flow, self.graph.learned, (*self.passes, *(self.joins.passes if self.joins else ())),
+                     self.reading.passes if self.reading else ())
 
     def spread(self, lanes: int) -> "Case":
         """The same over another number of lanes."""
@@ -162,7 +163,10 @@ def case(model, dynamics: Leapfrog, rule: AnyRule | None, given, steps: int | No
         flow = laned(flow, width)
     before = levels(found, flow, OUTPUT if read else next(iter(graph.states)), graph.outputs)
     late, checked, apart = {}, (joined_by, passes), 0
-    larger = replace(flow, values=begun(flow, graph.learned)) if rule is not None else flow
+    larger = flow
+    if rule is not None:
+        others = (*passes, *(joined_by.passes if joined_by else ()))
+        larger = replace(flow, values=begun(flow, graph.learned, others, read.passes if read else ()))
     if joined_by and found and cost_at:
         how = (found, x, y, dynamics.dt, dynamics.substeps, cost_at)
         layers, further = responses(graph, passes, larger, joined_by, *how)

@@ -68,7 +68,9 @@ def ranged(design: Design, samples: Samples, like: Design | None, begun: Mapping
         model, out = learned()
     design = dataclasses.replace(design, gain=_gain(design, model, out.leading, _HEADROOM + longer))
     values = design.values
-    if any(not np.array_equal(values[name], begun[name]) for name in values) and (response := learned()[1].response):
+    if design.backs or all(np.array_equal(values[name], begun[name]) for name in values):
+        return design
+    if response := learned()[1].response:
         weaker = min(max(target + 1 - response.bit_length(), 0), _WEAKER)
         design = dataclasses.replace(design, response=min(design.response + weaker, 31))
     return design

@@ -16,7 +16,7 @@ from echolith.sim.weights import Words
 
 __all__ = ["Ranging"]
 
-_LIMIT = 31  # of both settings
+_STRONGER = 1  # bits by which nudges of a read-out's own passes may be stronger than at calibration
 _ROOM = 3  # bits that a settled gradient leaves free
 _CALM = 4  # batches at one gain, none large, before it rises: momentum fills up, and gradients grow
 
@@ -63,6 +63,12 @@ class Ranging:
         leading, hw = max(run.leading.bit_length() - 1, 0), self.design.hardware
         return max(0, min(self.device.response, hw.readout_shift + hw.width - 3) - leading)
 
+    @property
+    def strongest(self) -> int:
+        """The largest R at which no row operand that becomes a nudge is clipped."""
+        hw = self.design.hardware
+        return self.design.response + _STRONGER if self.design.backs else min(hw.width - 1 + hw.delta_shift, 31)
+
     def least(self, run: Run) -> bool:
         """Whether the sample with the largest error would have a weaker nudge than there is."""
         return run.leading.bit_length() - 1 > self.device.response
@@ -83,7 +89,10 @@ class Ranging:
         self._calm = 0 if change or self._large else min(self._calm + 1, _CALM)
         self.device.gain += change
         apart = self._apart(run)
-        self.device.response = min(max(self.device.response - (apart > 0) + (apart < 0), 0), _LIMIT)
+        self.device.response = self._within(self.device.response - (apart > 0) + (apart < 0))
+
+    def _within(self, response: int) -> int:
+        return min(max(response, 0), self.strongest)
 
     def crowded(self, words: Words, room: int = 1) -> bool:
         """Whether a word comes within 2^room of wrapping."""
@@ -92,7 +101,7 @@ class Ranging:
 
     def aim(self, response: int) -> None:
         """This R; a gain that is as far below it as before, at most, so that no nudge is stronger than it says."""
-        new = min(max(response, 0), _LIMIT)
+        new = self._within(response)
         self.device.gain = max(0, self.device.gain - max(self.device.response - new, 0))
         self.device.response = new
 
@@ -102,7 +111,7 @@ class Ranging:
         if response is None:
             apart = run.response.bit_length() - 1 - (self._unit - 3)
             response = self.device.response - apart
-        response = min(max(response, 0), _LIMIT)
+        response = self._within(response)
         largest = max((int(np.abs(g).max(initial=0)) for g in words.values()), default=0)
         free = gradient_width(self.design.hardware.width) - 1 - _ROOM - largest.bit_length()
         before = self.device.response, self.device.gain
