@@ -2,7 +2,8 @@
 
 Nudges come back through the read-out, so they and all gradients behind it grow as it does: by 2^10 within a few updates
 of weights of a thousandth, and from nothing of weights of zero. Words that hold them are chosen for matrices as large
-as those drawn at random; the weights that the chip gets stay what they are.
+as those drawn at random; the weights that the chip gets stay what they are. The same of matrices between the layers of
+a stack that are nearly zero.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -15,28 +16,30 @@ from echolith.compiler.steps import Flow, Matrix
 
 __all__ = ["begun"]
 
-_SMALL = 0.5  # of the usual size: what is larger is left alone
-_NOTHING = 2.0**-8  # of the usual size: nudges may be stronger by no more (`quantise.NUDGE`)
+_SMALL, _NOTHING = 0.5, 2.0**-8  # of the usual size: larger ones of a read-out, and of others, are left alone
 
 
-def begun(flow: Flow, learned: Collection[str], passes: Iterable[Pass], reads: Iterable[Pass]
-          ) -> Mapping[str, np.ndarray]:
+def begun(flow: Flow, learned: Collection[str], passes: Iterable[Pass], reads: Iterable[Pass],
+          between: Iterable[Pass]) -> Mapping[str, np.ndarray]:
     """The values of a flow, with larger ones of learned matrices that only its read-out has, or ``reads``, which make
-    its outputs; ``passes`` are all others."""
+    its outputs, or what lies ``between`` layers; ``passes`` are all others."""
     own = [t.matrix for t in (flow.readout.terms if flow.readout is not None else ()) if isinstance(t.matrix, Dense)]
-    others = {m.parameter for m in _matrices(flow, passes)}
-    found = {m.parameter: _larger(np.asarray(flow.values[m.parameter], np.float64), m.transposed)
-             for m in (*own, *_matrices(flow, reads)) if m.parameter in learned and m.parameter not in others}
-    return {**flow.values, **found}
+    others, found = {m.parameter for m in _matrices(flow, passes)}, {**flow.values}
+    for matrices, least in (((*own, *_matrices(flow, reads)), _SMALL), (_matrices(flow, between), _NOTHING)):
+        for matrix in matrices:
+            name = matrix.parameter
+            if name in learned and name not in others:
+                found[name] = _larger(np.asarray(flow.values[name], np.float64), matrix.transposed, least)
+    return found
 
 
-def _larger(weights: np.ndarray, transposed: bool) -> np.ndarray:
-    """``weights`` as large as `torch.nn.Linear` has them at first."""
+def _larger(weights: np.ndarray, transposed: bool, least: float) -> np.ndarray:
+    """``weights`` as large as `torch.nn.Linear` has them at first, if they are smaller than ``least`` of that."""
     usual = 1 / np.sqrt(np.atleast_2d(weights).shape[0 if transposed else -1])
     largest = float(np.abs(weights).max(initial=0.0))
     if largest < _NOTHING * usual:
         return usual * np.random.default_rng(0).uniform(-1, 1, weights.shape)
-    return weights * usual / largest if largest < _SMALL * usual else weights
+    return weights * usual / largest if largest < least * usual else weights
 
 
 def _matrices(flow: Flow, passes: Iterable[Pass]) -> list[Dense | Matrix]:

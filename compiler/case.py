@@ -88,8 +88,7 @@ class Case:
     @property
     def begun(self) -> Mapping[str, np.ndarray]:
         """Values with which nudges and gradients are ranged."""
-        return begun(self.flow, self.graph.learned, (*self.passes, *(self.joins.passes if self.joins else ())),
-                     self.reading.passes if self.reading else ())
+        return begun(self.flow, self.graph.learned, self.passes, *_beside(self.reading, self.joins))
 
     def spread(self, lanes: int) -> "Case":
         """The same over another number of lanes."""
@@ -165,8 +164,7 @@ def case(model, dynamics: Leapfrog, rule: AnyRule | None, given, steps: int | No
     late, checked, apart = {}, (joined_by, passes), 0
     larger = flow
     if rule is not None:
-        others = (*passes, *(joined_by.passes if joined_by else ()))
-        larger = replace(flow, values=begun(flow, graph.learned, others, read.passes if read else ()))
+        larger = replace(flow, values=begun(flow, graph.learned, passes, *_beside(read, joined_by)))
     if joined_by and found and cost_at:
         how = (found, x, y, dynamics.dt, dynamics.substeps, cost_at)
         layers, further = responses(graph, passes, larger, joined_by, *how)
@@ -192,6 +190,11 @@ def case(model, dynamics: Leapfrog, rule: AnyRule | None, given, steps: int | No
                 rule is not None, plan(graph, flow, (*every, *before), width, target.overlap),
                 len(x) if room is None else room,
                 rule.lowered if rule else Rule(), bool(rule and rule.weight_decay), apart, written, bits)
+
+
+def _beside(read: Reading | None, between: Joins | None) -> tuple[tuple[Pass, ...], tuple[Pass, ...]]:
+    """Passes of a read-out, and those between layers."""
+    return read.passes if read else (), between.passes if between else ()
 
 
 def _derived(graph: Graph, above: Graph | None, dynamics: Leapfrog, rule: AnyRule | None
