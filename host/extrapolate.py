@@ -27,6 +27,8 @@ def _kind(nudges: int, powers: int) -> Kind:
 
 _KINDS = _kind(4, 2), _kind(3, 1), _kind(2, 0)
 MOST = len(_KINDS[0])
+_BELOW = 3  # halvings of the nudge within which weaker estimates are asked
+_APART = 14.0  # times the square of how wrong they may be, which they must be away to be heard
 
 
 def limit(found: Mapping[int, np.ndarray], weaker: int, kind: Kind) -> np.ndarray:
@@ -61,20 +63,23 @@ def closest(found: Mapping[int, Gradient]) -> tuple[int, Kind, float]:
 def chosen(runs: Mapping[int, Sequence[np.ndarray]]) -> tuple[int, Kind]:
     """The estimate of one parameter from as many runs of every nudge, rounded otherwise each time.
 
-    The one with the least square of what runs leave of it and of what the next weaker one is away."""
-    every = {(w, k): _error(runs, w, kind)
-             for k, kind in enumerate(_KINDS) for w in runs if _whole(runs, w, len(kind) + 1)}
-    if not every:
-        return min(runs), _kind(len(runs), 0)
-    weaker, k = min(every, key=every.__getitem__)
-    return weaker, _KINDS[k]
+    The one with the least square of what runs leave of it and of what the next weaker one is away, if weaker ones do
+    not tell otherwise: where nudges reach beyond a kink, all of them agree that are equally wrong."""
+    every = [(*_estimate(runs, w, kind), w, kind)
+             for kind in _KINDS for w in runs if _whole(runs, w, len(kind) + 1)]
+    for error, found, weaker, kind in sorted(every, key=lambda estimate: estimate[0]):
+        below = [(e, f) for e, f, w, _ in every if weaker < w <= weaker + _BELOW]
+        if all(float(np.sum((found - f) ** 2)) <= _APART * e + error for e, f in below):
+            return weaker, kind
+    return min(runs), _kind(len(runs), 0)
 
 
-def _error(runs: Mapping[int, Sequence[np.ndarray]], weaker: int, kind: Kind) -> float:
+def _estimate(runs: Mapping[int, Sequence[np.ndarray]], weaker: int, kind: Kind) -> tuple[float, np.ndarray]:
+    """The mean of an estimate over the runs, and the square of how wrong it may be."""
     single = [dict(zip(runs, run, strict=True)) for run in zip(*runs.values(), strict=True)]
     here, below = (np.array([limit(found, w, kind) for found in single]) for w in (weaker, weaker + 1))
     noise = here.var(axis=0, ddof=1).sum() / len(here) if len(here) > 1 else 0.0
-    return float(noise + ((here - below).mean(axis=0) ** 2).sum())
+    return float(noise + ((here - below).mean(axis=0) ** 2).sum()), here.mean(axis=0)
 
 
 def _whole(found: Mapping[int, object], weaker: int, nudges: int) -> bool:
