@@ -19,13 +19,13 @@ _FALL = 2  # bits by which the gain of a stack may fall below its first one: lay
 _LESS = 3  # bits by which the words of a read-out's gradient are smaller, where those of layers fall while it learns
 _SPARE = 2  # bits by which nudges may become stronger before the readout's own error limits the gain
 _SAMPLES = 32  # calibration samples
-_WEAKER = 8  # bits at most by which echoes part less where a read-out begins small
+_WEAKER = 7  # bits at most by which nudges begin stronger where a read-out begins small: no row operand is clipped
 
 
 def ranged(design: Design, samples: Samples, like: Design | None, begun: Mapping[str, np.ndarray]) -> Design:
     """Shift the nudges (or, on given hardware, the response exponent) until the echoes part by 1/16..1/8 of a unit, or
     by `Design.apart` bits further, and leave the gradient words room for growth; with the values `begun`. Where a
-    read-out begins smaller, so does the response exponent with stronger nudges."""
+    read-out is smaller at first, nudges begin stronger by as much."""
     from echolith.sim.data import words
     from echolith.sim.model import IntegerModel
     from echolith.sim.state import Outcome
