@@ -95,9 +95,7 @@ def _formats(design: Design) -> Iterator[tuple[str, str]]:
     for i, v in enumerate(design.vectors):
         yield v.parameter, f"{_format(hw.width, f[f'vector{i}'])} used, {hw.width} more bits kept"
     if hw.learn:
-        shares = (f"{_share(-5)} to {_share(-4)} of a state unit on the calibration data, and it stays"
-                  if design.rule.counted else
-                  f"{_share(design.apart - 4)} to {_share(design.apart - 2)} of a state unit")
+        shares = f"{_share(design.apart - 4)} to {_share(design.apart - 2)} of a state unit"
         yield "response", f"exponent {design.response}: echoes part by {shares}"
 
 
