@@ -161,8 +161,8 @@ class Measurement:
     def _at(self, weaker: int, parts: list[_Part], daring: bool = False) -> Gradient:
         """Summed gradient with a nudge 2^-weaker of the usual.
 
-        Empty if a sample's nudge cannot be so weak, or if a ``daring`` one drives a state or a gradient word out of its
-        range."""
+        Empty if a sample's nudge cannot be so weak or so strong, or if a ``daring`` one drives a state or a gradient
+        word out of its range."""
         sums = [self._one(weaker, part, daring) for part in parts]
         return {name: np.sum([g[name] for g in sums], axis=0) for name in sums[0]} if all(sums) else {}
 
@@ -173,6 +173,8 @@ class Measurement:
         x, y, response = part.x, part.y, None if part.response is None else part.response - weaker
         words, least = {}, False
         if response is not None:
+            if response > self.ranging.strongest:
+                return {}  # it would be the strongest again, and nudges that are the same agree
             self.ranging.aim(response)  # what the last run had may be far too strong
         for tries in range(1, _TRIES + 1):
             self.device.clear()
