@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import VARIANT, Context, Dest, Field, Opcode, Pairing, Setting, tile_rows
-from echolith.compiler.timing import Tails, drained, fetched, handed, reuse, tails
+from echolith.compiler.timing import Tails, ahead, drained, fetched, handed, reuse, tails
 
 __all__ = ["cycles"]
 
@@ -188,7 +188,8 @@ class _Flight:
             self.rows = _Left(self.walk + taken, taken)
             if word >> Field.DEST & 3 != Dest.DRIVE:
                 first, second = self.written
-                self.written = (first, left.end) if _region(word, hw) else (left.end, second)
+                there = left.end - ahead(hw)
+                self.written = (first, there) if _region(word, hw) else (there, second)
         elif opcode == Opcode.OUTER:
             self.lanes = left
         else:

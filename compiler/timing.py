@@ -11,7 +11,7 @@ from echolith.compiler.isa import Dest
 from echolith.compiler.pipeline import latency
 
 __all__ = [
-    "BURST", "GROUP", "LEADING", "Tails", "broadcast", "costed_stage", "drained", "fetched", "handed",
+    "BURST", "GROUP", "LEADING", "Tails", "ahead", "broadcast", "costed_stage", "drained", "fetched", "handed",
     "host_read", "lined", "operand_stage", "operands", "picked", "reuse", "scaled", "second_column", "summed", "tails",
     "tree_levels", "updated",
 ]
@@ -39,7 +39,7 @@ class Tails:
     step_rows: int
     units_value: int
     units_rows: int
-    # Until the row unit takes another sweep's sums; and from there until the row operands are written.
+    # Until the row unit takes another sweep's sums; and from there until a sweep may start that reads row operands.
     drive_taken: int
     hidden_taken: int
     cost_taken: int
@@ -101,13 +101,20 @@ def drained(hw: Hardware, dest: int, rows: int) -> int:
 
 
 def scaled(hw: Hardware) -> int:
-    """Cycles of scaling row operands and their twins: amount, shifted, with overlap also dropped, clipped, rounded."""
-    return 2 + 3 * hw.overlap
+    """Cycles from a row operand to its being written; it is being scaled meanwhile, and its twin comes a cycle later.
+    Amount, shifted, clipped; with overlap also dropped, rounded."""
+    return 2 + 2 * hw.overlap
 
 
 def host_read(hw: Hardware) -> int:
     """Cycles from an index in the window until a lane's word is there: the lane, its group, the bank."""
     return 3 + hw.overlap + broadcast(hw) + fetched(hw) + (hw.lanes > GROUP)
+
+
+def ahead(hw: Hardware) -> int:
+    """Cycles from the last that a sweep may not start in until it reads row operands: decided, started, at its first
+    element, and that one's stages. With `Hardware.paired` it may start before they are written."""
+    return (3 + operands(hw) - 1) * hw.paired
 
 
 def tree_levels(hw: Hardware) -> int:
@@ -143,7 +150,7 @@ def tails(hw: Hardware, rows: int) -> Tails:
         drive=drive,
         hidden=hidden,  # scaled copy, write
         cost=cost,
-        drive_taken=drive, hidden_taken=taken, cost_taken=taken + cost - hidden, settled=hidden - taken,
+        drive_taken=drive, hidden_taken=taken, cost_taken=taken + cost - hidden, settled=hidden - taken - ahead(hw),
         outer=far + summed(hw) + 2,  # difference as the sum, new word, written
         nudge=sums + 3,
         step=sums + step,

@@ -108,7 +108,7 @@ class RowUnit(wiring.Component):
         drive = self._drives(m, platform, place, now)
         activate = self._activation(m, drive)
         self._done = wait + activate.latency  # stage of activations
-        self._command(m, self._done + scaled(self.hw))
+        self._command(m, self._done + scaled(self.hw) + 1)
         costing, other = self._command(m, self._done).dest == Dest.COST, now
         if self.hw.general:
             # Commands may follow each other at once: nothing of one may be taken for the next one's.
@@ -262,19 +262,18 @@ class RowUnit(wiring.Component):
         with m.Elif(at[0]):
             m.d.sync += early.eq(~early)
         m.submodules.scale = scale = Scale(self.hw)
-        late = self._command(m, behind)
-        costed = late.dest == Dest.COST
-        operand, other, negative = Signal(w), Signal(w), slot & costed
+        late, after = self._command(m, behind), self._command(m, behind + 1)
+        costed, twin = after.dest == Dest.COST, Signal(w)
+        nudged, negative = costed & after.echo, costed
         if self.hw.adding:  # the lanes subtract: in PAIR slot b's operands are negative, and never the least word
-            negative |= slot & (self.command.context == Context.PAIR)
+            negative |= self.command.context == Context.PAIR
         m.d.comb += [
             scale.value.eq(Mux(costing, delta, t)), scale.down.eq(~costing), scale.echo.eq(c.echo),
             scale.amount.eq(amount),
-            operand.eq(Mux(costed, scale.result, scale.held)),
-            other.eq(Mux(negative, ~(scale.result - 1), scale.result)),
+            twin.eq(Mux(negative & ~nudged & ~slot, ~(scale.result - 1), scale.result)),  # it was slot b's turn
         ]
-        self._write(m, delay(m, at, scaled(self.hw), "scaled"), operand, other, late.echo ^ costed, ~costed | late.echo,
-                    slot, stage=behind)
+        self._write(m, delay(m, at, scaled(self.hw), "scaled"), scale.held, late.dest != Dest.COST, slot,
+                    (twin, costed | after.echo, ~nudged), stage=behind)
         m.submodules.leading = leading = Leading(width=self.hw.width, early=int(self.hw.overlap))
         m.d.comb += [
             leading.clear.eq(self.next), leading.valid.eq(real & costing & ~c.echo), leading.sample.eq(sample),
@@ -304,12 +303,13 @@ class RowUnit(wiring.Component):
         """Strobe before the first sum of a sweep is at a stage."""
         return delay(m, self.start, stage, "begun") if self.hw.paired else self.start
 
-    def _write(self, m: Module, at, operand, other, other_on, operand_on=1, slot=None, *, stage: int) -> None:
-        """Register an operand and, a cycle behind it, its scaled twin: while slot b's operand is written, slot a's
-        twin is, and the other way round. Rows beyond the block are written as 0."""
+    def _write(self, m: Module, at, operand, on=1, slot=None, twin=(0, 0, 0), *, stage: int) -> None:
+        """Register an operand, if ``on``, and with the next one its ``twin``: the word, whether there is one, and
+        whether it goes to the scaled ones. While slot b's operand is written, slot a's twin is, and the other way
+        round. Rows beyond the block are written as 0."""
         slot = Signal() if slot is None else slot
         lane, tile = Signal.like(self.row_a.lane), Signal.like(self.row_a.tile)
-        twin, pending = Signal(signed(self.hw.width)), delay(m, at[0], 1, "pending")
+        behind, real = delay(m, at[0], 1, "pending"), delay(m, at[1], 1, "real")
         # Where operands go may depend on the command, which may come with the start.
         start, first = self._begun(m, stage), self.tile if self.hw.general else 0
         if self.hw.overlap:
@@ -317,7 +317,6 @@ class RowUnit(wiring.Component):
         if self.hw.general:
             start = delay(m, start, 1, "begin")
         ends = at[2] if self.hw.paired else lane == self.hw.lanes - 1  # of a tile
-        before = delay(m, other_on, 1, "other_on") if self.hw.paired and self.hw.learn and self.hw.cost else other_on
         with m.If(start):
             m.d.sync += [slot.eq(0), lane.eq(0), tile.eq(first)]
         with m.Elif(at[0]):
@@ -326,14 +325,14 @@ class RowUnit(wiring.Component):
                 m.d.sync += lane.eq(lane + 1)
                 with m.If(ends):
                     m.d.sync += [lane.eq(0), tile.eq(tile + 1)]
-        kept = Mux(at[1], operand, 0)
+        kept, (other, other_on, apart) = Mux(at[1], operand, 0), twin
+        other = Mux(real, other, 0)
         m.d.sync += [
-            twin.eq(Mux(at[1], other, 0)),
-            self.row_a.scaled.eq(slot), self.row_a.lane.eq(lane), self.row_a.tile.eq(tile),
-            self.row_a.enable.eq(at[0] & Mux(slot, other_on, operand_on)), self.row_a.data.eq(Mux(slot, twin, kept)),
-            self.row_b.scaled.eq(~slot), self.row_b.lane.eq(self.row_a.lane), self.row_b.tile.eq(self.row_a.tile),
-            self.row_b.enable.eq(Mux(slot, at[0] & operand_on, pending & before)),
-            self.row_b.data.eq(Mux(slot, kept, twin)),
+            self.row_a.scaled.eq(slot & apart), self.row_a.lane.eq(lane), self.row_a.tile.eq(tile),
+            self.row_a.enable.eq(at[0] & Mux(slot, other_on, on)), self.row_a.data.eq(Mux(slot, other, kept)),
+            self.row_b.scaled.eq(~slot & apart), self.row_b.lane.eq(self.row_a.lane),
+            self.row_b.tile.eq(self.row_a.tile), self.row_b.enable.eq(Mux(slot, at[0] & on, behind & other_on)),
+            self.row_b.data.eq(Mux(slot, kept, other)),
         ]
         if self.hw.general:
             m.d.sync += [self.row_a.fill.eq(lane == 0), self.row_b.fill.eq(self.row_a.fill)]

@@ -22,12 +22,10 @@ def shift_amount(down, echo, exponent, gain):
 
 
 class Scale(wiring.Component):
-    """Results come `timing.scaled` cycles after the value.
-
-    Members
+    """Members
     -------
     value, held : In, Out
-        ``held`` is the value beside its result.
+        ``held`` is the value `timing.scaled` cycles later, a cycle before its result.
     amount : In
         `shift_amount`.
     down, echo : In(1)
@@ -49,7 +47,7 @@ class Scale(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        w, deep = self.hw.width, scaled(self.hw) > 2
+        w, deep = self.hw.width, self.hw.overlap
         amount, shifted = Signal(EXPONENT_BITS), Signal(signed(w + SHIFT_LIMIT), reset_less=True)
         value = delay(m, self.value, 1, "value")
         if deep:  # by one to three places, then by fours
@@ -74,8 +72,9 @@ class Scale(wiring.Component):
             lost = delay(m, self._lost(shifted, down, echo), 2, "lost") if self.hw.stacked else 0
             wide = delay(m, wide, 1, "wide_inside") if self.hw.paired else wide
         else:
-            inside = Mux(down, shifted >> SHIFT_LIMIT - 1, Mux(echo, arith.sat(nudge, w + 1), arith.sat(error, w)))
-            lost = self._lost(shifted, down, echo) if self.hw.stacked else 0
+            inside = delay(m, Mux(down, shifted >> SHIFT_LIMIT - 1,
+                                  Mux(echo, arith.sat(nudge, w + 1), arith.sat(error, w))), 1, "inside")
+            lost = delay(m, self._lost(shifted, down, echo), 1, "lost") if self.hw.stacked else 0
         m.d.comb += whole.eq(arith.even(Cat(lost, inside).as_signed(), 2) if self.hw.stacked else arith.rnd(inside, 1))
         m.d.comb += [
             rounded.eq(Mux(wide, arith.sat(whole, w), arith.sat(whole, w - 1))),
