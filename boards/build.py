@@ -34,6 +34,8 @@ _MISSED = "missed.json"  # in the cache, instead of a bitstream
 # Nothing here reads an address in the cycle in which it is written (see `rtl.memory`): without this yosys builds
 # comparators and bypasses around every memory.
 _NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2"
+# Copies of registers, which are there to be close to what reads them, are one register again unless cells are kept too.
+_COPIES = "setattr -set keep 1 a:keep=1 %ci1 t:$dff %i"
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ def _made(design: Design, target: Board, out: Path, pll: Pll | None, baud: int, 
 def _plan(design: Design, target: Board, baud: int, pll: Pll | None):
     module, name = _PLATFORMS[target.name]
     platform = getattr(import_module(f"echolith.boards.{module}"), name)()
-    return platform.prepare(Top(design.hardware, baud, pll), "top", emit_src=False, script_after_read=_NO_COLLISIONS,
+    return platform.prepare(Top(design.hardware, baud, pll), "top", emit_src=False,
+                            script_after_read=f"{_NO_COLLISIONS}\n{_COPIES}",
                             script_after_synth="tee -q -o top.cells.json stat -json", **platform.overrides)
 
 

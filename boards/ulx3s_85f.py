@@ -13,4 +13,4 @@ class Ulx3s85F(ULX3S_85F_Platform):
     """25 MHz oscillator; resources ``uart`` 0 (FTDI) and ``led`` 0."""
 
     registered_bank, multiplier, accumulator = Dp16kd, Mult18x18d, Ccu2c
-    overrides = {"synth_opts": "", "nextpnr_opts": ""}
+    overrides = {"synth_opts": "", "nextpnr_opts": "--placer static"}

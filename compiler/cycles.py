@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import VARIANT, Context, Dest, Field, Opcode, Pairing, Setting, tile_rows
-from echolith.compiler.timing import Tails, ahead, drained, fetched, handed, reuse, tails
+from echolith.compiler.timing import Tails, ahead, drained, fetched, follows, handed, reuse, tails
 
 __all__ = ["cycles"]
 
@@ -159,7 +159,8 @@ class _Flight:
         return max(self.walk - 1, DECIDE + self.alone.below(0), *(DECIDE + cycle for cycle in {
             Opcode.FORWARD: (there, operands, self.taken[not hw.paired] + 1, self.rows.below(_columns(word, s, hw))),
             Opcode.OUTER: (there, operands, self.lanes.below(0)),
-            Opcode.TRANSPOSED: (operands, self.units.below(0)), Opcode.UNITS: (self.units.below(0),)}[Opcode(opcode)]))
+            Opcode.TRANSPOSED: (operands, self.units.below(follows(hw) if s[Setting.COLUMNS] > follows(hw) + 1 else 0)),
+            Opcode.UNITS: (self.units.below(0),)}[Opcode(opcode)]))
 
     def launch(self, word: int, start: int, s: list[int], hw: Hardware) -> None:
         """A sweep starts: the strobe is in cycle ``start``."""

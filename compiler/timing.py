@@ -11,12 +11,12 @@ from echolith.compiler.isa import Dest
 from echolith.compiler.pipeline import latency
 
 __all__ = [
-    "BURST", "GROUP", "LEADING", "Tails", "ahead", "broadcast", "costed_stage", "drained", "fetched", "handed",
-    "host_read", "lined", "operand_stage", "operands", "picked", "reuse", "scaled", "second_column", "summed", "tails",
-    "tree_levels", "updated",
+    "BURST", "GROUP", "LEADING", "Tails", "ahead", "arrived", "broadcast", "costed_stage", "drained", "fetched",
+    "follows", "handed", "host_read", "lined", "operand_stage", "operands", "picked", "reuse", "scaled",
+    "second_column", "summed", "tails", "tree_levels", "updated",
 ]
 
-GROUP = 8  # lanes that share a copy of the broadcast registers
+GROUP = 4  # lanes that share a copy of the broadcast registers
 LEADING = 10  # cycles from a cost derivative to the exponent that follows from it
 BURST = 2  # from a column's sums to the neuron unit's, if none wait before them
 
@@ -51,7 +51,7 @@ class Tails:
 
 def broadcast(hw: Hardware) -> int:
     """Register stages of addresses, controls and operands on their way to the lanes."""
-    return int(hw.overlap) * (1 if hw.lanes <= GROUP else 2)
+    return int(hw.overlap) * (1 if hw.lanes <= 2 * GROUP else 2)
 
 
 def fetched(hw: Hardware) -> int:
@@ -108,7 +108,7 @@ def scaled(hw: Hardware) -> int:
 
 def host_read(hw: Hardware) -> int:
     """Cycles from an index in the window until a lane's word is there: the lane, its group, the bank."""
-    return 3 + hw.overlap + broadcast(hw) + fetched(hw) + (hw.lanes > GROUP)
+    return 3 + 2 * hw.overlap + broadcast(hw) + fetched(hw) + (hw.lanes > GROUP)
 
 
 def ahead(hw: Hardware) -> int:
@@ -127,6 +127,17 @@ def second_column(hw: Hardware) -> int:
     return 0 if not hw.packed else 1 if hw.burst else 2
 
 
+def arrived(hw: Hardware) -> int:
+    """Cycles from an element of a TRANSPOSED sweep to the neuron unit's, with its column's sums."""
+    return broadcast(hw) + summed(hw) + tree_levels(hw) + second_column(hw) + (BURST if hw.burst else 0)
+
+
+def follows(hw: Hardware) -> int:
+    """Cycles for which the neuron unit may still be at work when a TRANSPOSED sweep starts, of at least as many columns
+    and two more: its first sums come later. Gradients of vectors follow two cycles behind."""
+    return max(arrived(hw) - 3, 0) * hw.paired
+
+
 @cache
 def tails(hw: Hardware, rows: int) -> Tails:
     """Of sweeps over tiles of so many rows: those of FORWARD grow by `drained`."""
@@ -136,7 +147,7 @@ def tails(hw: Hardware, rows: int) -> Tails:
     activated = max(map(latency, hw.activate))
     step = operand_stage(hw) + step_latency(hw)  # state read, pipeline, write
     alone = step + hw.paired  # a pass begins a cycle behind its start
-    sums = far + summed(hw) + tree_levels(hw) + second_column(hw) + (BURST if hw.burst else 0)
+    sums = arrived(hw)
     # Registered result of slot b, written. A vector's gradient follows two cycles later: before any next sweep's.
     value = operand_stage(hw) + max(map(latency, hw.step)) + 2
     twin = scaled(hw) if hw.learn and hw.cost else 0
@@ -152,10 +163,10 @@ def tails(hw: Hardware, rows: int) -> Tails:
         cost=cost,
         drive_taken=drive, hidden_taken=taken, cost_taken=taken + cost - hidden, settled=hidden - taken - ahead(hw),
         outer=far + summed(hw) + 2,  # difference as the sum, new word, written
-        nudge=sums + 3,
+        nudge=sums + 3 + hw.overlap,
         step=sums + step,
         units=alone,
-        update=far + updated(hw) + 3,  # written; counts of what was clipped
+        update=far + updated(hw) + 3 + (hw.lanes > GROUP),  # written; clipped words counted, by groups, then of all
         fetch=picked(hw) + 1,  # written
         value=drain + activated,
         step_value=sums + value,

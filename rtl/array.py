@@ -108,7 +108,8 @@ class SynapseArray(wiring.Component):
             self._lane_trees(m, lanes, stages)
         m.d.sync += [self.alarm.eq(Cat(lane.alarm for lane in lanes).any()),
                      self.large.eq(Cat(lane.large for lane in lanes).any()),
-                     self.clipped.eq(sum(lane.clipped for lane in lanes))]
+                     self.clipped.eq(sum(delay(m, sum(lane.clipped for lane in group), int(len(groups) > 1), "clipped")
+                                         for group in groups))]
         return m
 
     def _central(self, m: Module, stages: list) -> dict:

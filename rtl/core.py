@@ -10,7 +10,7 @@ from echolith.compiler.design import Design, Hardware
 from echolith.compiler.isa import TILE_ROWS, Context, Dest, Opcode, Setting, UpdateMode
 from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.registers import Bank as BankId
-from echolith.compiler.timing import fetched, host_read, tails
+from echolith.compiler.timing import arrived, fetched, host_read, tails
 from echolith.rtl.array import SynapseArray
 from echolith.rtl.beat import Beat
 from echolith.rtl.burst import Burst
@@ -350,7 +350,7 @@ class Core(wiring.Component):
         working = Signal(len(given))
         launched, begins = s.starts[Opcode.FORWARD], s.start & moves
         if self.hw.paired:  # the word still stands there
-            launched, begins = delay(m, launched, 1, "launched"), delay(m, begins, 1, "begins")
+            launched, begins = delay(m, launched, 1, "launched"), self._following(m, delay(m, begins, 1, "begins"))
             given = Cat(given, self.tiles.first)
         m.submodules.launched = oldest = Launched(len(given), two=self.hw.paired)
         m.d.comb += [
@@ -363,8 +363,22 @@ class Core(wiring.Component):
             m.d.sync += working.eq(oldest.o)
         with m.Elif(directly):
             m.d.sync += working.eq(given)
-        with m.If(u.start):
-            m.d.sync += [u.command.eq(s.next_command), u.sweeping.eq(sweeping)]
+        if not self.hw.paired:
+            with m.If(u.start):
+                m.d.sync += [u.command.eq(s.next_command), u.sweeping.eq(sweeping)]
+
+    def _following(self, m: Module, begins):
+        """The start of what moves units, in the neuron unit: that of a TRANSPOSED sweep just before its first sums."""
+        s, u, swept = self.sequencer, self.units, self._next_is(Opcode.TRANSPOSED)
+        sums, command = delay(m, begins & swept, arrived(self.hw) - 2, "sums"), Signal.like(u.command)
+        self._ticking = begins & ~swept
+        with m.If(begins & swept):
+            m.d.sync += command.eq(s.next_command)
+        with m.If(self._ticking):
+            m.d.sync += [u.command.eq(s.next_command), u.sweeping.eq(0)]
+        with m.Elif(sums):
+            m.d.sync += [u.command.eq(command), u.sweeping.eq(1)]
+        return self._ticking | sums
 
     def _given(self, opcode, command):
         """What the row unit needs to know of a sweep."""
@@ -399,7 +413,7 @@ class Core(wiring.Component):
         m.d.comb += [u.y_valid.eq(y[0]), u.y_a.eq(y[1]), u.y_b.eq(y[2])]
         if self.hw.paired:
             m.submodules.ticks = ticks = Ticks(len(s.setting_length))
-            m.d.comb += [ticks.start.eq(u.start & self._next_is(Opcode.UNITS)), ticks.length.eq(s.setting_length),
+            m.d.comb += [ticks.start.eq(self._ticking), ticks.length.eq(s.setting_length),
                          u.tick.eq(ticks.tick)]
         else:
             m.d.comb += u.tick.eq(self.sweep.valid & self._is(Opcode.UNITS))
@@ -487,7 +501,11 @@ class Core(wiring.Component):
             if self.vectors:
                 found = Array([getattr(vector, port) for vector in self.vectors])[w.host_index >> u.bits]
                 read[bank] = delay(m, found, int(hw.overlap), "vector")
-        m.d.sync += w.host_read.eq(one_of((self._banks[bank], value) for bank, value in read.items()))
+        near, far = [], []  # from the lanes, and from elsewhere
+        for bank, value in read.items():
+            (far if bank in (BankId.WEIGHTS, BankId.GRADIENTS) else near).append((self._banks[bank], value))
+        m.d.sync += w.host_read.eq(delay(m, one_of(far), int(hw.overlap), "far") | delay(
+            m, one_of(near), int(hw.overlap), "near"))
 
 
 def _index_bits(hw: Hardware) -> int:

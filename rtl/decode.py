@@ -109,6 +109,11 @@ def decode_mode(m: Module, s: Sequencer, mode) -> None:
 def decode_tail(m: Module, hw: Hardware, s: Sequencer, opcode, command, tail) -> None:
     """Cycles until a sweep's last result is there, or until the row unit takes another's sums."""
     t, leave = tails(hw, 0), tile_rows(hw, s) << 1
+
+    def later(value):
+        """Settings are there earlier than the word."""
+        return delay(m, Value.cast(value), int(hw.overlap), "tail")
+
     def result(step: int, value: int, rows: int):
         """A pass's tail by what becomes of its results."""
         return Mux(command.rows, rows, Mux(command.value, value, step)) if hw.general else step
@@ -118,13 +123,13 @@ def decode_tail(m: Module, hw: Hardware, s: Sequencer, opcode, command, tail) ->
             with m.Switch(command.dest):
                 value = ((Dest.VALUE, t.value),) if hw.general else ()
                 with m.Case(Dest.DRIVE):
-                    m.d.comb += tail.eq(_drive_tail(hw, tile_rows(hw, s)))
+                    m.d.comb += tail.eq(later(_drive_tail(hw, tile_rows(hw, s))))
                 for dest, cycles in ((Dest.HIDDEN, t.hidden_taken), (Dest.COST, t.cost_taken), *value):
                     with m.Case(dest):
-                        m.d.comb += tail.eq(cycles + leave)
+                        m.d.comb += tail.eq(later(cycles + leave))
         with m.Case(Opcode.TRANSPOSED):
             backlog = Mux(s.setting_tiles == 1, s.setting_columns - 1, 0) if hw.burst else 0
-            nudges = command.dest[0] & ~command.spread
+            nudges, backlog = command.dest[0] & ~command.spread, later(backlog)
             m.d.comb += tail.eq(Mux(nudges, t.nudge, result(t.step, t.step_value, t.step_rows)) + backlog)
         with m.Case(Opcode.UNITS):
             m.d.comb += tail.eq(result(t.units, t.units_value, t.units_rows))

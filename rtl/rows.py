@@ -162,7 +162,7 @@ class RowUnit(wiring.Component):
         """Row operands without scaled twins."""
         hidden = self._command(m, self._done).dest == Dest.HIDDEN
         at, t = self._results(m, Cat(at[0] & hidden, at[1:]), at[1], t)
-        self._write(m, at, t, 0, 0, stage=self._done)
+        self._write(m, at, t, stage=self._done)
 
     def _results(self, m: Module, at, real, t):
         """Activations to the vectors; activations or a pass's results to the rows."""

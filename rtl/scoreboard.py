@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Dest, Opcode
-from echolith.compiler.timing import tails
+from echolith.compiler.timing import follows, tails
 from echolith.rtl.command import Command, one_tile, region
 from echolith.rtl.pipeline import delay
 
@@ -92,7 +92,11 @@ class Scoreboard(wiring.Component):
                 closes = [units.below(m, there[units], self.tail, delay(m, self.columns - less, 1, "limit"), f"_{less}")
                           for less in range(2)]
                 close = Mux(delay(m, biased, 1, "biased"), closes[1], closes[0])
-            may = self._may_start(m, fits, *soon[1:], close, feed, rows, waiting, going)
+            swept = soon[1]
+            if self.hw.paired:  # its first sums come later
+                few = delay(m, self.columns <= follows(self.hw) + 1, 1, "few")
+                swept = units.below(m, there[units], self.tail, Mux(few, 1, follows(self.hw) + 1), "_swept")
+            may = self._may_start(m, fits, *soon[1:], swept, close, feed, rows, waiting, going)
             m.d.comb += self.ready.eq(Mux(waiting[0], self.idle, soon[0] & (feed | ~single) & may))
         return m
 
@@ -124,9 +128,9 @@ class Scoreboard(wiring.Component):
             m.d.sync += single.eq(~one_tile(self.next_command))
         return feed.over & ~feeding, single
 
-    def _may_start(self, m: Module, fits, units, lanes, close, feed, rows, waiting, going):
+    def _may_start(self, m: Module, fits, units, lanes, swept, close, feed, rows, waiting, going):
         """``fits``: the row unit is done soon enough when the sweep could start; ``units``, ``lanes``, ``feed``: they
-        are over; ``close``: the neuron unit nearly is."""
+        are over; ``swept``, ``close``: the neuron unit is early enough for sums, for positions."""
         c, kinds, after = self.next_command, self.kinds, region(self.hw, self.next_command)
         moving, written = Signal(2), self._written  # context in the neuron unit
         drained, draining = Signal(), Signal()  # the region that the row unit writes, if it does
@@ -151,13 +155,13 @@ class Scoreboard(wiring.Component):
         mover = Mux(self.walking & going[2], self.command.context, moving)
         # What the word asks is known a cycle later.
         forward, outer = kinds[Opcode.FORWARD], kinds[Opcode.OUTER]
-        moved, into, fed, reads, outer, forward, moves = delay(m, Cat(
+        moved, into, fed, reads, outer, forward, passes, sums = delay(m, Cat(
             c.source | (c.context != mover) | ~(forward | outer), after,
             ~((forward & (~_writes(c) | (c.dest == Dest.COST))) | kinds[Opcode.FETCH]),
-            (forward & _writes(c)) | outer | kinds[Opcode.TRANSPOSED], outer, forward,
-            _moves(kinds)), 1, "asks")
+            (forward & _writes(c)) | outer | kinds[Opcode.TRANSPOSED], outer, forward, kinds[Opcode.UNITS],
+            kinds[Opcode.TRANSPOSED]), 1, "asks")
         there, operands = moved | units | close, ~written.bit_select(into, 1) | ~reads
-        return (there & operands & (fed | feed) & (~moves | units) & (~outer | lanes)
+        return (there & operands & (fed | feed) & (~passes | units) & (~sums | swept) & (~outer | lanes)
                 & (~forward | ((waits < 1 + self.hw.paired) & fits)))
 
     def _alone(self, kinds, command):

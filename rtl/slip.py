@@ -82,7 +82,8 @@ class Decoder(wiring.Component):
 
 
 class Encoder(wiring.Component):
-    """Escapes the bytes of a frame and writes END after the last; adds no latency.
+    """Escapes the bytes of a frame and writes END after the last. A token waits for a cycle, in which it is looked at,
+    so that who waits for ``i.ready`` does not wait for that.
 
     Attributes
     ----------
@@ -96,11 +97,13 @@ class Encoder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         r_escaped = Signal()  # the ESC has been sent, its second byte follows
-        s_special = ~self.i.p.end & ((self.i.p.data == _END) | (self.i.p.data == _ESC))
+        r_known, r_special = Signal(), Signal()
+        m.d.sync += [r_known.eq(self.i.valid & ~self.i.ready),
+                     r_special.eq(~self.i.p.end & ((self.i.p.data == _END) | (self.i.p.data == _ESC)))]
         m.d.comb += [
-            self.o.valid.eq(self.i.valid),
+            self.o.valid.eq(r_known),
             self.o.payload.eq(self.i.p.data),
-            self.i.ready.eq(self.o.ready & (r_escaped | ~s_special)),
+            self.i.ready.eq(r_known & self.o.ready & (r_escaped | ~r_special)),
         ]
         with m.If(self.i.p.end):
             m.d.comb += self.o.payload.eq(_END)
@@ -108,8 +111,8 @@ class Encoder(wiring.Component):
             m.d.comb += self.o.payload.eq(_ESC_END)
             with m.If(self.i.p.data[0]):  # 0xDB; 0xC0 is even
                 m.d.comb += self.o.payload.eq(_ESC_ESC)
-        with m.Elif(s_special):
+        with m.Elif(r_special):
             m.d.comb += self.o.payload.eq(_ESC)
         with m.If(self.o.valid & self.o.ready):
-            m.d.sync += r_escaped.eq(s_special & ~r_escaped)
+            m.d.sync += r_escaped.eq(r_special & ~r_escaped)
         return m

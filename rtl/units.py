@@ -1,7 +1,7 @@
 """The neuron unit's way of units: force, kick, drift, nudge, one element per cycle, slot a before slot b."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
@@ -103,6 +103,8 @@ class UnitPath(wiring.Component):
             if hw.general and stage == self._kick + 1:
                 pulse = pulse & ~c.value & ~c.rows  # nothing moves, and the next command may come sooner
             self._pulses.append(delay(m, pulse, 1, f"pulse_{stage + 1}"))
+        # Behind the force: nothing waits for the command to come from afar.
+        self._late = data.View(Command, delay(m, c.as_value(), int(hw.overlap), "late"))
         m.d.comb += self._pulses[0].eq(self.tick | (self.y_valid & (~c.dest[0] | c.spread)))
         place = self._places(m)
         q, r = self._operands(m, place)
@@ -186,6 +188,8 @@ class UnitPath(wiring.Component):
         q = Signal(signed(self.hw.width))
         slot, context = self._source(self._slot(self._operand))
         if self._operand == self._fetched:
+            if self.hw.overlap:  # whose turn it is next
+                slot = delay(m, self._source(self._pulses[self._operand])[0], 1, "turn")
             m.d.comb += q.eq(Mux(slot, self.q_b, self.q_a))
         else:
             a, b = (Mux(self._source(slot)[0], self.q_b, self.q_a) for slot in (0, 1))
@@ -222,12 +226,13 @@ class UnitPath(wiring.Component):
         rounded = arith.rnd(y, self.hw.nudge_shift)
         if self.hw.overlap:  # beside the register, not behind it
             rounded = delay(m, arith.rnd(following, self.hw.nudge_shift), 1, "nudge")
-        first = delay(m, self.y_valid & c.dest[0], 1, "arrived")
+        far = int(self.hw.overlap)
+        first = delay(m, self.y_valid & c.dest[0], 1 + far, "arrived")
         second = delay(m, first, 1, "arrived_b")
         m.d.comb += [
             nudges.r_addr.eq(Cat(sample, unit)), nudges.r_en.eq(1), nudges.w_en.eq(first | second),
             nudges.w_addr.eq(Cat(second, self._count(m, second))),
-            nudges.w_data.eq(arith.sat(rounded, w)),
+            nudges.w_data.eq(delay(m, arith.sat(rounded, w), far, "clipped")),
         ]
         return nudges.r_data.as_signed()
 
@@ -249,7 +254,7 @@ class UnitPath(wiring.Component):
 
     def _move(self, m: Module, q, nudge) -> None:
         """Kick, then drift; both written as soon as they are there."""
-        c, w = self.command, self.hw.width
+        c, w = self._late, self.hw.width
         kick = self._kicked_momentum(m, nudge)
         p_sum = Signal(signed(len(kick)), reset_less=True)
         # With overlap the sum is turned behind its register.
@@ -313,9 +318,10 @@ class UnitPath(wiring.Component):
     def _kicked_momentum(self, m: Module, nudge):
         """`arith.move` with one adder per operand: a - b is ~(~a + b). With overlap the last inversion, of all but
         reversed ones, is left to who takes the sum."""
-        c, w = self.command, self.hw.width
+        c, w = self._late, self.hw.width
         forward, force = ~c.reverse, self._step.force
-        forces = c.force | self.sweeping if self.hw.general else self.sweeping & ~c.dest[0]
+        sweeping = delay(m, self.sweeping, int(self.hw.overlap), "swept")
+        forces = c.force | sweeping if self.hw.general else sweeping & ~c.dest[0]
         change = Mux(forces, force, 0)
         if nudge is not None:
             # In reverse: minus the nudge for slot a, plus it for slot b; the carry completes the minus.

@@ -55,11 +55,13 @@ class UpdateTail(wiring.Component):
         return m
 
     def _master(self, m: Module, summed, beyond, negative) -> None:
-        """Clip, or take the host's word; spelled so that one logic cell per bit decides."""
+        """Clip, or take the host's word; spelled so that one logic cell per bit decides, and no reset does."""
         w = self.width
         outside = beyond | arith.outside(summed, 2 * w)
         low = Mux(beyond, negative, summed[-1])
         fixed, floor, ceiling = Signal(), Signal(), Signal()
-        m.d.comb += [fixed.eq(self.host | outside), floor.eq(~self.host & low), ceiling.eq(~self.host & ~low)]
+        m.d.comb += [fixed.eq(self.host | outside), floor.eq(~self.host & outside & low),
+                     ceiling.eq(~self.host & outside & ~low)]
         limit = Cat(ceiling.replicate(2 * w - 1), floor)
-        m.d.sync += [self.master.eq(Mux(fixed, limit | self.host_data, summed[:2 * w])), self.clipped.eq(outside)]
+        m.d.sync += [self.master.eq((summed[:2 * w] & ~fixed.replicate(2 * w)) | limit | self.host_data),
+                     self.clipped.eq(outside)]

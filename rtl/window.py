@@ -107,7 +107,8 @@ class Window(wiring.Component):
                                 (done, (Bank.RESULTS,) if self.halves else ())):
                 m.d.sync += flag.eq(Cat(self._w_data[:len(bank)] == b for b in banks).any())
         running = delay(m, self.busy, int(self.far), "running")
-        stored = self.push.valid & self.push.ready & ~streamed
+        open_ = ~running | kept  # what is stored does not wait for what is streamed
+        stored = self.push.valid & open_ & ~streamed
         access = {
             "bank": bank, "index": Mux(wide, pointer >> 1, pointer), "en": ~running,
             "data": Mux(wide, Cat(low, self.push.payload), self.push.payload),
@@ -118,7 +119,7 @@ class Window(wiring.Component):
         m.d.comb += busy.eq(running & ~done)
         m.d.comb += [
             self.stream.payload.eq(self.push.payload), self.stream.valid.eq(self.push.valid & streamed),
-            self.push.ready.eq(Mux(streamed, self.stream.ready, ~running | kept)),
+            self.push.ready.eq(Mux(streamed, self.stream.ready, open_)),
         ]
         with m.If(stored):
             m.d.sync += [low.eq(self.push.payload), pointer.eq(pointer + 1)]
