@@ -34,8 +34,8 @@ _MISSED = "missed.json"  # in the cache, instead of a bitstream
 # Nothing here reads an address in the cycle in which it is written (see `rtl.memory`): without this yosys builds
 # comparators and bypasses around every memory.
 _NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2"
-# Copies of registers, which are there to be close to what reads them, are one register again unless cells are kept too.
-_COPIES = "setattr -set keep 1 a:keep=1 %ci1 t:$dff %i"
+# Copies of a register (`rtl.pipeline.copied`) become one again unless their cells are kept too.
+COPIES_APART = "setattr -set keep 1 a:keep=1 %ci1 t:$dff %i"
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _plan(design: Design, target: Board, baud: int, pll: Pll | None):
     module, name = _PLATFORMS[target.name]
     platform = getattr(import_module(f"echolith.boards.{module}"), name)()
     return platform.prepare(Top(design.hardware, baud, pll), "top", emit_src=False,
-                            script_after_read=f"{_NO_COLLISIONS}\n{_COPIES}",
+                            script_after_read=f"{_NO_COLLISIONS}\n{COPIES_APART}",
                             script_after_synth="tee -q -o top.cells.json stat -json", **platform.overrides)
 
 

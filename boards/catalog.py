@@ -33,8 +33,8 @@ class Board:
 
 BOARDS = {
     b.name: b for b in (
-        Board("ulx3s-85f", "ecp5", 18, 156, 83640, 208, 0, 25e6, 100e6, 11, 1 << 20, 4096, True, 32),
-        Board("icebreaker", "ice40", 16, 8, 5280, 30, 4, 12e6, 12e6, 8, 1 << 12, 256, False, 16),
+        Board("ulx3s-85f", "ecp5", 18, 156, 83640, 208, 0, 25e6, 125e6, 11, 1 << 20, 4096, True, 32),
+        Board("icebreaker", "ice40", 16, 8, 5280, 30, 4, 12e6, 30e6, 8, 1 << 12, 256, False, 16),
     )
 }
 

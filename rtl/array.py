@@ -12,7 +12,7 @@ from echolith.compiler.isa import UpdateMode
 from echolith.compiler.timing import GROUP, broadcast, fetched, operands, second_column, summed, tree_levels, updated
 from echolith.rtl.lane import Lane, LaneControl, Mode, row_write
 from echolith.rtl.pair import Pair, PairControl
-from echolith.rtl.pipeline import delay, one_of
+from echolith.rtl.pipeline import copied, delay, one_of
 from echolith.sim import arith
 
 __all__ = ["SynapseArray"]
@@ -224,10 +224,8 @@ class SynapseArray(wiring.Component):
         value = Value.cast(value)
         if not self._far:
             return value
-        copy = Signal.like(value, name=f"{name}_{group}", reset_less=True,
-                           attrs={"keep": 1} if self.hw.lanes > GROUP else {})
-        m.d.sync += copy.eq(delay(m, value, self._far - 1, f"{name}_near"))
-        return copy
+        near = delay(m, value, self._far - 1, f"{name}_near")
+        return copied(m, near, f"{name}_{group}") if self.hw.lanes > GROUP else delay(m, near, 1, f"{name}_{group}")
 
     def _group(self, m: Module, lanes: list, here: dict) -> None:
         for lane in lanes:

@@ -5,7 +5,7 @@ the other is received. A frame that arrives while another still waits replaces i
 SYNC always gets through to abort a transfer that hangs. The host keeps two requests in flight and never sees that.
 """
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -89,8 +89,10 @@ class Link(wiring.Component):
         with m.If(s_fetch | s_sent):
             m.d.sync += [word.eq(Cat(word[8:], m_memory.r_data)), r_byte.eq(r_byte + 1)]
         # If a byte is there two cycles behind its address, the second byte's turn comes in the last one before FETCH.
-        m.d.comb += [m_memory.r_addr.eq(Cat((r_read + ahead)[:8], r_buffer)), ahead.eq(s_fetch << int(self._far))]
-        m.d.sync += r_read.eq(r_read + s_fetch)
+        reads = [r_read, *(Signal(range(BUFFER), init=place, name=f"r_read_{place}") for place in range(1, 3))]
+        read = Array(reads)[ahead] if self._far else (r_read + ahead)[:8]  # no sum on the way to a far memory
+        m.d.comb += [m_memory.r_addr.eq(Cat(read, r_buffer)), ahead.eq(s_fetch << int(self._far))]
+        m.d.sync += [place.eq(place + s_fetch) for place in reads]
         job = _Job(m, word)
         m.d.comb += [
             self.bus_addr.eq(job.addr),
@@ -100,7 +102,7 @@ class Link(wiring.Component):
         ]
         with m.FSM(name="executor"):
             with m.State("IDLE"):
-                m.d.sync += [r_read.eq(0), r_started.eq(0)]
+                m.d.sync += [r_started.eq(0), *(place.eq(place.init) for place in reads)]
                 with m.If(m_receiver.waiting):
                     m.d.sync += r_idle.eq(0)
                     m.next = "TAKEN"

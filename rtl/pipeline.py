@@ -13,7 +13,7 @@ from echolith.rtl.memory import make_bank
 from echolith.rtl.multiplier import Multiplier, multiplier
 from echolith.sim import arith
 
-__all__ = ["ElementPipeline", "delay", "one_of"]
+__all__ = ["ElementPipeline", "copied", "delay", "one_of"]
 
 WIDEST = 18  # operands of one multiplier
 
@@ -25,6 +25,13 @@ def delay(m: Module, value, stages: int, name: str = "delay"):
         m.d.sync += register.eq(value)
         value = register
     return value
+
+
+def copied(m: Module, value, name: str):
+    """``value`` a cycle later, in a register that synthesis does not merge with others of the same value."""
+    copy = Signal.like(value, name=name, reset_less=True, attrs={"keep": 1})
+    m.d.sync += copy.eq(value)
+    return copy
 
 
 def one_of(choices):

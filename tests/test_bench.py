@@ -50,7 +50,7 @@ def test_the_quick_figures_are_measured_kept_and_drawn(tmp_path, brief):
     assert row["tools"].keys() == {"amaranth", "verilator"} and 0 < row["mac_utilisation"] < 1
     [speed] = report["figures"]["speed"]["rows"]
     spent = row["mean_cycles_per_learned_sample"] + row["cycles_per_update"] / 32
-    assert speed["samples_per_second"] == pytest.approx(100e6 / spent) and speed["clock_from"] == "not routed"
+    assert speed["samples_per_second"] == pytest.approx(125e6 / spent) and speed["clock_from"] == "not routed"
     assert speed["times_torch"]["own"] == pytest.approx(speed["samples_per_second"] / speed["torch"]["32"]["median"])
     link = report["figures"]["link"]["rows"]
     assert [r["baud"] for r in link] == [115_200, 1_000_000, 3_000_000]
@@ -220,7 +220,7 @@ def surveyed(tmp_path, **choice):
 def test_seeds_are_routed_once(tmp_path, routed):
     row = surveyed(tmp_path, builds=True)
     assert row["fmax_mhz"] == {"median": 70, "worst": 50, "best": 90, "each": [70, 50, 60, 90, 80]}
-    assert row["used"]["lut"] == 1005 and row["asked_mhz"] == 200 and routed.runs == [1, 2, 3, 4, 5]
+    assert row["used"]["lut"] == 1005 and row["asked_mhz"] == 250 and routed.runs == [1, 2, 3, 4, 5]
     assert surveyed(tmp_path) == surveyed(tmp_path, builds=True) == row and len(routed.runs) == 5
 
 
@@ -256,12 +256,12 @@ def test_what_does_not_fit_is_left_out_unless_asked_for(tmp_path, routed, monkey
 
 def test_the_clock_is_that_of_the_routed_reference_network(tmp_path, routed, monkeypatch):
     store = Store(tmp_path)
-    assert area.clock(store, "ulx3s-85f", 2) == (100e6, "not routed")
+    assert area.clock(store, "ulx3s-85f", 2) == (125e6, "not routed")
     demo = {"board": "ulx3s-85f", "lanes": 2, "fmax_mhz": {"clk": 62.5, "link": 99.0}, "rtl": "abc"}
     (tmp_path / "builds.json").write_text(json.dumps({"ecp5-2": demo, "demo-not": demo | {"routed": False},
                                                       "demo-ulx3s": demo}))
     assert area.clock(store, "ulx3s-85f", 2) == (62.5e6, "the demo's build of RTL abc, one seed")
-    assert area.clock(store, "ulx3s-85f", 3) == (100e6, "not routed")
+    assert area.clock(store, "ulx3s-85f", 3) == (125e6, "not routed")
     monkeypatch.setitem(area._DESIGNS, "ulx3s-85f", (6, (2,)))
     day = surveyed(tmp_path, builds=True)["date"][:10]
     assert area.clock(store, "ulx3s-85f", 2) == (70e6, f"median of 5 routed {day}")

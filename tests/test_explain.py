@@ -96,7 +96,7 @@ def test_estimates_are_exact_cycles_and_plain_json():
         assert found["cycles"][f"{name}_sample"] == batch / 32
     assert found["cycles"]["update"] == cycles(design.program, design.entries["update"], design.hardware)
     speeds = found["samples_per_second"]["learn"]
-    assert speeds["chip"] == pytest.approx(100e6 / (found["cycles"]["learn_sample"] + found["cycles"]["update"] / 32))
+    assert speeds["chip"] == pytest.approx(125e6 / (found["cycles"]["learn_sample"] + found["cycles"]["update"] / 32))
     assert speeds["chip"] > speeds["held"] > speeds["link"]
 
 

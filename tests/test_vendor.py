@@ -4,15 +4,17 @@ import json
 
 import pytest
 from amaranth.back import rtlil
-from amaranth.hdl import Module
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.sim import Simulator
 
+from echolith.boards.build import COPIES_APART
 from echolith.boards.tools import Tool
 from echolith.rtl.accumulator import Accumulator
 from echolith.rtl.ccu2c import Ccu2c
 from echolith.rtl.dp16kd import Dp16kd
 from echolith.rtl.memory import Bank, RegisteredBank
 from echolith.rtl.multiplier import Multiplier
+from echolith.rtl.pipeline import copied
 
 SHAPES = ((36, 512), (18, 1024), (20, 2048), (5, 4096))  # bits, words
 
@@ -108,6 +110,19 @@ def test_block_memory_is_wired_as_synthesis_does(yosys, tmp_path):
                 "REGMODE_A": ("NOREG", "OUTREG"), "REGMODE_B": ("NOREG", "OUTREG"),
                 "RESETMODE": ("ASYNC", "SYNC"), "ASYNC_RESET_RELEASE": ("ASYNC", "SYNC"),
                 **({"OCEA": ("0", "1")} if bits == 36 else {})}  # its upper half leaves through port A
+
+
+@pytest.mark.parametrize("family", ["ecp5", "ice40"])
+def test_copies_of_a_register_stay_apart(yosys, tmp_path, family):
+    """They are broadcast registers, one for each group of lanes: merged, as yosys does, one drives all lanes."""
+    m, value, out = Module(), Signal(4), Signal(12)
+    m.d.comb += out.eq(Cat(copied(m, value, f"copy_{i}") for i in range(3)))
+    (tmp_path / "top.il").write_text(rtlil.convert(m, ports=[value, out]))
+    script = "read_rtlil top.il", COPIES_APART, f"synth_{family} -top top", "write_json top.json"
+    (tmp_path / "run.ys").write_text("\n".join(script) + "\n")
+    yosys.run(["-q", "run.ys"], tmp_path, tmp_path / "log")
+    found = json.loads((tmp_path / "top.json").read_text())["modules"]["top"]["cells"].values()
+    assert sum(cell["type"] in ("TRELLIS_FF", "SB_DFF") for cell in found) == 12
 
 
 def cells(path, kind):
