@@ -12,7 +12,7 @@ class Board:
     """Capacities of a board's FPGA.
 
     ``width`` is the natural operand width of its multipliers, ``data_bits`` the memory left for samples. ``clock`` is
-    what a core is built for unless told otherwise: learning cores of a few lanes reach it.
+    what a core is built for unless told otherwise; one that misses it is built for nearly what it reaches.
     """
 
     name: str

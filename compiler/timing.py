@@ -13,7 +13,7 @@ from echolith.compiler.pipeline import latency
 __all__ = [
     "BURST", "GROUP", "LEADING", "Tails", "ahead", "arrived", "broadcast", "costed_stage", "drained", "fetched",
     "follows", "handed", "host_read", "lined", "operand_stage", "operands", "picked", "reuse", "scaled",
-    "second_column", "summed", "tails", "tree_levels", "updated",
+    "second_column", "second_operand", "summed", "tails", "tree_levels", "updated",
 ]
 
 GROUP = 4  # lanes that share a copy of the broadcast registers
@@ -183,11 +183,17 @@ def costed_stage(hw: Hardware) -> int:
     return max(latency(hw.cost), max(map(latency, hw.activate)) if hw.paired else 0)
 
 
+def second_operand(hw: Hardware) -> bool:
+    """Whether step pipelines have one: it is read after the first."""
+    return any(name == "r" for pipeline in hw.step for name, _ in pipeline.inputs)
+
+
 def operand_stage(hw: Hardware) -> int:
-    """Cycles from an element's read to its operands at the step pipelines: a second operand is read after the first."""
-    return fetched(hw) + any(name == "r" for pipeline in hw.step for name, _ in pipeline.inputs)
+    """Cycles from an element's read to its operands at the step pipelines. The word whose turn it is has a register,
+    but with one operand and without overlap."""
+    return fetched(hw) + (hw.overlap or second_operand(hw))
 
 
 def step_latency(hw: Hardware) -> int:
-    """Force, force and nudge, kick, drift, write of one element; slot b follows one cycle behind."""
-    return max(map(latency, hw.step)) + 2 + max(map(latency, hw.drift)) + 1 + 2
+    """Force, with overlap gated, force and nudge, kick, drift, write of one element; slot b is a cycle behind."""
+    return max(map(latency, hw.step)) + hw.overlap + 2 + max(map(latency, hw.drift)) + 1 + 2

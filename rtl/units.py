@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Context
-from echolith.compiler.timing import fetched, operand_stage
+from echolith.compiler.timing import fetched, operand_stage, second_operand
 from echolith.rtl.command import Command, slot_sample
 from echolith.rtl.gather import Gather
 from echolith.rtl.kinds import feed, kinds
@@ -65,7 +65,7 @@ class UnitPath(wiring.Component):
         w, acc = signed(hw.width), signed(hw.accumulator)
         self.bits = bits = (hw.depths.units - 1).bit_length()
         vectors = range(len(hw.vectors))
-        self._operand, self._fetched = operand_stage(hw), fetched(hw)
+        self._operand, self._fetched, self._twice = operand_stage(hw), fetched(hw), second_operand(hw)
         index = (hw.depths.index - 1).bit_length() if hw.depths.index else 0
         offset = In(max(bits, index))
         general = {"first": offset, "second": offset, "mapped_valid": Out(1), "mapped": Out(w)}
@@ -95,12 +95,14 @@ class UnitPath(wiring.Component):
         hw, c = self.hw, self.command
         m.submodules.step = self._step = kinds(hw.step, width=hw.width, segments=hw.segments)
         m.submodules.drift = self._drift = kinds(hw.drift, width=hw.width, segments=hw.segments)
-        self._kick = self._operand + self._step.latency  # stages at which force, p_sum and q_sum are there
+        # Stages at which the force, what kicks, p_sum and q_sum are there.
+        self._forced = self._operand + self._step.latency
+        self._kick = self._forced + hw.overlap
         self._kicked, self._moved = self._kick + 2, self._kick + 3 + self._drift.latency
         self._pulses = [Signal()]
         for stage in range(self._moved + 1):
             pulse = self._pulses[-1]
-            if hw.general and stage == self._kick + 1:
+            if hw.general and stage == self._forced + 1:
                 pulse = pulse & ~c.value & ~c.rows  # nothing moves, and the next command may come sooner
             self._pulses.append(delay(m, pulse, 1, f"pulse_{stage + 1}"))
         # Behind the force: nothing waits for the command to come from afar.
@@ -158,7 +160,7 @@ class UnitPath(wiring.Component):
         if self.hw.depths.index:
             return self._gathered(m)
         place = self._element(m, self._pulses[0])
-        if self._operand == self._fetched:
+        if not self._twice:
             m.d.comb += self.q_r_en.eq(self._pulses[0])
             return place
         again = self._pulses[1]
@@ -168,7 +170,7 @@ class UnitPath(wiring.Component):
     def _gathered(self, m: Module):
         """Address of the element read, counted or looked up."""
         m.submodules.gather = gather = Gather(self.hw)
-        again = self._pulses[1] if self._operand > self._fetched else 0
+        again = self._pulses[1] if self._twice else 0
         m.d.comb += [
             gather.start.eq(self.start), gather.first.eq(self.first), gather.second.eq(self.second),
             gather.gather.eq(self.command.gather), gather.gather_second.eq(self.command.gather_second),
@@ -186,11 +188,9 @@ class UnitPath(wiring.Component):
         there is one."""
         c, r = self.command, None
         q = Signal(signed(self.hw.width))
-        slot, context = self._source(self._slot(self._operand))
-        if self._operand == self._fetched:
-            if self.hw.overlap:  # whose turn it is next
-                slot = delay(m, self._source(self._pulses[self._operand])[0], 1, "turn")
-            m.d.comb += q.eq(Mux(slot, self.q_b, self.q_a))
+        slot, context = self._source(self._slot(self._fetched))
+        if not self._twice:
+            m.d.comb += q.eq(delay(m, Mux(slot, self.q_b, self.q_a), self._operand - self._fetched, "position"))
         else:
             a, b = (Mux(self._source(slot)[0], self.q_b, self.q_a) for slot in (0, 1))
             r, after = Signal.like(q), Signal.like(q)
@@ -214,9 +214,10 @@ class UnitPath(wiring.Component):
         """Nudges of both samples wait in memory between their sweep and the kick, where they are read beside the
         momenta."""
         w, c = self.hw.width, self.command
-        early = self._kick - self._fetched  # momenta are needed a cycle behind nudges
+        far = int(self.hw.overlap)
+        early = self._kick - self._fetched - far  # momenta are needed a cycle behind nudges, or two
         unit = self._momentum(m, self._pulses[early + 1])
-        late = delay(m, unit, self._fetched - 1, "late")
+        late = delay(m, unit, self._fetched - 1 + far, "late")
         slot, context = self._source(self._slot(self._kick - 1))
         sample = slot_sample(c.context, self._slot(early))
         m.d.comb += self.p_r_addr.eq(Cat(slot, late, context))
@@ -226,7 +227,6 @@ class UnitPath(wiring.Component):
         rounded = arith.rnd(y, self.hw.nudge_shift)
         if self.hw.overlap:  # beside the register, not behind it
             rounded = delay(m, arith.rnd(following, self.hw.nudge_shift), 1, "nudge")
-        far = int(self.hw.overlap)
         first = delay(m, self.y_valid & c.dest[0], 1 + far, "arrived")
         second = delay(m, first, 1, "arrived_b")
         m.d.comb += [
@@ -239,7 +239,7 @@ class UnitPath(wiring.Component):
     # -- motion ----------------------------------------------------------------------------------------------------
 
     def _forces(self, m: Module, q, r, y) -> None:
-        c, step, at = self.command, self._step, self._kick
+        c, step, at = self.command, self._step, self._forced
         y = delay(m, y, self._operand - 1, "y")
         if self.hw.general:
             y = Mux(self.sweeping, y, 0)
@@ -320,15 +320,17 @@ class UnitPath(wiring.Component):
         reversed ones, is left to who takes the sum."""
         c, w = self._late, self.hw.width
         forward, force = ~c.reverse, self._step.force
-        sweeping = delay(m, self.sweeping, int(self.hw.overlap), "swept")
+        far = int(self.hw.overlap)
+        sweeping = delay(m, self.sweeping, far, "swept")
         forces = c.force | sweeping if self.hw.general else sweeping & ~c.dest[0]
-        change = Mux(forces, force, 0)
+        change = delay(m, Mux(forces, force, 0), far, "forced")
         if nudge is not None:
             # In reverse: minus the nudge for slot a, plus it for slot b; the carry completes the minus.
             invert, gated = Signal(), Signal(signed(w))
-            m.d.comb += [invert.eq(c.reverse & c.nudge & ~self._slot(self._kick)),
+            m.d.comb += [invert.eq(c.reverse & c.nudge & ~self._slot(self._kick - far)),
                          gated.eq(Mux(c.nudge & c.reverse, nudge, 0))]
-            change = (Cat(1, change).as_signed() + Cat(invert, _turned(gated, invert)).as_signed()) >> 1
+            against = delay(m, Cat(invert, _turned(gated, invert)).as_signed(), far, "against")
+            change = (Cat(1, change).as_signed() + against) >> 1
         change = delay(m, change.as_signed(), 1, "change")
         moved = _turned(delay(m, self.p, 2 - self._fetched, "p_read"), forward) + change
         return moved if self.hw.overlap else _turned(moved, forward)
@@ -346,7 +348,7 @@ class UnitPath(wiring.Component):
         """What passes to vectors or rows compute; a cycle later than a force kicks, so that both ways start at a
         register."""
         c, valid = self.command, Signal()
-        m.d.comb += valid.eq(self._valid(self._kick) & (c.value | c.rows))
+        m.d.comb += valid.eq(self._valid(self._forced) & (c.value | c.rows))
         m.d.sync += [self.mapped_valid.eq(valid),
                      self.mapped.eq(Mux(valid, arith.wrap(self._step.force, self.hw.width), 0))]
 
