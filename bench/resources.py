@@ -16,6 +16,7 @@ from scipy.optimize import nnls
 from echolith.boards.catalog import board
 from echolith.compiler.design import Hardware
 from echolith.compiler.files import typed
+from echolith.compiler.inventory import copies
 from echolith.compiler.resources import MODEL, features
 
 _PARTS = {
@@ -37,9 +38,11 @@ def _fitted(builds: dict[str, dict], kind: str) -> dict:
     x = np.array([[float(f[part]) for part in _PARTS[kind]] for f in found])
     y = np.array([float(row[kind]) for row in builds.values()])
     kept = np.array([name not in HELD_OUT for name in builds])
-    coefficients = _fit(x[kept], y[kept])
-    error = x @ coefficients / y - 1
-    alone = [x[i] @ _fit(np.delete(x, i, 0), np.delete(y, i)) / y[i] - 1 for i in range(len(y))]
+    known = np.array([float(copies(row["hardware"]) if kind == "ff" else 0) for row in builds.values()])
+    coefficients = _fit(x[kept], y[kept], known[kept])
+    error = (x @ coefficients + known) / y - 1
+    alone = [(x[i] @ _fit(*(np.delete(part, i, 0) for part in (x, y, known))) + known[i]) / y[i] - 1
+             for i in range(len(y))]
     print(f"{kind}: {', '.join(f'{p} {c:.3g}' for p, c in zip(_PARTS[kind], coefficients, strict=True))}")
     for name, counted, e, a in zip(builds, y, error, alone, strict=True):
         held = "held out" if name in HELD_OUT else ""
@@ -55,8 +58,9 @@ def _fitted(builds: dict[str, dict], kind: str) -> dict:
             "coefficients": {p: round(float(c), 4) for p, c in zip(_PARTS[kind], coefficients, strict=True) if c > 0}}
 
 
-def _fit(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return nnls(x / y[:, None], np.ones(len(y)))[0]
+def _fit(x: np.ndarray, y: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Coefficients of what is not ``known``, by relative errors of ``y``."""
+    return nnls(x / y[:, None], 1 - known / y)[0]
 
 
 if __name__ == "__main__":

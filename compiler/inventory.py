@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from echolith.compiler.bits import circuits
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import BUFFERS
+from echolith.compiler.timing import GROUP
 from echolith.host.frames import MAX_WORDS
 from echolith.sim.arith import gradient_width
 
-__all__ = ["TARGET_BITS", "Bank", "banks", "multipliers"]
+__all__ = ["TARGET_BITS", "Bank", "banks", "copies", "multipliers"]
 
 TARGET_BITS = 3  # of a word of the target memory at least: of fewer, yosys makes registers and multiplexers
 
+_CONTROL = 12  # bits of `rtl.lane.LaneControl`
 _FRAMES = 2 * (4 + 4 * MAX_WORDS)  # bytes of the link's two buffers
 
 
@@ -68,3 +70,12 @@ def multipliers(hw: Hardware) -> dict[str, int]:
     unit = sum(c.kinds["mul"] + c.kinds["table"] for c in circuits(hw)) + 2 * len(hw.vectors) * hw.learn
     array = hw.lanes if hw.packed else 2 * hw.lanes
     return {"array": array, "neuron_unit": unit, "total": array + unit}
+
+
+def copies(hw: Hardware) -> int:
+    """Flip-flops of the registers that groups of lanes have to themselves, but for the first group's."""
+    w, d, lane = hw.width, hw.depths, (hw.lanes - 1).bit_length()
+    tile, address = (d.tiles - 1).bit_length() + 1, (d.weights - 1).bit_length()
+    row = 2 + lane + tile + w + hw.general
+    bits = 4 * w + 2 * row + 4 * address + tile + 1 + _CONTROL + hw.lanes.bit_length() + 2 + lane * hw.paired
+    return (-(-hw.lanes // GROUP) - 1) * bits * hw.overlap

@@ -13,7 +13,7 @@ from pathlib import Path
 from echolith.boards.catalog import Board
 from echolith.compiler.bits import circuits
 from echolith.compiler.design import Hardware
-from echolith.compiler.inventory import banks, multipliers
+from echolith.compiler.inventory import banks, copies, multipliers
 from echolith.compiler.mapping import mapped
 
 __all__ = ["KINDS", "MODEL", "Resources", "features", "resources"]
@@ -62,6 +62,7 @@ def resources(hw: Hardware, board: Board) -> Resources:
     model, found = _model(), features(hw, board)
     used = {kind: round(sum(c * found[name] for name, c in model[kind]["coefficients"].items()))
             for kind in ("lut", "ff")}
+    used["ff"] += copies(hw)
     used |= {"dsp": multipliers(hw)["total"], **_memories(hw, board)}
     available = {"lut": board.luts, "ff": board.luts, "dsp": board.dsp, "bram": board.brams, "spram": board.sprams}
     if not board.sprams:

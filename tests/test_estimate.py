@@ -18,9 +18,10 @@ from echolith.boards.build import build
 from echolith.boards.catalog import board
 from echolith.compiler.design import Hardware
 from echolith.compiler.files import typed
-from echolith.compiler.inventory import banks, multipliers
+from echolith.compiler.inventory import banks, copies, multipliers
 from echolith.compiler.mapping import Memory, mapped
 from echolith.compiler.resources import MODEL, resources
+from echolith.rtl.array import SynapseArray
 from echolith.rtl.chip import Chip
 
 BUILDS = json.loads((Path(__file__).parent.parent / "bench" / "results" / "builds.json").read_text())
@@ -88,6 +89,14 @@ def test_memories_and_multipliers_are_those_of_the_rtl(model, options):
     assert counted == found
     wide = [int(a) > 1 for a in re.findall(r"cell \$mul .*\n.*\n.*\n\s*parameter \\A_WIDTH (\d+)", text)]
     assert multipliers(hw)["total"] == sum(wide)
+
+
+@pytest.mark.parametrize("lanes", [8, 12])
+def test_copies_of_broadcast_registers_are_those_of_the_rtl(lanes):
+    hw = compiled(Oscillators(12, 24, INPUTS, OUTPUTS), INPUTS, OUTPUTS, lanes=lanes).hardware
+    text = rtlil.convert(SynapseArray(hw))
+    kept = re.findall(r"attribute .keep 1\n +wire (?:width (\d+) )?.*?\\\w+_1(?:\$\d+)?\n", text)
+    assert copies(hw) == (lanes // 4 - 1) * sum(int(bits or 1) for bits in kept) > 0
 
 
 def test_equal_products_of_several_pipelines_are_multipliers_of_their_own():
