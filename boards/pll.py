@@ -78,12 +78,13 @@ def clock_domain(m: Module, platform, pll: Pll) -> None:
     m.domains.sync = domain = ClockDomain("sync")
     m.domains.locked = ClockDomain("locked", reset_less=True)
     clock, locked, waited = domain.clk, Signal(name="pll_locked"), Signal(range(_SETTLED + 1))
+    settled = waited[-1]  # the limit is a power of two; a register alone, as the reset of all is far away
     pin = platform.request(platform.default_clk, dir="-")
     m.submodules.pll = (_ehxplll if pll.family == "ecp5" else _sb_pll40)(m, pin, pll, clock, locked)
     m.d.comb += ClockSignal("locked").eq(clock)
-    with m.If(locked & (waited != _SETTLED)):
+    with m.If(locked & ~settled):
         m.d.locked += waited.eq(waited + 1)
-    m.submodules.reset = ResetSynchronizer(waited != _SETTLED, domain="sync")
+    m.submodules.reset = ResetSynchronizer(~settled, domain="sync")
 
 
 def _ehxplll(m: Module, pin, pll: Pll, clock: Signal, locked: Signal) -> Instance:
