@@ -115,6 +115,8 @@ class Fetch(wiring.Component):
         done, empty = Signal(), Mux(self.target, full[1], full[0])
         m.d.comb += [
             done.eq(self.taken & (self.last | empty)),
-            lines.ready.eq(done & ~self.streaming), self.pushed.ready.eq(done & self.streaming),
+            lines.ready.eq(done & ~self.streaming),
+            # Whether or not there is a word: a link's way to it and back is a long one.
+            self.pushed.ready.eq(self.streaming & self.wanted & ~self._going & (self.last | empty)),
         ]
         return done, empty
