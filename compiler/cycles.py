@@ -189,7 +189,7 @@ class _Flight:
             self.rows = _Left(self.walk + taken, taken)
             if word >> Field.DEST & 3 != Dest.DRIVE:
                 first, second = self.written
-                there = left.end - ahead(hw)
+                there = left.end - ahead(hw, _rows(s, hw))
                 self.written = (first, there) if _region(word, hw) else (there, second)
         elif opcode == Opcode.OUTER:
             self.lanes = left

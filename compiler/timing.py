@@ -12,11 +12,14 @@ from echolith.compiler.pipeline import latency
 
 __all__ = [
     "BURST", "GROUP", "LEADING", "Tails", "ahead", "arrived", "broadcast", "costed_stage", "drained", "fetched",
-    "follows", "handed", "host_read", "lined", "operand_stage", "operands", "picked", "reuse", "scaled",
-    "second_column", "second_operand", "summed", "tails", "tree_levels", "updated",
+    "filling", "follows", "group_levels", "handed", "host_read", "lined", "operand_stage", "operands", "picked",
+    "reuse", "scaled", "second_column", "second_operand", "skew", "summed", "tails", "trailing", "tree_levels",
+    "updated",
 ]
 
 GROUP = 4  # lanes that share a copy of the broadcast registers
+HANDING = 8  # groups beyond which these hand on what they get; fewer gain at most a thousandth of the cycles
+TRAILING = 4  # stages from the force to the end, without those of the drift
 LEADING = 10  # cycles from a cost derivative to the exponent that follows from it
 BURST = 2  # from a column's sums to the neuron unit's, if none wait before them
 
@@ -50,8 +53,15 @@ class Tails:
 
 
 def broadcast(hw: Hardware) -> int:
-    """Register stages of addresses, controls and operands on their way to the lanes."""
+    """Register stages of addresses, controls and operands on their way to the lanes, the first group of them."""
     return int(hw.overlap) * (1 if hw.lanes <= 2 * GROUP else 2)
+
+
+def skew(hw: Hardware) -> int:
+    """Cycles by which the last group of lanes is behind the first: of many groups each hands on what it gets. Row
+    operands come to the last lanes last, as their sums leave them last; so they read them last, too."""
+    groups = -(-hw.lanes // GROUP)
+    return groups - 1 if hw.paired and groups > HANDING else 0
 
 
 def fetched(hw: Hardware) -> int:
@@ -108,18 +118,42 @@ def scaled(hw: Hardware) -> int:
 
 def host_read(hw: Hardware) -> int:
     """Cycles from an index in the window until a lane's word is there: the lane, its group, the bank."""
-    return 3 + 2 * hw.overlap + broadcast(hw) + fetched(hw) + (hw.lanes > GROUP)
+    return 3 + 2 * hw.overlap + broadcast(hw) + skew(hw) + fetched(hw) + (hw.lanes > GROUP)
 
 
-def ahead(hw: Hardware) -> int:
-    """Cycles from the last that a sweep may not start in until it reads row operands: decided, started, at its first
-    element, and that one's stages. With `Hardware.paired` it may start before they are written."""
-    return (3 + operands(hw) - 1) * hw.paired
+def filling(hw: Hardware, rows: int) -> bool:
+    """Whether tiles of so many rows have some in the last group of lanes, which is behind the others."""
+    return skew(hw) > 0 and rows > skew(hw) * GROUP
+
+
+def ahead(hw: Hardware, rows: int) -> int:
+    """Cycles from the last that a sweep may not start in until it reads the last row operand of tiles of so many rows:
+    decided, started, at its first element, and that one's stages. With `Hardware.paired` it may start before they are
+    written."""
+    late = min(skew(hw), _settling(hw) - 3 - operands(hw)) if filling(hw, rows) else 0
+    return (3 + operands(hw) - 1 + late) * hw.paired
+
+
+def _settling(hw: Hardware) -> int:
+    """Cycles from the last sum leaving the lanes until the row operand that comes of it is written."""
+    return broadcast(hw) + summed(hw) + fetched(hw) + max(map(latency, hw.activate)) + _twinned(hw) + 1
+
+
+def _twinned(hw: Hardware) -> int:
+    """Cycles from a row operand to its scaled twin."""
+    return scaled(hw) if hw.learn and hw.cost else 0
+
+
+def group_levels(hw: Hardware) -> int:
+    """Register levels of the adder tree over a group of lanes, or over all of them, or their pairs."""
+    lanes = GROUP if skew(hw) else hw.lanes
+    return ((lanes // 2 if hw.packed else lanes) - 1).bit_length()
 
 
 def tree_levels(hw: Hardware) -> int:
-    """Register levels of the adder tree over lanes, or pairs of them."""
-    return ((hw.lanes // 2 if hw.packed else hw.lanes) - 1).bit_length()
+    """Cycles from the first lanes' products to the sum over all: where groups are one behind the other, each adds its
+    own to the sum of those before."""
+    return group_levels(hw) + (1 + skew(hw) if skew(hw) else 0)
 
 
 def second_column(hw: Hardware) -> int:
@@ -135,7 +169,13 @@ def arrived(hw: Hardware) -> int:
 def follows(hw: Hardware) -> int:
     """Cycles for which the neuron unit may still be at work when a TRANSPOSED sweep starts, of at least as many columns
     and two more: its first sums come later. Gradients of vectors follow two cycles behind."""
-    return max(arrived(hw) - 3, 0) * hw.paired
+    return max(arrived(hw) - 3, 0) * hw.paired + trailing(hw)
+
+
+def trailing(hw: Hardware) -> int:
+    """Cycles by which the neuron unit's stages from the force on get their command later than those before, so that the
+    next sweep's sums may come earlier. It matters where nothing else is waited for."""
+    return min(TRAILING, operand_stage(hw) + max(map(latency, hw.step)) - 1) if skew(hw) else 0
 
 
 @cache
@@ -143,14 +183,14 @@ def tails(hw: Hardware, rows: int) -> Tails:
     """Of sweeps over tiles of so many rows: those of FORWARD grow by `drained`."""
     far = broadcast(hw)
     # Drain register, then two slots of every row; the row unit reads drives beside them.
-    drain = far + summed(hw) + 1 + drained(hw, Dest.HIDDEN, rows) + fetched(hw) - 1
+    drain = far + summed(hw) + drained(hw, Dest.HIDDEN, rows) + fetched(hw)
     activated = max(map(latency, hw.activate))
     step = operand_stage(hw) + step_latency(hw)  # state read, pipeline, write
     alone = step + hw.paired  # a pass begins a cycle behind its start
     sums = arrived(hw)
     # Registered result of slot b, written. A vector's gradient follows two cycles later: before any next sweep's.
     value = operand_stage(hw) + max(map(latency, hw.step)) + 2
-    twin = scaled(hw) if hw.learn and hw.cost else 0
+    twin = _twinned(hw)
     # With `Hardware.paired` a sweep that scales by the exponents may follow at once.
     leads = LEADING if hw.paired and hw.learn else 0
     hidden, cost = drain + activated + twin + 1, drain + (costed_stage(hw) + twin + 1 + leads if hw.cost else 0)
@@ -161,12 +201,14 @@ def tails(hw: Hardware, rows: int) -> Tails:
         drive=drive,
         hidden=hidden,  # scaled copy, write
         cost=cost,
-        drive_taken=drive, hidden_taken=taken, cost_taken=taken + cost - hidden, settled=hidden - taken - ahead(hw),
+        drive_taken=drive, hidden_taken=taken, cost_taken=taken + cost - hidden,
+        settled=hidden - taken - ahead(hw, rows),
         outer=far + summed(hw) + 2,  # difference as the sum, new word, written
-        nudge=sums + 3 + hw.overlap,
+        nudge=sums + 3 + hw.overlap + trailing(hw),
         step=sums + step,
         units=alone,
-        update=far + updated(hw) + 3 + (hw.lanes > GROUP),  # written; clipped words counted, by groups, then of all
+        # Written; clipped words counted, by groups, then of all.
+        update=far + skew(hw) + updated(hw) + 3 + (hw.lanes > GROUP),
         fetch=picked(hw) + 1,  # written
         value=drain + activated,
         step_value=sums + value,

@@ -9,7 +9,19 @@ from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import UpdateMode
-from echolith.compiler.timing import GROUP, broadcast, fetched, operands, second_column, summed, tree_levels, updated
+from echolith.compiler.timing import (
+    GROUP,
+    broadcast,
+    fetched,
+    group_levels,
+    operands,
+    second_column,
+    skew,
+    summed,
+    tree_levels,
+    updated,
+)
+from echolith.rtl.drain import Drain
 from echolith.rtl.lane import Lane, LaneControl, Mode, row_write
 from echolith.rtl.pair import Pair, PairControl
 from echolith.rtl.pipeline import copied, delay, one_of
@@ -26,7 +38,8 @@ class SynapseArray(wiring.Component):
     mode, coarse, update : In
         Held during a sweep; ``update`` is the `isa.UpdateMode`.
     valid, first, last, address, tile : In
-        The sweep engine's element; the lanes get it `broadcast` cycles later. FORWARD: first and last
+        The sweep engine's element; the lanes get it `broadcast` cycles later, those of the last group `skew` cycles
+        behind the first's. FORWARD: first and last
         column of a tile; TRANSPOSED: first and last tile of a column, of two columns of packed products.
     second : In(1)
         Packed products only: the second cycle of an element of OUTER and UPDATE, the second column of TRANSPOSED.
@@ -98,14 +111,16 @@ class SynapseArray(wiring.Component):
         central = self._central(m, stages)
         size = GROUP // 2 if packed else GROUP
         groups = [lanes[start:start + size] for start in range(0, len(lanes), size)]
+        here = {}
         for index, group in enumerate(groups):
-            self._group(m, group, {name: self._spread(m, value, name, index) for name, value in central.items()})
+            here = {name: self._spread(m, value, name, index, here.get(name)) for name, value in central.items()}
+            self._group(m, group, here)
         self._host_reads(m, groups)
-        self._drain(m, lanes, stages)
+        self._drain(m, groups, stages)
         if packed:
-            self._pair_trees(m, lanes, stages)
+            self._pair_trees(m, groups, stages)
         else:
-            self._lane_trees(m, lanes, stages)
+            self._lane_trees(m, groups, stages)
         m.d.sync += [self.alarm.eq(Cat(lane.alarm for lane in lanes).any()),
                      self.large.eq(Cat(lane.large for lane in lanes).any()),
                      self.clipped.eq(sum(delay(m, sum(lane.clipped for lane in group), int(len(groups) > 1), "clipped")
@@ -219,11 +234,14 @@ class SynapseArray(wiring.Component):
             "ww_addr": delay(m, Mux(host, self.host_addr, later[o + 6]), 1, "written_master"),
         }
 
-    def _spread(self, m: Module, value, name: str, group: int):
-        """A copy for one group of lanes, which synthesis may not merge with the others'."""
+    def _spread(self, m: Module, value, name: str, group: int, before):
+        """A copy for one group of lanes, which synthesis may not merge with the others'; or what the group ``before``
+        hands on. Row operands are written in all groups at once."""
         value = Value.cast(value)
         if not self._far:
             return value
+        if skew(self.hw) and group and name not in ("row_a", "row_b"):
+            return delay(m, before, 1, f"{name}_{group}")
         near = delay(m, value, self._far - 1, f"{name}_near")
         return copied(m, near, f"{name}_{group}") if self.hw.lanes > GROUP else delay(m, near, 1, f"{name}_{group}")
 
@@ -258,10 +276,12 @@ class SynapseArray(wiring.Component):
         read = reduce(or_, found)
         m.d.comb += Cat(self.host_w_data, self.host_g_data).eq(delay(m, read, int(len(groups) > 1), "host_read"))
 
-    def _drain(self, m: Module, lanes: list, stages: list) -> None:
+    def _drain(self, m: Module, groups: list, stages: list) -> None:
         """After a tile's last column: both slots of every lane, lane 0 first."""
-        for lane, above in zip(lanes, lanes[1:], strict=False):
-            m.d.comb += [lane.next_a.eq(above.drain_a), lane.next_b.eq(above.drain_b)]
+        chains = groups if skew(self.hw) else [[lane for group in groups for lane in group]]
+        for lanes in chains:
+            for lane, above in zip(lanes, lanes[1:], strict=False):
+                m.d.comb += [lane.next_a.eq(above.drain_a), lane.next_b.eq(above.drain_b)]
         element = delay(m, stages[summed(self.hw) - 1], self._far, "summed")
         m.d.comb += self.taken.eq(_drains(element) & element[3])
         load, left = delay(m, _drains(element), 1, "load"), Signal(range(2 * self.hw.lanes))
@@ -269,28 +289,41 @@ class SynapseArray(wiring.Component):
         low, last = self.hw.dropped, self.last_leaving if self.hw.paired else self.hw.lanes - 1
         if self.hw.paired:
             m.d.comb += self.drain_last.eq(left == 1)
-        m.d.comb += [self.drain.eq(Mux(second, lanes[0].drain_b, lanes[0].drain_a) << low),
-                     self.drain_b.eq(lanes[0].drain_b << low), self.drain_next.eq(load | (left != 0))]
+        a, b = self._leaving(m, groups, stages) if skew(self.hw) else (chains[0][0].drain_a, chains[0][0].drain_b)
+        m.d.comb += [self.drain.eq(Mux(second, b, a) << low), self.drain_b.eq(b << low),
+                     self.drain_next.eq(load | (left != 0))]
         with m.If(load):
             m.d.sync += left.eq(Mux(both, last, last << 1 | 1))
         with m.Elif(left != 0):
             m.d.sync += left.eq(left - 1)
 
-    def _lane_trees(self, m: Module, lanes: list, stages: list) -> None:
+    def _leaving(self, m: Module, groups: list, stages: list):
+        """Both slots' sums of the lane whose turn it is, where groups are one behind the other."""
+        m.submodules.drain = drain = Drain(self.hw)
+        element = delay(m, stages[summed(self.hw) - 1], self._far - 1, "summing")
+        m.d.comb += [drain.begin.eq(_drains(element)), drain.both.eq(element[6]),
+                     drain.group_a.eq(Cat(group[0].drain_a for group in groups)),
+                     drain.group_b.eq(Cat(group[0].drain_b for group in groups))]
+        for group, shift in zip(groups, drain.shift, strict=True):
+            m.d.comb += [lane.control.shift.eq(shift) for lane in group]
+        return drain.a, drain.b
+
+    def _lane_trees(self, m: Module, groups: list, stages: list) -> None:
         here = self._arriving(m, stages)
         m.d.sync += self.y_valid.eq(here[0] & here[2])
-        m.d.comb += [self.y_a.eq(self._tree(m, [lane.pa for lane in lanes], here, len(self.y_a))),
-                     self.y_b.eq(self._tree(m, [lane.pb for lane in lanes], here, len(self.y_b)))]
+        for name, out in (("pa", self.y_a), ("pb", self.y_b)):
+            products = [[getattr(lane, name) for lane in group] for group in groups]
+            m.d.comb += out.eq(self._tree(m, products, here, len(out)))
 
-    def _pair_trees(self, m: Module, pairs: list, stages: list) -> None:
+    def _pair_trees(self, m: Module, groups: list, stages: list) -> None:
         """Two columns' sums come at once; the second one's wait."""
         here, first = self._arriving(m, stages), Signal()
         m.d.sync += first.eq(here[0] & here[2])
         second = delay(m, first, second_column(self.hw), "second_column")
         m.d.comb += self.y_valid.eq(first | second)
         for slot, out in (("a", self.y_a), ("b", self.y_b)):
-            high, low = (self._tree(m, [getattr(p, f"{part}_{slot}") for p in pairs], here, len(out) - self.hw.dropped)
-                         for part in ("high", "low"))
+            high, low = (self._tree(m, [[getattr(pair, f"{part}_{slot}") for pair in group] for group in groups], here,
+                                    len(out) - self.hw.dropped) for part in ("high", "low"))
             waiting = Signal.like(low, name=f"waiting_{slot}", reset_less=True)
             with m.If(first):
                 m.d.sync += waiting.eq(low)
@@ -301,19 +334,30 @@ class SynapseArray(wiring.Component):
         products = stages[summed(self.hw) - 1]
         return delay(m, Mux(_mode(products) == Mode.TRANSPOSED, products, 0), self._far + tree_levels(self.hw), "tree")
 
-    def _tree(self, m: Module, products: list, here, width: int):
-        """Registered adder tree, then the sum over tiles."""
-        while len(products) > 1:
-            products = [self._add(m, products[i:i + 2]) for i in range(0, len(products), 2)]
+    def _tree(self, m: Module, groups: list, here, width: int):
+        """Registered adder tree over all groups' products, then the sum over tiles."""
+        everything = [product for group in groups for product in group]
+        found = self._summed_group(m, everything if not skew(self.hw) else groups[0])
+        if skew(self.hw):  # the next group's are a cycle later
+            found = delay(m, found, 1, "through")
+            for group in groups[1:]:
+                bits = len(everything[0]) + (len(everything) - 1).bit_length()
+                found = self._add(m, [found, self._summed_group(m, group)], bits)
         total = Signal(signed(width), reset_less=True)
         with m.If(here[0]):
-            m.d.sync += total.eq(Mux(here[1], products[0], total + products[0]))
+            m.d.sync += total.eq(Mux(here[1], found, total + found))
         return total
 
+    def _summed_group(self, m: Module, products: list):
+        for _ in range(group_levels(self.hw)):
+            products = [self._add(m, products[i:i + 2]) for i in range(0, len(products), 2)]
+        return products[0]
+
     @staticmethod
-    def _add(m: Module, pair: list):
+    def _add(m: Module, pair: list, bits: int | None = None):
+        """In a register, of so many ``bits`` if more are not needed."""
         total = sum(pair[1:], pair[0])
-        register = Signal(signed(len(total)), reset_less=True)
+        register = Signal(signed(min(len(total), bits or len(total))), reset_less=True)
         m.d.sync += register.eq(total)
         return register
 

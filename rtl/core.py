@@ -10,7 +10,7 @@ from echolith.compiler.design import Design, Hardware
 from echolith.compiler.isa import TILE_ROWS, Context, Dest, Opcode, Setting, UpdateMode
 from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.registers import Bank as BankId
-from echolith.compiler.timing import arrived, fetched, host_read, tails
+from echolith.compiler.timing import GROUP, arrived, fetched, host_read, skew, tails, trailing
 from echolith.rtl.array import SynapseArray
 from echolith.rtl.beat import Beat
 from echolith.rtl.burst import Burst
@@ -153,9 +153,12 @@ class Core(wiring.Component):
             *([a.second.eq(e.inner_index[0])] if twice else []),
             a.coarse.eq(s.setting_rate[22:24]), a.update.eq(s.command.dest), a.region.eq(region(self.hw, s.command)),
             a.start.eq(s.starts[Opcode.FORWARD]),
-            *([a.last_lane.eq(self._held(m, Setting.ROWS)[TILE_ROWS:])] if self.hw.paired else []),
             a.both.eq(self._both(s.command)),
         ]
+        if self.hw.paired:
+            last = self._held(m, Setting.ROWS)[TILE_ROWS:]
+            behind = skew(self.hw)
+            m.d.comb += [a.last_lane.eq(last), b.fills.eq((last >= behind * GROUP) if behind else 0)]
 
     def _both(self, command):
         """Of FORWARD: sums of both slots leave together."""
@@ -423,7 +426,7 @@ class Core(wiring.Component):
                 getattr(u, f"{'mass' if drifting else 'g'}_{name}") for name in ("valid", "slot", "sample", "unit"))
             chosen = w.host_en & ((w.host_index >> u.bits) == index)
             if self.hw.adding:
-                m.d.comb += bank.g_add.eq(u.command.context == Context.PAIR)
+                m.d.comb += bank.g_add.eq(delay(m, u.command.context == Context.PAIR, trailing(self.hw), "add"))
             m.d.comb += [
                 bank.addr.eq(u.unit), bank.r_en.eq(u.k_en),
                 getattr(u, f"k{index}").eq(bank.k),
@@ -440,10 +443,11 @@ class Core(wiring.Component):
     def _exponents(self, m: Module) -> list:
         """Of both samples, beyond the gain."""
         r, found = self.rows, []
+        before = delay(m, older(self.units.command), trailing(self.hw), "older") if self.hw.paired else 0
         for sample in "ab":
             exponent = getattr(r, f"exponent_{sample}")
             if self.hw.paired:
-                exponent = Mux(older(self.units.command), getattr(r, f"older_{sample}"), exponent)
+                exponent = Mux(before, getattr(r, f"older_{sample}"), exponent)
             found.append(delay(m, (exponent - self.window.gain)[:EXPONENT_BITS], int(self.hw.overlap),
                                f"exponent_{sample}"))
         return found

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Dest, Opcode
-from echolith.compiler.timing import follows, tails
+from echolith.compiler.timing import follows, skew, tails
 from echolith.rtl.command import Command, one_tile, region
 from echolith.rtl.pipeline import delay
 
@@ -28,6 +28,8 @@ class Scoreboard(wiring.Component):
         `command.beside` the sweep engine.
     opcode, command, walking, ended, tail : In
         The sweep that does so, or did last; strobe in the last cycle; the cycles that its results need from there.
+    fills : In(1)
+        Tiles of the FORWARD sweep that goes over its addresses, or did last, are `timing.filling`.
     passing : In
         Cycles from the start of a UNITS `command.beside` the sweep engine until all is done.
     fed : In
@@ -45,10 +47,10 @@ class Scoreboard(wiring.Component):
     """
 
     def __init__(self, hw: Hardware, *, tail_bits: int, column_bits: int):
-        self.hw, self.tail_bits, self._settled = hw, tail_bits, tails(hw, hw.lanes).settled
+        self.hw, self.tail_bits = hw, tail_bits
         super().__init__({
             "starts": In(16), "walks": In(1), "opcode": In(4), "command": In(Command), "walking": In(1),
-            "ended": In(1), "fed": In(1), "tail": In(tail_bits), "taken": In(1),
+            "ended": In(1), "fed": In(1), "tail": In(tail_bits), "fills": In(1), "taken": In(1),
             "kinds": In(16), "next_command": In(Command), "columns": In(column_bits), "room": In(column_bits + 1),
             **({"passing": In(tail_bits)} if hw.paired else {}),
             "ready": Out(1), "still": Out(1), "quiet": Out(1), "idle": Out(1),
@@ -133,20 +135,24 @@ class Scoreboard(wiring.Component):
         are over; ``swept``, ``close``: the neuron unit is early enough for sums, for positions."""
         c, kinds, after = self.next_command, self.kinds, region(self.hw, self.next_command)
         moving, written = Signal(2), self._written  # context in the neuron unit
-        drained, draining = Signal(), Signal()  # the region that the row unit writes, if it does
+        drained, draining, fills = Signal(), Signal(), Signal()  # the region that the row unit writes, if it does
         waits = Signal(2)  # FORWARD sweeps for the row unit
         launched = self.starts[Opcode.FORWARD] & waiting[1]
         with m.If(self.ended & going[1]):
-            m.d.sync += [drained.eq(region(self.hw, self.command)), draining.eq(_writes(self.command))]
+            m.d.sync += [drained.eq(region(self.hw, self.command)), draining.eq(_writes(self.command)),
+                         fills.eq(self.fills)]
         with m.If(self.ended & going[2]):
             m.d.sync += moving.eq(self.command.context)
         if self.hw.paired:
             with m.If(self.starts[Opcode.UNITS] & waiting[2]):
                 m.d.sync += moving.eq(c.context)
         # Another sweep may end in this very cycle.
-        done = delay(m, Cat((rows.left == 1) & ~rows.over & draining, drained), self._settled, "done")
-        with m.If(done[0]):
-            m.d.sync += written.bit_select(done[1], 1).eq(0)
+        leaves = (rows.left == 1) & ~rows.over & draining
+        for last in {False, skew(self.hw) > 0}:
+            leaving = Cat(leaves & (fills == last), drained)
+            done = delay(m, leaving, tails(self.hw, self.hw.lanes if last else 1).settled, "done")
+            with m.If(done[0]):
+                m.d.sync += written.bit_select(done[1], 1).eq(0)
         # All are counted where none is alone; else one is enough, and others' sums are taken too.
         m.d.sync += waits.eq(waits + launched - self.taken if self.hw.paired else launched | (waits[0] & ~self.taken))
         with m.If(launched):

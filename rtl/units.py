@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import Context
-from echolith.compiler.timing import fetched, operand_stage, second_operand
+from echolith.compiler.timing import fetched, operand_stage, second_operand, trailing
 from echolith.rtl.command import Command, slot_sample
 from echolith.rtl.gather import Gather
 from echolith.rtl.kinds import feed, kinds
@@ -105,8 +105,10 @@ class UnitPath(wiring.Component):
             if hw.general and stage == self._forced + 1:
                 pulse = pulse & ~c.value & ~c.rows  # nothing moves, and the next command may come sooner
             self._pulses.append(delay(m, pulse, 1, f"pulse_{stage + 1}"))
-        # Behind the force: nothing waits for the command to come from afar.
-        self._late = data.View(Command, delay(m, c.as_value(), int(hw.overlap), "late"))
+        # Behind the force, where the one before may still be at work. Nothing waits for the command to come from afar.
+        self._behind = data.View(Command, delay(m, c.as_value(), trailing(hw), "behind"))
+        self._restart = delay(m, self.start, trailing(hw), "restart")
+        self._late = data.View(Command, delay(m, self._behind.as_value(), int(hw.overlap), "late"))
         m.d.comb += self._pulses[0].eq(self.tick | (self.y_valid & (~c.dest[0] | c.spread)))
         place = self._places(m)
         q, r = self._operands(m, place)
@@ -134,14 +136,14 @@ class UnitPath(wiring.Component):
             m.d.sync += unit.eq(unit + 1)
         return unit
 
-    def _element(self, m: Module, step):
+    def _element(self, m: Module, step, start=None):
         """A count of elements of the state."""
-        return self._count(m, step, self.first if self.hw.general else 0)
+        return self._count(m, step, self.first if self.hw.general else 0, start)
 
-    def _momentum(self, m: Module, step):
+    def _momentum(self, m: Module, step, start=None):
         """A count of elements of the momenta; with an index memory the command tells where, a cycle after the start."""
         if not self.hw.depths.index:
-            return self._element(m, step)
+            return self._element(m, step, start)
         return self._count(m, step, Mux(self.command.gather, self.moving, self.first), delay(m, self.start, 1, "begun"))
 
     def _source(self, slot):
@@ -275,12 +277,12 @@ class UnitPath(wiring.Component):
         kicked, moved = self._valid(self._kicked) & writes, self._valid(self._moved) & writes
         if self.hw.depths.index:
             moved &= ~c.gather  # the position that was read is not the element's own
-        element = self._momentum(m, self._pulses[self._kicked + 1])
+        element = self._momentum(m, self._pulses[self._kicked + 1], self._restart)
         m.d.comb += [
             self.p_w_en.eq(kicked), self.p_w_data.eq(p),
             self.p_w_addr.eq(Cat(self._slot(self._kicked), element, c.context)),
             self.q_w_en.eq(moved), self.q_w_slot.eq(self._slot(self._moved)), self.q_w_data.eq(arith.wrap(q_sum, w)),
-            self.q_w_addr.eq(Cat(self._element(m, self._pulses[self._moved + 1]), c.context)),
+            self.q_w_addr.eq(Cat(self._element(m, self._pulses[self._moved + 1], self._restart), c.context)),
             self.wrapped.eq((kicked & arith.outside(p_sum, w)) | (moved & arith.outside(q_sum, w))),
         ]
         far = int(self.hw.overlap)  # their sweep goes on for longer
@@ -311,9 +313,10 @@ class UnitPath(wiring.Component):
             return
         at = self._kicked + drift.latency
         self._contributions(m, drift)
-        m.d.comb += [self.mass_valid.eq(self._valid(at) & self.command.mass), self.mass_slot.eq(self._slot(at)),
-                     self.mass_sample.eq(slot_sample(self.command.context, self._slot(at))),
-                     self.mass_unit.eq(self._count(m, self._pulses[at + 1]))]
+        c = self._behind
+        m.d.comb += [self.mass_valid.eq(self._valid(at) & c.mass), self.mass_slot.eq(self._slot(at)),
+                     self.mass_sample.eq(slot_sample(c.context, self._slot(at))),
+                     self.mass_unit.eq(self._count(m, self._pulses[at + 1], start=self._restart))]
 
     def _kicked_momentum(self, m: Module, nudge):
         """`arith.move` with one adder per operand: a - b is ~(~a + b). With overlap the last inversion, of all but
@@ -321,7 +324,7 @@ class UnitPath(wiring.Component):
         c, w = self._late, self.hw.width
         forward, force = ~c.reverse, self._step.force
         far = int(self.hw.overlap)
-        sweeping = delay(m, self.sweeping, far, "swept")
+        sweeping = delay(m, self.sweeping, trailing(self.hw) + far, "swept")
         forces = c.force | sweeping if self.hw.general else sweeping & ~c.dest[0]
         change = delay(m, Mux(forces, force, 0), far, "forced")
         if nudge is not None:
@@ -341,7 +344,7 @@ class UnitPath(wiring.Component):
         m.d.comb += difference.eq(first - q)
         if self.hw.general:
             moved &= self.command.drift  # other passes may be over vectors that are no states
-        with m.If(moved & self._slot(self._moved) & self.command.echo):
+        with m.If(moved & self._slot(self._moved) & self._behind.echo):
             m.d.comb += self.response.eq(arith.abs_bits(difference))
 
     def _results(self, m: Module) -> None:
