@@ -209,7 +209,7 @@ def tails(hw: Hardware, rows: int) -> Tails:
         units=alone,
         # Written; clipped words counted, by groups, then of all.
         update=far + skew(hw) + updated(hw) + 3 + (hw.lanes > GROUP),
-        fetch=picked(hw) + 1,  # written
+        fetch=picked(hw) + 1 + hw.paired,  # written, with a register before the inputs' buffers
         value=drain + activated,
         step_value=sums + value,
         step_rows=sums + value + twin + 2,  # row operand, scaled twin

@@ -315,20 +315,24 @@ class Core(wiring.Component):
                 rate = Mux(s.command.dest == UpdateMode.SHRINK, 0, mantissa)
             m.d.comb += operand.eq(Mux(self._is(Opcode.UPDATE), rate, word))
 
-    def _column(self):
+    def _column(self, index=None):
         """Of FORWARD and OUTER; packed products stay at one for both lanes of a pair in OUTER."""
-        index = self.sweep.inner_index
+        index = self.sweep.inner_index if index is None else index
         return Mux(self._is(Opcode.OUTER), index >> 1, index) if self.hw.packed else index
 
     def _inputs(self, m: Module, write, host) -> None:
         """Buffers of inputs, beside the positions; an OUTER sweep comes to them behind its own columns."""
-        s, w, bits = self.sequencer, self.window, self.units.bits
+        s, e, w, bits = self.sequencer, self.sweep, self.window, self.units.bits
         forward, columns = self._is(Opcode.FORWARD), self._held(m, Setting.COLUMNS)
         self._from_inputs = s.command.source & (forward | (self._column() >= columns))
-        index, place = self._column() - Mux(forward, 0, columns), w.host_index[1:1 + bits]
+        # Counted a cycle before, as the buffers may be far away.
+        index, place = Signal(bits, name="input"), w.host_index[1:1 + bits]
+        m.d.sync += index.eq(self._column(e.next_index) - Mux(forward, 0, columns))
+        with m.If(e.start):
+            m.d.sync += index.eq(Mux(self._next_is(Opcode.FORWARD), 0, 0 - self._setting(Setting.COLUMNS)))
         m.submodules.inputs = self.inputs = x = InputBuffers(self.hw, bits=bits)
         m.d.comb += [
-            x.busy.eq(s.busy), x.r_addr.eq(Cat(index[:bits], buffer(s.command))),
+            x.busy.eq(s.busy), x.r_addr.eq(Cat(index, buffer(s.command))),
             x.w_en.eq(write), x.w_slot.eq(self.feed.found[1]),
             x.w_addr.eq(Cat(self.feed.found[2:2 + bits], buffer(self.feed.fetch))),
             x.w_data.eq(self.feed.inputs << self.hw.input_shift),

@@ -8,6 +8,7 @@ from echolith.compiler.design import Hardware
 from echolith.compiler.isa import BUFFERS
 from echolith.compiler.timing import fetched
 from echolith.rtl.memory import make_bank
+from echolith.rtl.pipeline import delay
 
 __all__ = ["InputBuffers"]
 
@@ -20,7 +21,7 @@ class InputBuffers(wiring.Component):
     busy : In(1)
         The sequencer's side writes, else the host.
     r_addr, r_a, r_b : the words, `timing.fetched` cycles later
-    w_en, w_slot, w_addr, w_data : of the sequencer's side
+    w_en, w_slot, w_addr, w_data : of the sequencer's side; written a cycle later
     host_w_en, host_slot, host_addr, host_data : of the host's
     """
 
@@ -35,14 +36,15 @@ class InputBuffers(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        address = delay(m, Mux(self.busy, self.w_addr, self.host_addr), 1, "w_addr")
+        data = delay(m, Mux(self.busy, self.w_data, self.host_data), 1, "w_data")
         for slot, word in enumerate((self.r_a, self.r_b)):
             m.submodules[f"slot_{slot}"] = bank = make_bank(
                 platform, latency=fetched(self.hw), width=self.hw.width, depth=BUFFERS << self.bits)
             m.d.comb += [
                 bank.r_addr.eq(self.r_addr), bank.r_en.eq(1), word.eq(bank.r_data),
-                bank.w_en.eq(Mux(self.busy, self.w_en & (self.w_slot == slot),
-                                 self.host_w_en & (self.host_slot == slot))),
-                bank.w_addr.eq(Mux(self.busy, self.w_addr, self.host_addr)),
-                bank.w_data.eq(Mux(self.busy, self.w_data, self.host_data)),
+                bank.w_en.eq(delay(m, Mux(self.busy, self.w_en & (self.w_slot == slot),
+                                          self.host_w_en & (self.host_slot == slot)), 1, f"w_en_{slot}")),
+                bank.w_addr.eq(address), bank.w_data.eq(data),
             ]
         return m

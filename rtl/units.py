@@ -217,10 +217,10 @@ class UnitPath(wiring.Component):
         momenta."""
         w, c = self.hw.width, self.command
         far = int(self.hw.overlap)
-        early = self._kick - self._fetched - far  # momenta are needed a cycle behind nudges, or two
+        early = self._kick - self._fetched - far  # momenta are needed a cycle behind nudges
         unit = self._momentum(m, self._pulses[early + 1])
-        late = delay(m, unit, self._fetched - 1 + far, "late")
-        slot, context = self._source(self._slot(self._kick - 1))
+        late = delay(m, unit, self._fetched - 1, "late")
+        slot, context = self._source(self._slot(self._kick - 1 - far))
         sample = slot_sample(c.context, self._slot(early))
         m.d.comb += self.p_r_addr.eq(Cat(slot, late, context))
         if self.hw.cost is None or not self.hw.learn:
@@ -289,7 +289,7 @@ class UnitPath(wiring.Component):
         m.d.comb += self.moved.eq(Cat(
             delay(m, c.check & self._valid(stage), 2 * far, "checked")
             & delay(m, delay(m, word, far, "word") != 0, far, "astray")
-            for stage, word in ((self._operand, q), (self._kick + self._fetched - 1, self.p))).any())
+            for stage, word in ((self._operand, q), (self._kick + self._fetched - 1 - far, self.p))).any())
         self._respond(m, arith.wrap(q_sum, w), moved)
 
     @property
@@ -335,7 +335,7 @@ class UnitPath(wiring.Component):
             against = delay(m, Cat(invert, _turned(gated, invert)).as_signed(), far, "against")
             change = (Cat(1, change).as_signed() + against) >> 1
         change = delay(m, change.as_signed(), 1, "change")
-        moved = _turned(delay(m, self.p, 2 - self._fetched, "p_read"), forward) + change
+        moved = _turned(delay(m, self.p, 2 - self._fetched + far, "p_read"), forward) + change
         return moved if self.hw.overlap else _turned(moved, forward)
 
     def _respond(self, m: Module, q, moved) -> None:
