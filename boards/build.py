@@ -14,6 +14,7 @@ from pathlib import Path
 from echolith.boards import fit
 from echolith.boards.catalog import Board
 from echolith.boards.catalog import board as find_board
+from echolith.boards.floorplan import placed
 from echolith.boards.pll import Pll, find
 from echolith.boards.report import Timing, clocks, flip_flops, usage
 from echolith.boards.tools import Tool, ToolFailed
@@ -36,6 +37,7 @@ _MISSED = "missed.json"  # in the cache, instead of a bitstream
 _NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2"
 # Copies of a register (`rtl.pipeline.copied`) become one again unless their cells are kept too.
 COPIES_APART = "setattr -set keep 1 a:keep=1 %ci1 t:$dff %i"
+_COUNT = "tee -q -o top.cells.json stat -json"
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,14 @@ def _plan(design: Design, target: Board, baud: int, pll: Pll | None):
     platform = getattr(import_module(f"echolith.boards.{module}"), name)()
     return platform.prepare(Top(design.hardware, baud, pll), "top", emit_src=False,
                             script_after_read=f"{_NO_COLLISIONS}\n{COPIES_APART}",
-                            script_after_synth="tee -q -o top.cells.json stat -json", **platform.overrides)
+                            script_after_synth="\n".join([*_sites(design, platform), _COUNT]),
+                            **platform.overrides)
+
+
+def _sites(design: Design, platform) -> list[str]:
+    """Where the array's cells go, if the board's chip has a plan."""
+    sites = placed(design.hardware, platform.floor) if hasattr(platform, "floor") else {}
+    return [f'setattr -set BEL "{site}" c:{cell}' for cell, site in sites.items()]
 
 
 def _key(plan, tools: dict[str, Tool], seeds: tuple[int, ...]) -> str:

@@ -315,9 +315,9 @@ class Core(wiring.Component):
                 rate = Mux(s.command.dest == UpdateMode.SHRINK, 0, mantissa)
             m.d.comb += operand.eq(Mux(self._is(Opcode.UPDATE), rate, word))
 
-    def _column(self, index=None):
+    def _column(self):
         """Of FORWARD and OUTER; packed products stay at one for both lanes of a pair in OUTER."""
-        index = self.sweep.inner_index if index is None else index
+        index = self.sweep.inner_index
         return Mux(self._is(Opcode.OUTER), index >> 1, index) if self.hw.packed else index
 
     def _inputs(self, m: Module, write, host) -> None:
@@ -325,11 +325,13 @@ class Core(wiring.Component):
         s, e, w, bits = self.sequencer, self.sweep, self.window, self.units.bits
         forward, columns = self._is(Opcode.FORWARD), self._held(m, Setting.COLUMNS)
         self._from_inputs = s.command.source & (forward | (self._column() >= columns))
-        # Counted a cycle before, as the buffers may be far away.
-        index, place = Signal(bits, name="input"), w.host_index[1:1 + bits]
-        m.d.sync += index.eq(self._column(e.next_index) - Mux(forward, 0, columns))
+        # Counted for itself, as the buffers may be far away.
+        index, begin, place = Signal(bits, name="input"), Signal(bits, name="input_begin"), w.host_index[1:1 + bits]
+        step = ~self._is(Opcode.OUTER) | e.inner_index[0] if self.hw.packed else 1
+        m.d.sync += index.eq(Mux(e.closes, begin, index + step))
         with m.If(e.start):
-            m.d.sync += index.eq(Mux(self._next_is(Opcode.FORWARD), 0, 0 - self._setting(Setting.COLUMNS)))
+            before = Mux(self._next_is(Opcode.FORWARD), 0, 0 - self._setting(Setting.COLUMNS))
+            m.d.sync += [begin.eq(before), index.eq(before)]
         m.submodules.inputs = self.inputs = x = InputBuffers(self.hw, bits=bits)
         m.d.comb += [
             x.busy.eq(s.busy), x.r_addr.eq(Cat(index, buffer(s.command))),

@@ -6,9 +6,18 @@ from echolith.compiler.mapping import mapped
 from echolith.rtl.memory import RegisteredBank
 from echolith.rtl.pipeline import delay
 
-__all__ = ["Dp16kd"]
+__all__ = ["Dp16kd", "blocks"]
 
 _SHAPES = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))  # bits, words
+
+
+def blocks(width: int, depth: int) -> list[str]:
+    """Names of the cells that a `Dp16kd` consists of; none if synthesis makes it of LUTs."""
+    best = mapped(max(depth, 2), width, "ecp5")
+    if best.kind != "bram":
+        return []
+    wide, _ = _shape(depth, best.parts)
+    return [f"block_{row}_{start // wide}" for row in range(best.parts) for start in range(0, width, wide)]
 
 
 class Dp16kd(RegisteredBank):

@@ -29,8 +29,8 @@ class Sweep(wiring.Component):
         End here.
     valid, first, last, inner_index, outer_index, address : Out
         The element of this cycle; ``first`` and ``last`` of its round.
-    next_index : Out
-        ``inner_index`` of the next cycle, unless another sweep begins then.
+    closes : Out(1)
+        The last cycle of a round.
     running, ended, closing : Out(1)
         From the cycle after ``start`` on, outer * period cycles; strobe in the last of them; from a cycle before it on.
 
@@ -40,19 +40,21 @@ class Sweep(wiring.Component):
         Times more than once.
     again : Out(1)
         Strobe in the last cycle of every walk but the last.
+    next_index : Out
+        ``inner_index`` of the next cycle.
     """
 
     def __init__(self, *, inner_bits: int, outer_bits: int, address_bits: int, repeat_bits: int = 0,
                  held: bool = False):
         self.inner_bits, self.outer_bits, self._held = inner_bits, outer_bits, held
         self.address_bits, self.repeat_bits = address_bits, repeat_bits
-        repeats = {"repeat": In(repeat_bits), "again": Out(1)} if repeat_bits else {}
+        repeats = {"repeat": In(repeat_bits), "again": Out(1), "next_index": Out(inner_bits)} if repeat_bits else {}
         super().__init__({
             "start": In(1), "outer": In(outer_bits), "period": In(inner_bits), "active": In(inner_bits),
             "short": In(1), "alternate": In(1), "base": In(address_bits), "inner_step": In(address_bits),
             "outer_step": In(address_bits), "stop": In(1),
             "valid": Out(1), "first": Out(1), "last": Out(1), "inner_index": Out(inner_bits),
-            "next_index": Out(inner_bits),
+            "closes": Out(1),
             "outer_index": Out(outer_bits), "address": Out(address_bits), "running": Out(1), "ended": Out(1),
             "closing": Out(1), **repeats,
         })
@@ -71,7 +73,7 @@ class Sweep(wiring.Component):
             self.valid.eq(live & ~(self.alternate & self.inner_index[0])), self.last.eq(active.last),
             self.ended.eq(self.running & (self.stop | final)),
             self.closing.eq(self.ended | (self.running & following)),
-            self.next_index.eq(Mux(period.last, 0, self.inner_index + 1)),
+            self.closes.eq(period.last),
         ]
         with m.If(self.running):
             m.d.sync += [final.eq(following), self.inner_index.eq(self.inner_index + 1), self.first.eq(period.last),
@@ -86,7 +88,8 @@ class Sweep(wiring.Component):
         with m.If(self.running & period.last):
             m.d.sync += [row.eq(next_row), self.address.eq(next_row)]
         if self.repeat_bits:
-            m.d.comb += self.again.eq(self.running & period.last & rounds.last & ~last_walk)
+            m.d.comb += [self.again.eq(self.running & period.last & rounds.last & ~last_walk),
+                         self.next_index.eq(Mux(period.last, 0, self.inner_index + 1))]
             with m.If(self.again):
                 m.d.sync += [self.outer_index.eq(0), row.eq(self.base), self.address.eq(self.base)]
         with m.If(self.ended):

@@ -82,14 +82,14 @@ class Words(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        taken, final = self.running & self.there, Signal.like(self.length)
-        following = Mux(self.last, 0, self.index + 1)
+        taken, before, single = self.running & self.there, Signal.like(self.length), Signal()
         m.d.comb += self.ended.eq((self.running & self.stop) | (taken & self.last & self.second))
         with m.If(self.start):
-            m.d.sync += [self.running.eq(1), self.index.eq(0), self.second.eq(0), final.eq(self.length - 1),
-                         self.last.eq(self.length == 1)]
+            m.d.sync += [self.running.eq(1), self.index.eq(0), self.second.eq(0), before.eq(self.length - 2),
+                         single.eq(self.length == 1), self.last.eq(self.length == 1)]
         with m.Elif(taken):
-            m.d.sync += [self.index.eq(following), self.last.eq(following == final),
+            m.d.sync += [self.index.eq(Mux(self.last, 0, self.index + 1)),
+                         self.last.eq(Mux(self.last, single, self.index == before)),
                          self.second.eq(self.second | self.last)]
         with m.If(self.ended):
             m.d.sync += self.running.eq(0)
