@@ -84,7 +84,8 @@ def clock_domain(m: Module, platform, pll: Pll) -> None:
     m.d.comb += ClockSignal("locked").eq(clock)
     with m.If(locked & ~settled):
         m.d.locked += waited.eq(waited + 1)
-    m.submodules.reset = ResetSynchronizer(~settled, domain="sync")
+    # More stages than it takes to be stable are the way from the PLL to the core; a small chip has no cells for them.
+    m.submodules.reset = ResetSynchronizer(~settled, domain="sync", stages=4 if pll.family == "ecp5" else 2)
 
 
 def _ehxplll(m: Module, pin, pll: Pll, clock: Signal, locked: Signal) -> Instance:
