@@ -211,17 +211,19 @@ class _Run:
             raise ResourceError(f"{command[0]} failed, its log is {self.out / f'{step}.log'}: {failure}") from None
 
     def _route(self, seed: int) -> dict[str, Timing]:
-        command = [*self.routing, "--seed", str(seed), "--report", "top.pnr.json", "--timing-allow-fail"]
+        self._place("--seed", str(seed), "--report", "top.pnr.json", "--timing-allow-fail")
+        return clocks(self.out / "top.pnr.json")
+
+    def _place(self, *options: str) -> None:
         log = self.out / "top.tim"
         log.unlink(missing_ok=True)
         try:
-            self._run(command, "routing")
+            self._run([*self.routing, *options], "routing")
         except ResourceError:
             cells = usage(log.read_text(), self.board.family) if log.exists() else None
             if cells is None:
                 raise
             raise fit.shortage(self.design, self.board, cells) from None
-        return clocks(self.out / "top.pnr.json")
 
     def _account(self, seed: int, timing: dict[str, Timing]) -> Build:
         cells = usage((self.out / "top.tim").read_text(), self.board.family)
@@ -247,7 +249,8 @@ class _Run:
 
 
 class Survey:
-    """One netlist placed and routed with many seeds, for what it reaches: no bitstream, no clock to be met.
+    """One netlist placed and routed with many seeds, for what it reaches, or packed only: no bitstream, no clock to be
+    met.
 
     Netlist and results are kept in the cache, under ``key``: its content and the tools' versions.
 
@@ -277,7 +280,15 @@ class Survey:
 
     def route(self, seed: int) -> Build:
         """What a seed comes to; ``path`` names the netlist, ``seconds`` are processor time: synthesis and this seed."""
-        kept, netlist = self._work / f"seed{seed}.json", self._work / "netlist.json"
+        return self._kept(f"seed{seed}", seed, lambda: self._tools._route(seed))
+
+    def pack(self) -> Build:
+        """Cells as they are before placement: no clock, and the count of a routed build but for what routing adds."""
+        return self._kept("packed", 0, lambda: self._tools._place("--pack-only") or {})
+
+    def _kept(self, name: str, seed: int, made: Callable[[], dict[str, Timing]]) -> Build:
+        """A result in the cache, or else made of the netlist, which may have to be, too."""
+        kept, netlist = self._work / f"{name}.json", self._work / "netlist.json"
         if kept.exists():
             return Build.load(kept)
         if not netlist.exists():
@@ -287,12 +298,12 @@ class Survey:
             self._tools._run(self._tools.synthesis, "synthesis")
             netlist.write_text(json.dumps({"seconds": _tools_time() - began}) + "\n")
         began = _tools_time()
-        timing = self._tools._route(seed)
+        timing = made()
         seconds = json.loads(netlist.read_text())["seconds"] + _tools_time() - began
-        made = dataclasses.replace(self._tools._account(seed, timing), path=str(self._work / "top.json"),
-                                   seconds=round(seconds, 1))
-        made.save(kept)
-        return made
+        result = dataclasses.replace(self._tools._account(seed, timing), path=str(self._work / "top.json"),
+                                     seconds=round(seconds, 1))
+        result.save(kept)
+        return result
 
 
 def _tools_time() -> float:

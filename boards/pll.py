@@ -74,18 +74,25 @@ def _ice40(oscillator: float):
 
 
 def clock_domain(m: Module, platform, pll: Pll) -> None:
-    """Domain ``sync`` from the board's default clock through ``pll``, in reset until it is stable."""
-    m.domains.sync = domain = ClockDomain("sync")
-    m.domains.locked = ClockDomain("locked", reset_less=True)
-    clock, locked, waited = domain.clk, Signal(name="pll_locked"), Signal(range(_SETTLED + 1))
-    settled = waited[-1]  # the limit is a power of two; a register alone, as the reset of all is far away
+    """Domain ``sync`` from the board's default clock through ``pll``, which it waits for: on ECP5 without a clock, from
+    the registers' initial values; on iCE40, which cannot stop one, in reset."""
+    clock, locked, waited = Signal(name="pll_clock"), Signal(name="pll_locked"), Signal(range(_SETTLED + 1))
+    settled = waited[-1]  # the limit is a power of two
     pin = platform.request(platform.default_clk, dir="-")
-    m.submodules.pll = (_ehxplll if pll.family == "ecp5" else _sb_pll40)(m, pin, pll, clock, locked)
+    m.domains.locked = ClockDomain("locked", reset_less=True)
     m.d.comb += ClockSignal("locked").eq(clock)
     with m.If(locked & ~settled):
         m.d.locked += waited.eq(waited + 1)
-    # More stages than it takes to be stable are the way from the PLL to the core; a small chip has no cells for them.
-    m.submodules.reset = ResetSynchronizer(~settled, domain="sync", stages=4 if pll.family == "ecp5" else 2)
+    if pll.family == "ecp5":
+        # A reset of all registers would be the longest wire of the chip.
+        m.domains.sync = domain = ClockDomain("sync", reset_less=True)
+        m.submodules.pll = _ehxplll(m, pin, pll, clock, locked)
+        m.submodules.gate = Instance("DCCA", i_CLKI=clock, i_CE=settled, o_CLKO=domain.clk)
+    else:
+        m.domains.sync = domain = ClockDomain("sync")
+        m.submodules.pll = _sb_pll40(pin, pll, clock, locked)
+        m.d.comb += domain.clk.eq(clock)
+        m.submodules.reset = ResetSynchronizer(~settled, domain="sync")
 
 
 def _ehxplll(m: Module, pin, pll: Pll, clock: Signal, locked: Signal) -> Instance:
@@ -101,7 +108,7 @@ def _ehxplll(m: Module, pin, pll: Pll, clock: Signal, locked: Signal) -> Instanc
         i_PHASELOADREG=1, i_PLLWAKESYNC=0, i_ENCLKOP=0, o_CLKOP=clock, o_LOCK=locked)
 
 
-def _sb_pll40(m: Module, pin, pll: Pll, clock: Signal, locked: Signal) -> Instance:
+def _sb_pll40(pin, pll: Pll, clock: Signal, locked: Signal) -> Instance:
     detector = pll.oscillator / pll.divide
     return Instance(
         "SB_PLL40_PAD", p_FEEDBACK_PATH="SIMPLE", p_DIVR=pll.divide - 1, p_DIVF=pll.multiply - 1,

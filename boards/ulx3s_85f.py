@@ -18,4 +18,5 @@ class Ulx3s85F(ULX3S_85F_Platform):
                   multipliers=tuple((i, 0, f"MULT18_{i}") for i in (0, 1, 4, 5)),
                   memories=tuple((2 * i, 12, f"EBR{i}") for i in range(4)))
     registered_bank, multiplier, accumulator = Dp16kd, Mult18x18d, Ccu2c
-    overrides = {"synth_opts": "", "nextpnr_opts": "--placer static"}
+    # Logic cells that are joined to wide ones are no fewer, and have to stand beside each other.
+    overrides = {"synth_opts": "-nowidelut", "nextpnr_opts": "--placer static"}

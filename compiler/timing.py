@@ -121,8 +121,9 @@ def host_read(hw: Hardware) -> int:
     return 3 + 2 * hw.overlap + broadcast(hw) + skew(hw) + fetched(hw) + (hw.lanes > GROUP)
 
 
-def filling(hw: Hardware, rows: int) -> bool:
-    """Whether tiles of so many rows have some in the last group of lanes, which is behind the others."""
+def filling(hw: Hardware, rows):
+    """Whether tiles of so many rows, a number or a value of gates, have some in the last group of lanes, which is
+    behind the others."""
     return skew(hw) > 0 and rows > skew(hw) * GROUP
 
 

@@ -10,12 +10,12 @@ from echolith.compiler.design import Design, Hardware
 from echolith.compiler.isa import TILE_ROWS, Context, Dest, Opcode, Setting, UpdateMode
 from echolith.compiler.registers import ERRORS, Flag
 from echolith.compiler.registers import Bank as BankId
-from echolith.compiler.timing import GROUP, arrived, fetched, host_read, skew, tails, trailing
+from echolith.compiler.timing import arrived, fetched, filling, host_read, tails, trailing
 from echolith.rtl.array import SynapseArray
 from echolith.rtl.beat import Beat
 from echolith.rtl.burst import Burst
 from echolith.rtl.command import buffer, older, region
-from echolith.rtl.decode import Tiles, decode_counts, decode_mode, decode_tail, forward_room
+from echolith.rtl.decode import Tiles, decode_counts, decode_mode, decode_tail
 from echolith.rtl.feed import Feed
 from echolith.rtl.flags import Flags
 from echolith.rtl.inputs import InputBuffers
@@ -139,8 +139,8 @@ class Core(wiring.Component):
             b.walking.eq(e.running),
             s.free.eq(~e.running | (e.closing if self.hw.overlap else 0)),
             b.ended.eq(e.ended), b.taken.eq(a.taken), b.kinds.eq(s.waiting),
-            b.room.eq(forward_room(m, self.hw, s)),
             b.next_command.eq(s.next_command), b.columns.eq(s.setting_columns),
+            *([b.extra.eq(s.setting_extra)] if self.hw.paired else []),
             s.ready.eq(b.ready), s.still.eq(b.still), s.quiet.eq(b.quiet), s.idle.eq(b.idle),
             e.alternate.eq(self._is(Opcode.UNITS) | self._is(Opcode.UPDATE) | (self._is(Opcode.OUTER) & twice)),
             e.inner_step.eq(Mux(self._is(Opcode.TRANSPOSED), across, 1)),
@@ -157,8 +157,7 @@ class Core(wiring.Component):
         ]
         if self.hw.paired:
             last = self._held(m, Setting.ROWS)[TILE_ROWS:]
-            behind = skew(self.hw)
-            m.d.comb += [a.last_lane.eq(last), b.fills.eq((last >= behind * GROUP) if behind else 0)]
+            m.d.comb += [a.last_lane.eq(last), b.fills.eq(filling(self.hw, last + 1))]
 
     def _both(self, command):
         """Of FORWARD: sums of both slots leave together."""

@@ -1,9 +1,7 @@
 """What opcodes and settings mean: to the sweep engine, which is told a cycle before a sweep may start, and to the
 scoreboard."""
 
-from collections.abc import Callable
-
-from amaranth.hdl import Const, Module, Mux, Signal, Value
+from amaranth.hdl import Module, Mux, Signal, Value
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.isa import TILE_ROWS, Dest, Opcode
@@ -14,7 +12,7 @@ from echolith.rtl.pipeline import delay, one_of
 from echolith.rtl.sequencer import Sequencer
 from echolith.rtl.sweep import Sweep
 
-__all__ = ["Tiles", "decode_counts", "decode_mode", "decode_tail", "forward_room", "tile_rows"]
+__all__ = ["Tiles", "decode_counts", "decode_mode", "decode_tail", "tile_rows"]
 
 
 class Tiles:
@@ -69,17 +67,12 @@ def _drained(hw: Hardware, s: Sequencer):
     return Mux(s.next_command.dest == Dest.DRIVE, rows, rows << 1) if once else rows << 1
 
 
-def _forward_columns(hw: Hardware, s: Sequencer, more: Callable = lambda columns: columns):
-    """Columns that the sweep that waits goes over, if it is a FORWARD; or ``more`` of them."""
-    found = more(s.setting_columns)
+def _forward_columns(hw: Hardware, s: Sequencer):
+    """Columns that the sweep that waits goes over, if it is a FORWARD."""
+    found = s.setting_columns
     if hw.paired:
-        found = Mux(s.next_command.source, more(s.setting_extra), found)
-    return Mux(s.next_command.nudge, more(Const(1)), found) if hw.depths.deltas else found
-
-
-def forward_room(m: Module, hw: Hardware, s: Sequencer):
-    """One more than the columns that the sweep that waits goes over, if it is a FORWARD."""
-    return _forward_columns(hw, s, lambda columns: delay(m, columns + 1, 1, "room"))
+        found = Mux(s.next_command.source, s.setting_extra, found)
+    return Mux(s.next_command.nudge, 1, found) if hw.depths.deltas else found
 
 
 def _outer_columns(m: Module, hw: Hardware, s: Sequencer):

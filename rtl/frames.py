@@ -3,12 +3,13 @@
 The frames are described in `echolith.host.frames`.
 """
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.crc import catalog
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from echolith.host.frames import MAX_WORDS, Op
+from echolith.rtl.pipeline import delay
 from echolith.rtl.slip import Decoder, Encoder, TokenRegister
 
 __all__ = ["BUFFER", "Receiver", "Sender"]
@@ -147,11 +148,11 @@ class Sender(wiring.Component):
             m_slip.i.p.data.eq(Mux(self.close, m_crc.crc[8:], self.data)),
             self.ready.eq(m_slip.i.ready),
             self.done.eq(s_end & m_slip.i.ready),
-            # A CRC is fed its own high byte after it was sent: that shifts the low byte up.
-            m_crc.data.eq(m_slip.i.p.data),
-            m_crc.valid.eq(m_slip.i.valid & m_slip.i.ready & ~s_end),
-            m_crc.start.eq(self.done),
         ]
+        # A CRC is fed its own high byte after it was sent: that shifts the low byte up. Tokens that pass a register
+        # leave a cycle for it.
+        fed = Cat(m_slip.i.p.data, m_slip.i.valid & m_slip.i.ready & ~s_end, self.done)
+        m.d.comb += Cat(m_crc.data, m_crc.valid, m_crc.start).eq(delay(m, fed, int(self._far), "fed"))
         with m.If(self.done):
             m.d.sync += r_crc_left.eq(2)
         with m.Elif(self.close & m_slip.i.ready):

@@ -83,16 +83,18 @@ class Link(wiring.Component):
         r_byte = Signal(2)
         r_read = Signal(range(BUFFER))
         r_started = Signal()  # the header has been dealt with
-        r_idle = Signal(init=1)  # state IDLE
+        # The states IDLE, FETCH, and those before it that read ahead: bits of their own, as much hangs on them.
+        r_idle, r_fetch, r_ahead = Signal(init=1), Signal(), Signal()
         m.d.comb += m_receiver.take.eq(r_idle & m_receiver.waiting)
-        s_fetch, s_sent, ahead = Signal(), Signal(), Signal(2)
-        with m.If(s_fetch | s_sent):
+        s_sent = Signal()
+        with m.If(r_fetch | s_sent):
             m.d.sync += [word.eq(Cat(word[8:], m_memory.r_data)), r_byte.eq(r_byte + 1)]
         # If a byte is there two cycles behind its address, the second byte's turn comes in the last one before FETCH.
         reads = [r_read, *(Signal(range(BUFFER), init=place, name=f"r_read_{place}") for place in range(1, 3))]
-        read = Array(reads)[ahead] if self._far else (r_read + ahead)[:8]  # no sum on the way to a far memory
-        m.d.comb += [m_memory.r_addr.eq(Cat(read, r_buffer)), ahead.eq(s_fetch << int(self._far))]
-        m.d.sync += [place.eq(place + s_fetch) for place in reads]
+        # No sum on the way to a far memory.
+        read = Array(reads)[Cat(r_ahead, r_fetch)] if self._far else (r_read + r_fetch)[:8]
+        m.d.comb += m_memory.r_addr.eq(Cat(read, r_buffer))
+        m.d.sync += [r_ahead.eq(0), *(place.eq(place + r_fetch) for place in reads)]
         job = _Job(m, word)
         m.d.comb += [
             self.bus_addr.eq(job.addr),
@@ -107,26 +109,27 @@ class Link(wiring.Component):
                     m.d.sync += r_idle.eq(0)
                     m.next = "TAKEN"
             with m.State("TAKEN"):  # the memory needs a cycle or two in the new buffer
+                m.d.sync += (r_ahead if self._far else r_fetch).eq(1)
                 m.next = "AHEAD" if self._far else "FETCH"
             if self._far:
                 with m.State("AHEAD"):
-                    m.d.comb += ahead.eq(1)
+                    m.d.sync += r_fetch.eq(1)
                     m.next = "FETCH"
             with m.State("FETCH"):
-                m.d.comb += s_fetch.eq(1)
                 with m.If(r_byte == 3):
-                    m.d.sync += r_started.eq(1)
+                    m.d.sync += [r_started.eq(1), r_fetch.eq(0)]
                     m.next = "HEADER"
                     with m.If(r_started):
                         m.next = "STORE"
-            self._frame_states(m, m_sender, job, r_idle)
-            self._word_states(m, job, word, ahead, m_receiver.waiting & m_receiver.sync)
+            self._frame_states(m, m_sender, job, r_idle, r_ahead)
+            self._word_states(m, job, word, r_fetch, r_ahead, m_receiver.waiting & m_receiver.sync)
             with m.State("SEND"):
                 m.d.comb += [m_sender.valid.eq(1), s_sent.eq(m_sender.ready)]
                 with m.If(m_sender.ready & (r_byte == 3)):
+                    m.d.sync += r_ahead.eq(1)
                     m.next = "NEXT"
 
-    def _frame_states(self, m, m_sender, job, r_idle):
+    def _frame_states(self, m, m_sender, job, r_idle, r_ahead):
         """From a fetched header to the first word, and from the last word to the end."""
         with m.State("HEADER"):
             job.compare()
@@ -141,6 +144,7 @@ class Link(wiring.Component):
         with m.State("STATUS"):
             m.d.comb += [m_sender.valid.eq(1), m_sender.data.eq(job.status)]
             with m.If(m_sender.ready):
+                m.d.sync += r_ahead.eq(1)
                 m.next = "NEXT"
         for state, port in (("CLOSE", m_sender.close), ("ABORT", m_sender.abort)):
             ends = Signal(name=f"r_{state.lower()}")
@@ -151,15 +155,15 @@ class Link(wiring.Component):
                     m.d.sync += [ends.eq(0), r_idle.eq(1)]
                     m.next = "IDLE"
 
-    def _word_states(self, m, job, word, ahead, s_abort):
+    def _word_states(self, m, job, word, r_fetch, r_ahead, s_abort):
         """One word: from ``word`` to where it belongs (STORE), or from there into ``word`` (LOAD)."""
         given = Mux(job.streamed, self.pull.payload, self.bus_r_data)
         with m.State("NEXT"):
-            m.d.comb += ahead.eq(int(self._far))
             m.next = "READ_1" if self._far else "LOAD"
             with m.If(job.none):
                 m.next = "CLOSE"
             with m.Elif(job.inward):
+                m.d.sync += r_fetch.eq(1)
                 m.next = "FETCH"
             with m.Else():
                 m.d.comb += self.bus_r_stb.eq(~job.streamed)
@@ -170,9 +174,12 @@ class Link(wiring.Component):
             m.d.comb += [self.bus_w_stb.eq(~job.streamed), self.push.valid.eq(job.streamed)]
             with m.If(~job.streamed | self.push.ready):
                 job.count()
-                m.next = "NEXT"
+                m.next = "DONE"
             with m.Elif(s_abort):
                 m.next = "ABORT"
+        with m.State("DONE"):
+            m.d.sync += r_ahead.eq(1)
+            m.next = "NEXT"
         if self._far:
             loaded = delay(m, given, 1, "loaded")
             with m.State("LOADED"):
@@ -181,8 +188,8 @@ class Link(wiring.Component):
         with m.State("LOAD"):
             m.d.comb += self.pull.ready.eq(job.streamed)
             with m.If(~job.streamed | self.pull.valid):
-                m.d.sync += [] if self._far else word.eq(given)
                 job.count()
+                m.d.sync += [] if self._far else word.eq(given)
                 m.next = "LOADED" if self._far else "SEND"
             with m.Elif(s_abort):
                 m.next = "ABORT"
@@ -202,9 +209,12 @@ class _Job:
         self.inward = Signal()  # host to chip
         self.streamed = Signal()  # stream rather than registers
         self.status = Signal(Status)
+        self._done = Signal()  # a word was, in the cycle before
         self._next, self._again = Signal(), Signal()  # the request that follows the last one; the last one
         self._op = Signal(8)  # one bit per `Op`, none of an unknown one
-        m.d.sync += self.none.eq(self.left == 0)
+        m.d.sync += [self.none.eq(self.left == 0), self._done.eq(0)]
+        with m.If(self._done):
+            m.d.sync += [self.left.eq(self.left - 1), self.none.eq(self.left == 1), self.addr.eq(self.addr + 1)]
 
     def compare(self):
         """In the cycle before `judge`."""
@@ -238,5 +248,5 @@ class _Job:
             m.d.sync += self.status.eq(Status.REFUSED)
 
     def count(self):
-        """One word is done."""
-        self._m.d.sync += [self.left.eq(self.left - 1), self.none.eq(self.left == 1), self.addr.eq(self.addr + 1)]
+        """One word is done; it counts a cycle later."""
+        self._m.d.sync += self._done.eq(1)

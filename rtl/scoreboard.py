@@ -36,9 +36,9 @@ class Scoreboard(wiring.Component):
         Strobe: a FETCH has its last word.
     taken : In(1)
         Strobe: the first sums of a FORWARD sweep reach the row unit.
-    kinds, next_command, columns, room : In
-        The sweep that waits, for two cycles at least, one bit for each opcode; the columns of a context, and one more
-        than those that it goes over.
+    kinds, next_command, columns, extra : In
+        The sweep that waits, for two cycles at least, one bit for each opcode; the columns of a context, and those
+        that a FORWARD sweep goes over instead if it takes the inputs.
     ready : Out(1)
         It may start, now or, if a sweep goes over its addresses, at the end of that.
     still, quiet, idle : Out(1)
@@ -51,8 +51,8 @@ class Scoreboard(wiring.Component):
         super().__init__({
             "starts": In(16), "walks": In(1), "opcode": In(4), "command": In(Command), "walking": In(1),
             "ended": In(1), "fed": In(1), "tail": In(tail_bits), "fills": In(1), "taken": In(1),
-            "kinds": In(16), "next_command": In(Command), "columns": In(column_bits), "room": In(column_bits + 1),
-            **({"passing": In(tail_bits)} if hw.paired else {}),
+            "kinds": In(16), "next_command": In(Command), "columns": In(column_bits),
+            **({"extra": In(column_bits), "passing": In(tail_bits)} if hw.paired else {}),
             "ready": Out(1), "still": Out(1), "quiet": Out(1), "idle": Out(1),
         })
 
@@ -85,7 +85,7 @@ class Scoreboard(wiring.Component):
         if self.hw.overlap:
             there = {left: self.walking & chosen for left, chosen in everything}
             soon = [left.soon(m, there[left]) for left in (alone, units, lanes)]
-            fits = rows.below(m, there[rows], self.tail, self.room)
+            fits = self._fits(m, rows, there[rows])
             # Positions are read in the order in which they are moved: a sweep may follow closely. A read-out may have
             # one column more than there are units.
             biased = self.kinds[Opcode.OUTER] | (self.next_command.dest == Dest.COST)
@@ -101,6 +101,20 @@ class Scoreboard(wiring.Component):
             may = self._may_start(m, fits, *soon[1:], swept, close, feed, rows, waiting, going)
             m.d.comb += self.ready.eq(Mux(waiting[0], self.idle, soon[0] & (feed | ~single) & may))
         return m
+
+    def _fits(self, m: Module, rows, there):
+        """The row unit takes the sums of the FORWARD sweep that waits as soon as they come. All counts that it may have
+        are compared: which it is shows later."""
+        def below(columns, name):
+            return rows.below(m, there, self.tail, delay(m, columns + 1, 1, "room"), name)
+
+        c = self.next_command
+        fits = below(self.columns, "")
+        if self.hw.paired:
+            fits = Mux(delay(m, c.source, 1, "sourced"), below(self.extra, "_extra"), fits)
+        if self.hw.depths.deltas:
+            fits = Mux(delay(m, c.nudge, 1, "nudged"), below(Const(1), "_one"), fits)
+        return fits
 
     def _kinds(self, m: Module):
         """Whether a sweep is alone, or else FORWARD, one that moves units, OUTER: the one that waits, and the one that
