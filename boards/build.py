@@ -37,6 +37,7 @@ _MISSED = "missed.json"  # in the cache, instead of a bitstream
 _NO_COLLISIONS = "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2"
 # Copies of a register (`rtl.pipeline.copied`) become one again unless their cells are kept too.
 COPIES_APART = "setattr -set keep 1 a:keep=1 %ci1 t:$dff %i"
+_ROUTED = ("--textcfg", "--asc")  # nextpnr's options for the chip that it routed
 _COUNT = "tee -q -o top.cells.json stat -json"
 
 
@@ -211,14 +212,19 @@ class _Run:
             raise ResourceError(f"{command[0]} failed, its log is {self.out / f'{step}.log'}: {failure}") from None
 
     def _route(self, seed: int) -> dict[str, Timing]:
-        self._place("--seed", str(seed), "--report", "top.pnr.json", "--timing-allow-fail")
+        self._place([*self.routing, "--seed", str(seed), "--report", "top.pnr.json", "--timing-allow-fail"])
         return clocks(self.out / "top.pnr.json")
 
-    def _place(self, *options: str) -> None:
+    def _pack(self) -> dict[str, Timing]:
+        written = next(i for i, word in enumerate(self.routing) if word in _ROUTED)
+        self._place([*self.routing[:written], *self.routing[written + 2:], "--pack-only"])
+        return {}
+
+    def _place(self, command: list[str]) -> None:
         log = self.out / "top.tim"
         log.unlink(missing_ok=True)
         try:
-            self._run([*self.routing, *options], "routing")
+            self._run(command, "routing")
         except ResourceError:
             cells = usage(log.read_text(), self.board.family) if log.exists() else None
             if cells is None:
@@ -284,7 +290,7 @@ class Survey:
 
     def pack(self) -> Build:
         """Cells as they are before placement: no clock, and the count of a routed build but for what routing adds."""
-        return self._kept("packed", 0, lambda: self._tools._place("--pack-only") or {})
+        return self._kept("packed", 0, self._tools._pack)
 
     def _kept(self, name: str, seed: int, made: Callable[[], dict[str, Timing]]) -> Build:
         """A result in the cache, or else made of the netlist, which may have to be, too."""
