@@ -18,7 +18,7 @@ __all__ = ["Lane", "LaneControl", "Mode", "row_write"]
 
 
 class Mode(enum.Enum, shape=2):
-    """What the multipliers work on."""
+    """What the multipliers work on: bit 0 is set if it is no weight, bit 1 then if it is a gradient."""
 
     FORWARD = 0  # weight * x
     OUTER = 1  # row operand * x
@@ -100,15 +100,14 @@ class Lane(wiring.Component):
             weights.r_en.eq(1 if late > 1 else ~weights.w_en), weights.w_addr.eq(self.ww_addr),
         ]
         swept = weights.r_data[w:].as_signed()
-        left = [Signal(signed(w), name=f"left_{s}") for s in "ab"]
-        with m.Switch(c.mode):
-            with m.Case(Mode.FORWARD, Mode.TRANSPOSED):
-                m.d.comb += [left[s].eq(swept) for s in range(2)]
-            with m.Default():
-                m.d.comb += [left[s].eq(rows[s]) for s in range(2)]
+        # Cells of their own for what is no weight: weights have the longest way and pass one cell then.
+        left = [Signal(signed(w), name=f"left_{s}", attrs={"keep": 1}) for s in "ab"]
+        m.d.comb += [left[s].eq(rows[s]) for s in range(2)]
+        other = c.mode.as_value()[0]
         for s, (x, out) in enumerate(((self.x_a, self.pa), (self.x_b, self.pb))):
             m.submodules[f"multiply_{s}"] = cell = multiplier(platform, width=w)
-            m.d.comb += [cell.a.eq(left[s]), cell.b.eq(Mux(c.mode == Mode.TRANSPOSED, rows[s], x)), out.eq(cell.p)]
+            m.d.comb += [cell.a.eq(Mux(other, left[s], swept)), out.eq(cell.p),
+                         cell.b.eq(Mux(c.mode == Mode.TRANSPOSED, rows[s], x))]
         self._sums(m, platform)
         if self.hw.learn:
             self._gradient(m, platform, weights, left)
@@ -147,7 +146,7 @@ class Lane(wiring.Component):
                                                   depth=self.hw.depths.weights)
         m.submodules.tail = tail = UpdateTail(width=w)
         word = gradients.r_data
-        with m.If(c.mode == Mode.UPDATE):
+        with m.If(c.mode.as_value()[1]):
             m.d.comb += [left[0].eq(word[w - 1:]), left[1].eq(word[:w - 1])]
         filled = self.filled if self.hw.paired else 1
         contrast, total = Signal(bits, reset_less=True), Signal(bits, reset_less=True)

@@ -284,6 +284,9 @@ class Tools:
         else:
             (folder / "top.tim").write_text("Info:  TRELLIS_COMB:  5/ 10  50%\nInfo:  MULT18X18D:  99/ 156  50%\n"
                                             "Info:  DP16KD:  3/ 208  1%\n")
+            if "--pack-only" in arguments:  # nothing is routed that could be written
+                assert "--textcfg" not in arguments and "--seed" not in arguments
+                return
             fmax = {"constraint": 50, "achieved": 60 + int(arguments[arguments.index("--seed") + 1])}
             (folder / "top.pnr.json").write_text(json.dumps({"fmax": {"clk": fmax}}))
 
@@ -299,6 +302,9 @@ def test_a_survey_synthesises_once_and_routes_every_seed_once(tmp_path, monkeypa
     again = Survey(design)
     assert again.key == survey.key and again.route(1) == first and again.route(2).fmax_mhz == {"clk": 62}
     assert Tools.runs == ["yosys", "nextpnr-ecp5", "nextpnr-ecp5"]
+    packed = survey.pack()
+    assert (packed.fmax_mhz, packed.lut, packed.ff, packed.bram) == ({}, 5, 7, 3) and Survey(design).pack() == packed
+    assert Tools.runs.pop() == "nextpnr-ecp5" and len(Tools.runs) == 3
     monkeypatch.setattr(Tools, "version", "2")
     assert Survey(design).route(1).lut == 5
     assert Tools.runs[3:] == ["yosys", "nextpnr-ecp5"]

@@ -1,11 +1,17 @@
 """Clocks that the boards' PLLs can make."""
 
+import re
+
 import pytest
+from amaranth.hdl import Elaboratable, Module, Signal
+from amaranth.lib import io
 from hypothesis import given
 from hypothesis import strategies as st
 
 from echolith.boards.catalog import BOARDS
-from echolith.boards.pll import find
+from echolith.boards.icebreaker import Icebreaker
+from echolith.boards.pll import clock_domain, find
+from echolith.boards.ulx3s_85f import Ulx3s85F
 from echolith.compiler.errors import ResourceError
 
 LIMITS = {"ecp5": (3.125e6, 400e6, 800e6), "ice40": (10e6, 533e6, 1066e6)}  # least comparison, inner oscillator
@@ -35,3 +41,34 @@ def test_a_clock_that_is_too_slow_is_refused():
     with pytest.raises(ResourceError) as caught:
         find("ice40", 12e6, 1e6)
     assert str(caught.value) == ("clock must be the oscillator's 12 MHz or one that the PLL can make of it, not 1 MHz")
+
+
+class Blinker(Elaboratable):
+    """One register behind the PLL of a board, whose value after power-on is 1."""
+
+    def __init__(self, board):
+        self.pll = find(board.family, board.oscillator, board.clock)
+
+    def elaborate(self, platform):
+        m, lit = Module(), Signal(init=1)
+        clock_domain(m, platform, self.pll)
+        m.submodules.led = led = io.Buffer("o", platform.request("led", 0, dir="-"))
+        m.d.sync += lit.eq(~lit)
+        m.d.comb += led.o.eq(lit)
+        return m
+
+
+def netlist(platform, name: str) -> str:
+    text = platform().prepare(Blinker(BOARDS[name]), "top", emit_src=False).files["top.il"]
+    return text if isinstance(text, str) else text.decode()
+
+
+def test_an_ecp5s_clock_starts_with_its_pll_and_nothing_is_reset():
+    text = netlist(Ulx3s85F, "ulx3s-85f")
+    assert "cell \\EHXPLLL" in text and "cell \\DCCA" in text and not re.search(r"\\rst\b", text)
+    assert re.search(r"attribute \\init 1'1\n\s+wire width 1 \\lit\b", text)  # what it has after power-on
+
+
+def test_an_ice40_is_in_reset_until_its_pll_is_stable():
+    text = netlist(Icebreaker, "icebreaker")
+    assert "cell \\SB_PLL40_PAD" in text and "\\DCCA" not in text and re.search(r"\\rst\b", text)
