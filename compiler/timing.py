@@ -14,7 +14,7 @@ __all__ = [
     "BURST", "GROUP", "LEADING", "Tails", "ahead", "arrived", "broadcast", "costed_stage", "drained", "fetched",
     "filling", "follows", "group_levels", "handed", "host_read", "lined", "operand_stage", "operands", "picked",
     "reuse", "scaled", "second_column", "second_operand", "skew", "summed", "tails", "trailing", "tree_levels",
-    "updated",
+    "updated", "worded",
 ]
 
 GROUP = 4  # lanes that share a copy of the broadcast registers
@@ -91,7 +91,13 @@ def summed(hw: Hardware) -> int:
 
 def updated(hw: Hardware) -> int:
     """Stage in which an update's masters are written: operand, product, sum, shifted, rounded, sum, clipped."""
-    return operands(hw) + 7
+    return operands(hw) + 7 + worded(hw)
+
+
+def worded(hw: Hardware) -> int:
+    """Cycles from a gradient word's being there until it is multiplied: a register on the way, which only updates wait
+    for. Packed products have picked it from two by then."""
+    return int(hw.overlap and not hw.packed)
 
 
 def reuse(hw: Hardware) -> int:

@@ -20,6 +20,7 @@ from echolith.compiler.timing import (
     summed,
     tree_levels,
     updated,
+    worded,
 )
 from echolith.rtl.drain import Drain
 from echolith.rtl.lane import Lane, LaneControl, Mode, row_write
@@ -146,13 +147,14 @@ class SynapseArray(wiring.Component):
         """See `LaneControl`."""
         control, f, update = Signal(LaneControl), fetched(self.hw), self.update
         updating = [s[0] & (_mode(s) == Mode.UPDATE) for s in stages]
+        late = worded(self.hw)
         applied = (update == 1) | self._shrink if self.hw.shrinks else update == 1
         m.d.comb += [
             control.mode.eq(self._lanes_mode(stages[f])), control.first.eq(stages[f + 2][0] & stages[f + 2][1]),
             control.load.eq(_drains(stages[summed(self.hw)])), control.shift.eq(self._shift(m, stages)),
             control.outer.eq(stages[f + 4][0] & (_mode(stages[f + 4]) == Mode.OUTER)),
-            control.check.eq(updating[f] & (update == 0)), control.decay.eq(updating[f + 5] & (update == 2)),
-            control.apply.eq(updating[f + 7] & applied), control.idle.eq(self.host_en),
+            control.check.eq(updating[f] & (update == 0)), control.decay.eq(updating[f + 5 + late] & (update == 2)),
+            control.apply.eq(updating[f + 7 + late] & applied), control.idle.eq(self.host_en),
             control.coarse.eq(self.coarse),
         ]
         return control
@@ -215,7 +217,7 @@ class SynapseArray(wiring.Component):
 
     def _addresses(self, m: Module) -> dict:
         """Reads while the host is at it, or at the stage of each mode; writes from the last stages."""
-        updating, host, o = self.mode == Mode.UPDATE, self.host_en, operands(self.hw)
+        updating, host, o, k = self.mode == Mode.UPDATE, self.host_en, operands(self.hw), worded(self.hw)
         later, wait = [self.address], operands(self.hw) - fetched(self.hw)
         for stage in range(1, updated(self.hw)):
             later.append(delay(m, later[-1], 1, f"address_{stage}"))
@@ -223,15 +225,15 @@ class SynapseArray(wiring.Component):
             with m.If(self.second & (updating | (self.mode == Mode.OUTER))):
                 m.d.sync += later[1].eq(later[1])
         # A host's write follows its enable by one cycle, as the last stages do anyway.
-        written = Mux(updating, later[o + 4], later[o + 3])
+        written = Mux(updating, later[o + 4 + k], later[o + 3])
         summand = updating
-        if self.hw.shrinks:  # the master is read twice, the first time in the cycle of its element
-            summand = updating & ~(self._shrink & self.valid)
+        if self.hw.shrinks:  # the master is read twice, the first time for its element
+            summand = updating & ~(self._shrink & delay(m, self.valid, k, "shrunk"))
         return {
-            "w_addr": Mux(host, self.host_addr, Mux(summand, later[wait + 5], later[0])),
+            "w_addr": Mux(host, self.host_addr, Mux(summand, later[wait + 5 + k], Mux(updating, later[k], later[0]))),
             "g_addr": Mux(host, self.host_addr, Mux(updating, later[wait], later[wait + 3])),
             "gw_addr": delay(m, Mux(host, self.host_addr, written), 1, "written_gradient"),
-            "ww_addr": delay(m, Mux(host, self.host_addr, later[o + 6]), 1, "written_master"),
+            "ww_addr": delay(m, Mux(host, self.host_addr, later[o + 6 + k]), 1, "written_master"),
         }
 
     def _spread(self, m: Module, value, name: str, group: int, before):

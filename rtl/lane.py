@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from echolith.compiler.design import Hardware
 from echolith.compiler.registers import LARGE_BITS
-from echolith.compiler.timing import fetched
+from echolith.compiler.timing import fetched, worded
 from echolith.rtl.accumulator import accumulator
 from echolith.rtl.memory import Bank, make_bank, weight_bank
 from echolith.rtl.multiplier import multiplier
@@ -35,8 +35,8 @@ class LaneControl(data.Struct):
     shift: 1  # the next lane's take their place
     outer: 1  # F + 4: write the accumulated gradient
     check: 1  # F: look at the gradient's leading bits
-    decay: 1  # F + 5: write the decayed gradient
-    apply: 1  # F + 7: write the updated master
+    decay: 1  # F + 5, and `timing.worded`: write the decayed gradient
+    apply: 1  # F + 7, and that: write the updated master
     idle: 1  # the host's words pass the update tail
     coarse: 2
 
@@ -146,8 +146,9 @@ class Lane(wiring.Component):
                                                   depth=self.hw.depths.weights)
         m.submodules.tail = tail = UpdateTail(width=w)
         word = gradients.r_data
+        factor = delay(m, word, worded(self.hw), "factor")
         with m.If(c.mode.as_value()[1]):
-            m.d.comb += [left[0].eq(word[w - 1:]), left[1].eq(word[:w - 1])]
+            m.d.comb += [left[0].eq(factor[w - 1:]), left[1].eq(factor[:w - 1])]
         filled = self.filled if self.hw.paired else 1
         contrast, total = Signal(bits, reset_less=True), Signal(bits, reset_less=True)
         host_w, host_g = Signal(), Signal()
