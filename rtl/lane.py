@@ -61,7 +61,7 @@ class Lane(wiring.Component):
     w_addr, g_addr : read addresses, stage 0 (the array delays those used later)
     t_addr : row operand, stage F - 1; its top bit picks the scaled ones
     gw_addr, ww_addr : gradient and master write addresses, with their enables
-    x_a, x_b : stage F
+    x_a, x_b : stage F; the mantissa of an UPDATE stays
     pa, pb : products, stage F + 2
     drain_a, drain_b, next_a, next_b : registered sums on their way out, and those of the next lane
     row_a, row_b : writes of operands

@@ -49,17 +49,19 @@ class UpdateTail(wiring.Component):
             summed.eq(self.word + change), beyond.eq(large), negative.eq(sign),
         ]
         with m.If(self.host):
-            m.d.sync += [product.eq(0), picked.eq(0), summed.eq(0), beyond.eq(0)]
+            m.d.sync += [product.eq(0), picked.eq(0)]
         m.d.comb += self.change.eq(change)
         self._master(m, summed, beyond, negative)
         return m
 
     def _master(self, m: Module, summed, beyond, negative) -> None:
-        """Clip, or take the host's word: the sum is zero then. Spelled so that one logic cell per bit decides, and no
-        reset does."""
+        """Clip, or take the host's word; spelled so that one logic cell per bit decides, and no reset does."""
         w = self.width
         outside = beyond | arith.outside(summed, 2 * w)
         low = Mux(beyond, negative, summed[-1])
-        limit = Cat((outside & ~low).replicate(2 * w - 1), outside & low)
-        m.d.sync += [self.master.eq((summed[:2 * w] & ~outside.replicate(2 * w)) | limit | self.host_data),
+        fixed, floor, ceiling = Signal(), Signal(), Signal()
+        m.d.comb += [fixed.eq(self.host | outside), floor.eq(~self.host & outside & low),
+                     ceiling.eq(~self.host & outside & ~low)]
+        limit = Cat(ceiling.replicate(2 * w - 1), floor)
+        m.d.sync += [self.master.eq((summed[:2 * w] & ~fixed.replicate(2 * w)) | limit | self.host_data),
                      self.clipped.eq(outside)]

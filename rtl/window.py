@@ -71,8 +71,8 @@ class Window(wiring.Component):
             m.d.sync += self.streaming.eq(self._w_data[2])
         self._read(m)
         moved = Signal()
-        m.d.sync += moved.eq(0)
         self._streams(m, bank, pointer, moved)
+        m.d.sync += moved.eq(0)
         with m.If(self._w_stb):
             with m.Switch(self._addr):
                 for index, register in enumerate(REGISTERS):
@@ -121,14 +121,8 @@ class Window(wiring.Component):
             self.stream.payload.eq(self.push.payload), self.stream.valid.eq(self.push.valid & streamed),
             self.push.ready.eq(Mux(streamed, self.stream.ready, open_)),
         ]
-        pulled = self.pull.valid & self.pull.ready
         with m.If(stored):
-            m.d.sync += low.eq(self.push.payload)
-        # Far, an entry is counted a cycle later, and what is being read by then is read again.
-        with m.If(delay(m, stored | pulled, int(self.far), "counts")):
-            m.d.sync += pointer.eq(pointer + 1)
-            if self.far:
-                m.d.sync += moved.eq(1)
+            m.d.sync += [low.eq(self.push.payload), pointer.eq(pointer + 1)]
         with m.FSM():
             with m.State("READ"):
                 m.d.comb += self.host_r_en.eq(~busy & ~stored & ~streamed)
@@ -144,5 +138,7 @@ class Window(wiring.Component):
                         m.next = "READ"
             with m.State("VALID"):
                 m.d.comb += self.pull.valid.eq(1)
+                with m.If(self.pull.ready):
+                    m.d.sync += pointer.eq(pointer + 1)
                 with m.If(self.pull.ready | moved | stored | busy):
                     m.next = "READ"

@@ -112,7 +112,7 @@ class Array:
         for element in (*schedule, *[None] * (20 + 2 * self.lanes)):
             dut.valid.value = element is not None
             dut.x_a.value, dut.x_b.value = waiting.pop(0)
-            waiting.append((0, 0))
+            waiting.append(waiting[-1] if mode == UPDATE else (0, 0))  # a rate stays
             if element is not None:
                 first, last, tile, column = element
                 dut.first.value, dut.last.value, dut.tile.value = first, last, tile
